@@ -1,0 +1,210 @@
+"""Corpora as folders: one file per language, one segment a line, rows aligned over languages.
+
+The committed corpora, a user's own folder and a user's table all become the same `Corpus`.
+"""
+
+import csv
+import hashlib
+import io
+import lzma
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from .text import NEWLINE_MARK, nfc
+
+SPLITS = ("train", "dev", "test")
+INDEX_FILE = "index.tsv"
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used: missing, empty, misaligned or corrupted. The message says what and how to
+    mend it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Row of a corpus: `id` within its `group` (chapter, file, speech), and the `split` the whole group is in."""
+
+    id: str
+    group: str
+    split: str
+
+
+@dataclass
+class Corpus:
+    """Segments aligned over languages.
+
+    Attributes:
+        name: short name, e.g. `religion`.
+        domain: domain label; equals the name for the committed corpora.
+        rows: one `Segment` per row.
+        columns: language code -> list of texts, one per row; an empty text means the row is missing there.
+        joiner: what stands between two consecutive segments of a group when they are read as running text.
+    """
+
+    name: str
+    domain: str
+    rows: list[Segment]
+    columns: Mapping[str, list[str]] = field(repr=False)
+    joiner: str = "\n"
+
+    def __post_init__(self) -> None:
+        if not self.rows or not self.columns:
+            raise CorpusError(f"corpus {self.name!r} is empty: it needs at least one language and one segment")
+        for code, texts in self.columns.items():
+            if len(texts) != len(self.rows):
+                raise CorpusError(
+                    f"corpus {self.name!r} is misaligned: {code} has {len(texts)} segments, "
+                    f"the index has {len(self.rows)}; every language needs one line per segment (empty if missing)"
+                )
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(self.columns)
+
+    @cached_property
+    def _split_rows(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {split: [] for split in SPLITS}
+        for i, segment in enumerate(self.rows):
+            rows[segment.split].append(i)
+        return rows
+
+    def split(self, split: str) -> list[int]:
+        """Row numbers of a split, in order."""
+        return self._split_rows[split]
+
+    def texts(self, language: str, rows: Iterable[int]) -> list[str]:
+        """Texts of the rows in a language.
+
+        Raises:
+            CorpusError: the corpus does not hold the language.
+        """
+        if language not in self.columns:
+            raise CorpusError(
+                f"corpus {self.name!r} has no language {language!r}; it has {' '.join(self.languages)}"
+            )
+        column = self.columns[language]
+        return [column[i] for i in rows]
+
+    def parallel(self, split: str, languages: Iterable[str]) -> list[int]:
+        """Rows of a split that every named language has."""
+        columns = [self.columns[code] for code in languages]
+        return [i for i in self.split(split) if all(column[i] for column in columns)]
+
+    def groups(self, split: str) -> dict[str, list[int]]:
+        """Rows of a split by group, in order: the documents."""
+        found: dict[str, list[int]] = {}
+        for i in self.split(split):
+            found.setdefault(self.rows[i].group, []).append(i)
+        return found
+
+
+def sha256(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+def encode_lines(lines: Iterable[str]) -> bytes:
+    """Segments as UTF-8 lines; newlines inside a segment become the newline mark."""
+    out = io.StringIO()
+    for line in lines:
+        if NEWLINE_MARK in line:
+            raise CorpusError(f"segment holds the reserved character {NEWLINE_MARK}: {line[:60]!r}")
+        out.write(line.replace("\n", NEWLINE_MARK) + "\n")
+    return out.getvalue().encode()
+
+
+def decode_lines(payload: bytes) -> list[str]:
+    """Inverse of `encode_lines`."""
+    text = payload.decode().removesuffix("\n")
+    return [line.replace(NEWLINE_MARK, "\n") for line in text.split("\n")]
+
+
+def encode_index(rows: Iterable[Segment]) -> bytes:
+    """The index file: tab-separated id, group, split, with a header."""
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter="\t", lineterminator="\n")
+    writer.writerow(("id", "group", "split"))
+    writer.writerows((row.id, row.group, row.split) for row in rows)
+    return out.getvalue().encode()
+
+
+def decode_index(payload: bytes) -> list[Segment]:
+    """Inverse of `encode_index`."""
+    reader = csv.DictReader(io.StringIO(payload.decode()), delimiter="\t")
+    return [Segment(row["id"], row["group"], row["split"]) for row in reader]
+
+
+def compress(payload: bytes) -> bytes:
+    """xz, strongest preset: the same bytes for the same liblzma."""
+    return lzma.compress(payload, preset=9 | lzma.PRESET_EXTREME)
+
+
+def read_payload(path: Path) -> bytes:
+    """A file's content, decompressed when its name ends in `.xz`.
+
+    Raises:
+        CorpusError: the file is missing or its compression is damaged.
+    """
+    try:
+        payload = path.read_bytes()
+        return lzma.decompress(payload) if path.suffix == ".xz" else payload
+    except FileNotFoundError:
+        raise CorpusError(f"no corpus file at {path}") from None
+    except lzma.LZMAError as error:
+        raise CorpusError(f"corpus file {path} is corrupted ({error}); restore it from version control") from None
+
+
+def load_folder(folder: Path, name: str | None = None, split: str = "test") -> Corpus:
+    """A folder of one text file per language (`en.txt`, `sw.txt`, ... or `.txt.xz`), one segment a line, aligned.
+
+    With an `index.tsv` (columns id, group, split) rows keep its splits; without one every row is in `split` and the
+    file is one group. Texts are NFC-normalised.
+
+    Raises:
+        CorpusError: no folder, no language file, a language file that is empty, or files of unequal length.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CorpusError(f"no corpus folder at {folder}: it should hold one <language>.txt per language")
+    files = {f.name.split(".")[0]: f for f in sorted(folder.glob("*.txt*")) if f.suffix in {".txt", ".xz"}}
+    if not files:
+        raise CorpusError(f"corpus folder {folder} is empty: it should hold one <language>.txt per language")
+    columns = {code: [nfc(line) for line in decode_lines(read_payload(f))] for code, f in files.items()}
+    for code, texts in columns.items():
+        if not any(texts):
+            raise CorpusError(f"corpus file {files[code]} is empty")
+    name = name or folder.name
+    return Corpus(name, name, _index(folder, columns, split), columns)
+
+
+def _index(folder: Path, columns: Mapping[str, list[str]], split: str) -> list[Segment]:
+    for file in (folder / f"{INDEX_FILE}.xz", folder / INDEX_FILE):
+        if file.exists():
+            return decode_index(read_payload(file))
+    lengths = {code: len(texts) for code, texts in columns.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{code} {n}" for code, n in lengths.items())
+        raise CorpusError(f"corpus folder {folder} is misaligned: lines per file are {told}; they must be equal")
+    return [Segment(str(i), folder.name, split) for i in range(next(iter(lengths.values())))]
+
+
+def load_table(path: Path, split: str = "test") -> Corpus:
+    """A table (`.csv` or `.tsv`) with one column per language code and one row per segment; optional columns `id`,
+    `group`, `split`.
+
+    Raises:
+        CorpusError: no file, no rows, or no language column.
+    """
+    path = Path(path)
+    payload = read_payload(path).decode("utf-8-sig")
+    reader = csv.DictReader(io.StringIO(payload), delimiter="\t" if path.suffix == ".tsv" else ",")
+    table = list(reader)
+    codes = [c for c in reader.fieldnames or () if c not in {"id", "group", "split"}]
+    rows = [
+        Segment(r.get("id") or str(i), r.get("group") or path.stem, r.get("split") or split)
+        for i, r in enumerate(table)
+    ]
+    columns = {code: [nfc(r[code] or "") for r in table] for code in codes}
+    return Corpus(path.stem, path.stem, rows, columns)

@@ -1,0 +1,47 @@
+"""Byte-level BPE over all languages of the report: single digits, words with their combining marks kept whole."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"
+# GPT-2's pattern lets a word end at a combining mark, which cuts Devanagari and Khmer words into pieces.
+_PATTERN = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 12_288) -> PreTrainedTokenizerFast:
+    """Train a tokenizer.
+
+    Args:
+        texts: a language-balanced sample.
+        vocab_size: 8-16 k; includes the 256 bytes and the end-of-text token.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer saved in a folder.
+
+    Raises:
+        FileNotFoundError: no `tokenizer.json` there.
+    """
+    if not (Path(folder) / "tokenizer.json").exists():
+        raise FileNotFoundError(f"no tokenizer.json in {folder}")
+    return PreTrainedTokenizerFast.from_pretrained(folder)

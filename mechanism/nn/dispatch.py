@@ -1,0 +1,112 @@
+"""A faster experts implementation for CPU training, registered with transformers as `padded`.
+
+Each expert's tokens are gathered into one segment padded to a multiple of `PAD` rows: oneDNN compiles a bf16 kernel
+per distinct row count, so few distinct counts mean few kernels. The grouped products are opaque custom ops, so
+torch.compile sees no graph break. Padding rows are never read back; the result is that of transformers' own experts.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+PAD = 32
+
+
+@torch.library.custom_op("mechanism::grouped_linear", mutates_args=())
+def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    """`y[s:t] = x[s:t] @ weight[e].T` over consecutive segments.
+
+    Args:
+        x: `(rows, d_in)`, sorted by expert.
+        weight: `(expert, d_out, d_in)`.
+        counts: `(expert,)` rows per expert; rows past the sum are set to zero.
+    """
+    out = x.new_empty(x.shape[0], weight.shape[1])
+    start = 0
+    for expert, count in enumerate(counts.tolist()):
+        if count:
+            torch.mm(x[start : start + count], weight[expert].t(), out=out[start : start + count])
+            start += count
+    out[start:] = 0
+    return out
+
+
+@grouped_linear.register_fake
+def _(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[1])
+
+
+@torch.library.custom_op("mechanism::grouped_linear_backward", mutates_args=())
+def grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `grouped_linear` with respect to `x` and `weight`."""
+    grad = grad.contiguous()
+    grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
+    start = 0
+    for expert, count in enumerate(counts.tolist()):
+        rows = slice(start, start + count)
+        if count:
+            torch.mm(grad[rows], weight[expert], out=grad_x[rows])
+            torch.mm(grad[rows].t(), x[rows], out=grad_weight[expert])
+            start += count
+        else:
+            grad_weight[expert].zero_()
+    grad_x[start:] = 0
+    return grad_x, grad_weight
+
+
+@grouped_linear_backward.register_fake
+def _(grad: Tensor, x: Tensor, weight: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(weight)
+
+
+def _save(ctx, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    x, weight, counts = ctx.saved_tensors
+    grad_x, grad_weight = grouped_linear_backward(grad, x, weight, counts)
+    return grad_x, grad_weight, None
+
+
+grouped_linear.register_autograd(_backward, setup_context=_save)
+
+
+def segments(index: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Place every (token, slot) in its expert's padded segment.
+
+    Args:
+        index: `(token, slot)` expert of each slot.
+
+    Returns:
+        `source` `(rows,)` the token each row reads (0 for padding), `place` `(token * slot,)` the row of each slot,
+        `padded` `(expert,)` segment lengths. `rows = token * slot + expert * PAD`, whatever the routing.
+    """
+    flat = index.reshape(-1)
+    ordered, order = torch.sort(flat, stable=True)
+    counts = torch.zeros(experts, dtype=torch.long, device=flat.device).scatter_add(0, flat, torch.ones_like(flat))
+    padded = (counts + PAD - 1) // PAD * PAD
+    shift = (padded.cumsum(0) - padded) - (counts.cumsum(0) - counts)
+    row = torch.arange(flat.numel(), device=flat.device) + shift[ordered]
+    rows = flat.numel() + experts * PAD
+    source = torch.zeros(rows, dtype=torch.long, device=flat.device).scatter(0, row, order // index.shape[-1])
+    place = torch.empty_like(row).scatter(0, order, row)
+    return source, place, padded
+
+
+def padded_experts(self: nn.Module, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    """Experts forward for transformers' registry: fused gated experts without bias, `(token, d) -> (token, d)`."""
+    up, down, x = self.gate_up_proj, self.down_proj, hidden_states
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        up, down, x = up.to(dtype), down.to(dtype), x.to(dtype)
+    source, place, padded = segments(top_k_index, self.num_experts)
+    hidden = self._apply_gate(grouped_linear(x.index_select(0, source), up, padded))
+    out = grouped_linear(hidden, down, padded).index_select(0, place)
+    out = out.view(*top_k_index.shape, -1) * top_k_weights.unsqueeze(-1)
+    return out.sum(1).to(hidden_states.dtype)
+
+
+def register() -> None:
+    """Make `padded` known to transformers (idempotent)."""
+    ALL_EXPERTS_FUNCTIONS.register("padded", padded_experts)

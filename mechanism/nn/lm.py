@@ -1,0 +1,80 @@
+"""The small causal language model of the report: transformers' own Qwen3 classes, sparse or dense."""
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """A Qwen3-MoE model, or with `experts = 0` its dense twin: the same model whose feed-forward is as wide as the
+    `top_k` experts that a token of the sparse model passes through.
+
+    Attributes:
+        vocab: vocabulary size; hidden: residual width; layers: decoder layers; heads: attention heads of width
+            `head_dim`; experts: routed experts per layer; top_k: experts per token; expert_width: inner width of one
+            expert; context: positions.
+    """
+
+    vocab: int = 12_288
+    hidden: int = 256
+    layers: int = 8
+    heads: int = 4
+    head_dim: int = 64
+    experts: int = 16
+    top_k: int = 2
+    expert_width: int = 128
+    context: int = 1024
+
+    def build(self) -> PreTrainedModel:
+        """The model, freshly initialised from torch's global generator, in float32."""
+        shared = {
+            "vocab_size": self.vocab,
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "head_dim": self.head_dim,
+            "intermediate_size": self.top_k * self.expert_width,
+            "max_position_embeddings": self.context,
+            "tie_word_embeddings": True,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+            "pad_token_id": 0,
+        }
+        if not self.experts:
+            return Qwen3ForCausalLM(Qwen3Config(**shared))
+        config = Qwen3MoeConfig(
+            **shared,
+            num_experts=self.experts,
+            num_experts_per_tok=self.top_k,
+            moe_intermediate_size=self.expert_width,
+            norm_topk_prob=True,
+            decoder_sparse_step=1,
+        )
+        return Qwen3MoeForCausalLM(config)
+
+    def parameters(self) -> int:
+        """Parameters in all; the output head shares the embedding."""
+        feed_forward = max(self.experts, 1) * self._expert() if self.experts else self.top_k * self._expert()
+        router = self.experts * self.hidden
+        return self._rest() + self.layers * (feed_forward + router)
+
+    def active_parameters(self) -> int:
+        """Parameters a token passes through, the router included."""
+        return self._rest() + self.layers * (self.top_k * self._expert() + self.experts * self.hidden)
+
+    def _expert(self) -> int:
+        return 3 * self.hidden * self.expert_width
+
+    def _rest(self) -> int:
+        attention = 4 * self.hidden * self.heads * self.head_dim + 2 * self.head_dim
+        norms = 2 * self.hidden
+        return self.vocab * self.hidden + self.hidden + self.layers * (attention + norms)
+
+
+def routers(model: nn.Module) -> list[nn.Module]:
+    """The routers of our own sparse model, by layer; empty for the dense twin."""
+    return [layer.mlp.gate for layer in model.model.layers if isinstance(getattr(layer.mlp, "gate", None), nn.Module)
+            and type(layer.mlp.gate).__name__.endswith("Router")]  # fmt: skip

@@ -1,0 +1,57 @@
+"""Muon for matrices (stacks of expert matrices included) and AdamW for everything else, as one optimiser."""
+
+import torch
+from torch import Tensor, nn
+
+# Quintic Newton-Schulz coefficients of Muon (Jordan et al. 2024): singular values are driven to about 1 in five steps.
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Approximate nearest semi-orthogonal matrices of `(..., rows, columns)` by Newton-Schulz iteration."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised per matrix (Jordan et al. 2024), scaled by `0.2 sqrt(max(rows, columns))` so that a
+    learning rate for AdamW fits (Moonshot, arXiv 2502.16982, eq. 4). torch.optim.Muon takes two-dimensional
+    parameters only; experts are stored as `(expert, rows, columns)`.
+
+    Args:
+        lr: learning rate; momentum: Nesterov momentum; weight_decay: decoupled.
+    """
+
+    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, group)
+
+    def _update(self, p: Tensor, group: dict) -> None:
+        buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+        buffer.lerp_(p.grad, 1 - group["momentum"])
+        update = orthogonalise(p.grad.lerp(buffer, group["momentum"]))
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        p.add_(update, alpha=-group["lr"] * 0.2 * max(p.shape[-2:]) ** 0.5)
+
+
+def build_optimisers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Muon for attention and feed-forward matrices; fused AdamW for embeddings, routers and norms."""
+    matrices, others = [], []
+    for name, p in model.named_parameters():
+        hidden = p.ndim >= 2 and not any(part in name for part in ("embed", "lm_head", "gate.weight"))
+        (matrices if hidden else others).append(p)
+    return [
+        Muon(matrices, lr=lr, weight_decay=weight_decay),
+        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]

@@ -1,0 +1,282 @@
+"""Training that survives being killed: stateless batches, atomic checkpoints, bit-identical resumption."""
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from . import dispatch
+from .lm import LMConfig, routers
+from .optim import build_optimisers
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on besides its data.
+
+    Attributes:
+        model: architecture.
+        tokens: length of the run; it ends at the first step past it.
+        batch, length: sequences per step and tokens per sequence.
+        lr: peak learning rate, reached after `warmup` steps, constant, then linear to zero over the last
+            `decay` share of steps.
+        balance: weight of the load-balance loss, computed per layer and averaged over layers.
+        dtype: `float32`, or `bfloat16` for autocast.
+        experts: experts implementation (`padded`, or one of transformers').
+        compile: use torch.compile.
+        probes: tokens at which the model is probed, besides start and end.
+    """
+
+    model: LMConfig = LMConfig()
+    tokens: int = 48_000_000
+    batch: int = 32
+    length: int = 256
+    lr: float = 3e-3
+    warmup: int = 100
+    decay: float = 0.2
+    weight_decay: float = 0.05
+    balance: float = 0.01
+    dtype: str = "float32"
+    experts: str = "padded"
+    compile: bool = True
+    seed: int = 0
+    probes: tuple[int, ...] = field(
+        default=(250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000, 12_000_000, 16_000_000, 20_000_000,
+                 28_000_000, 36_000_000, 44_000_000)
+    )  # fmt: skip
+
+    @property
+    def step_tokens(self) -> int:
+        return self.batch * self.length
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.tokens / self.step_tokens)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step (warm-up, constant, linear decay)."""
+        start = self.steps * (1 - self.decay)
+        return self.lr * min((step + 1) / self.warmup, 1.0, max(self.steps - step, 1) / max(self.steps - start, 1))
+
+    def probe_steps(self) -> set[int]:
+        """Steps before which the model is probed."""
+        return {0, self.steps} | {s for t in self.probes if (s := round(t / self.step_tokens)) < self.steps}
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the sentence says why and what to do. Nothing written so far is lost."""
+
+
+def balance_loss(logits: Tensor, index: Tensor) -> Tensor:
+    """Load-balance loss of one layer, `E * sum_e share_e * mean_prob_e` (Switch Transformer, eq. 4, over top-k):
+    1 when routing is uniform.
+
+    Args:
+        logits: `(token, expert)` router logits; index: `(token, slot)` selected experts.
+    """
+    experts = logits.shape[-1]
+    share = torch.zeros(experts, device=logits.device).index_add_(
+        0, index.reshape(-1), torch.full((index.numel(),), 1 / index.numel(), device=logits.device)
+    )
+    return experts * (share * logits.float().softmax(-1).mean(0)).sum()
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        config: the run.
+        batches: `step -> (batch, length + 1)` token ids; a pure function of the step.
+        folder: where checkpoints and `metrics.csv` live.
+        probe: called as `probe(model, tokens)` at the probe steps.
+        checkpoint_seconds: a checkpoint is written at least this often.
+    """
+
+    KEEP = 2
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        batches: Callable[[int], np.ndarray],
+        folder: Path,
+        probe: Callable[[PreTrainedModel, int], None] = lambda model, tokens: None,
+        checkpoint_seconds: float = 240,
+        device: str = "cpu",
+    ) -> None:
+        dispatch.register()
+        self.config, self.batches, self.folder, self.probe = config, batches, Path(folder), probe
+        self.checkpoint_seconds, self.device = checkpoint_seconds, torch.device(device)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        self.model = config.model.build().to(self.device)
+        if config.model.experts:
+            self.model.set_experts_implementation(config.experts)
+        self.optimisers = build_optimisers(self.model, config.lr, config.weight_decay)
+        self._routed: list[tuple[Tensor, Tensor]] = []
+        for router in routers(self.model):
+            router.register_forward_hook(lambda module, args, out: self._routed.append((out[0], out[2])))
+        self._loss = torch.compile(self._losses) if config.compile else self._losses
+        self.step = 0
+        self._resume()
+
+    def run(self, progress: Callable[[dict], None] = lambda row: None, stop_after: int | None = None) -> PreTrainedModel:
+        """Train to the end (or `stop_after` steps from here); returns the model.
+
+        Raises:
+            TrainingError: the disk is full, or the loss is no longer finite.
+            KeyboardInterrupt: after a checkpoint of the last whole step.
+        """
+        last, saved = self.step + (stop_after or self.config.steps), time.monotonic()
+        try:
+            while self.step < min(self.config.steps, last):
+                self._probe()
+                row = self._one_step()
+                self._log(row)
+                progress(row)
+                if time.monotonic() - saved > self.checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write to {self.folder}: {error.strerror}; free some space and run the same command again, "
+                f"it goes on from the last checkpoint"
+            ) from error
+        finally:
+            self.save()
+        self._probe()
+        return self.model
+
+    def _probe(self) -> None:
+        if self.step in self.config.probe_steps():
+            self.model.eval()
+            with torch.no_grad():
+                self.probe(self.model, self.step * self.config.step_tokens)
+            self._routed.clear()
+            self.model.train()
+
+    def _losses(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        self._routed.clear()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+            hidden = self.model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+            logits = self.model.lm_head(hidden)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].reshape(-1))
+        terms = [balance_loss(logits, index) for logits, index in self._routed]
+        return loss, torch.stack(terms).mean() if terms else loss.new_zeros(())
+
+    def _one_step(self) -> dict:
+        started = time.monotonic()
+        rate = self.config.rate(self.step)
+        ids = torch.as_tensor(self.batches(self.step), dtype=torch.long, device=self.device)
+        loss, balance = self._loss(ids)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the loss is {loss.item()} at step {self.step}; lower lr and start again")
+        (loss + self.config.balance * balance).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.step()
+            optimiser.zero_grad()
+        self.step += 1
+        return {
+            "step": self.step,
+            "tokens": self.step * self.config.step_tokens,
+            "loss": round(loss.item(), 6),
+            "balance": round(balance.item(), 6),
+            "grad_norm": round(norm.item(), 6),
+            "lr": round(rate, 9),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+
+    def _log(self, row: dict) -> None:
+        path = self.folder / "metrics.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def save(self) -> Path:
+        """Write a checkpoint, whole or not at all; the newest two and nothing else are kept."""
+        path = self.folder / f"step-{self.step:07d}.safetensors"
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            try:
+                save_file(self._state(), temporary, metadata={"step": str(self.step)})
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        for old in sorted(self.folder.glob("step-*.safetensors"))[: -self.KEEP]:
+            old.unlink()
+        return path
+
+    def _state(self) -> dict[str, Tensor]:
+        state = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        for o, optimiser in enumerate(self.optimisers):
+            for i, slots in optimiser.state_dict()["state"].items():
+                state |= {f"optimiser.{o}.{i}.{key}": value for key, value in slots.items()}
+        return state
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint that can be read; later rows of the metrics are dropped."""
+        for path in sorted(self.folder.glob("step-*.safetensors"), reverse=True):
+            try:
+                state = load_file(path)
+            except Exception as error:
+                raise TrainingError(f"checkpoint {path} is corrupted ({error}); delete it to go on from the one before") from error
+            self.load(state, int(path.stem.removeprefix("step-")))
+            break
+        self._truncate_metrics()
+
+    def load(self, state: dict[str, Tensor], step: int) -> None:
+        """Put the trainer into the state of a checkpoint."""
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                p.copy_(state[f"model.{name}"])
+        for o, optimiser in enumerate(self.optimisers):
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, value in state.items():
+                if key.startswith(f"optimiser.{o}."):
+                    _, _, index, slot = key.split(".", 3)
+                    slots.setdefault(int(index), {})[slot] = value
+            optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+        self.step = step
+
+    def _truncate_metrics(self) -> None:
+        path = self.folder / "metrics.csv"
+        if path.exists():
+            lines = path.read_text().splitlines()
+            kept = lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= self.step]
+            path.write_text("\n".join(kept) + "\n")
+
+
+def read_config(payload: dict) -> TrainConfig:
+    """A TrainConfig from a JSON or YAML mapping; unknown keys are errors.
+
+    Raises:
+        TypeError: a key that no field has.
+    """
+    payload = dict(payload)
+    model = LMConfig(**payload.pop("model", {}))
+    if "probes" in payload:
+        payload["probes"] = tuple(payload["probes"])
+    return TrainConfig(model=model, **payload)
+
+
+def dump_json(path: Path, payload: dict) -> None:
+    """Write JSON whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(payload, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(temporary, path)

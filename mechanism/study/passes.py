@@ -1,0 +1,103 @@
+"""One forward pass over segments, reduced per segment to what the studies need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..nn.lm import routers
+
+
+@dataclass
+class SegmentPass:
+    """Per-segment results; a segment's tokens exclude the end-of-text token that opens it.
+
+    Attributes:
+        nll: `(segment,)` total negative log-likelihood in nats.
+        tokens: `(segment,)` number of tokens.
+        hidden: `(segment, layer + 1, d)` mean hidden state, embedding first; or None.
+        importance: `(segment, layer, expert)` mean full-softmax router probability (arXiv 2510.04694, eq. 1); or None.
+        selections: `(segment, layer, expert)` top-k counts; or None.
+    """
+
+    nll: np.ndarray
+    tokens: np.ndarray
+    hidden: np.ndarray | None = None
+    importance: np.ndarray | None = None
+    selections: np.ndarray | None = None
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 256) -> list[list[int]]:
+    """Token ids of each text behind an end-of-text token, cut to `max_tokens`."""
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [[tokenizer.eos_token_id, *i][: max_tokens + 1] for i in ids]
+
+
+def batches_by_length(sequences: Sequence[Sequence[int]], max_batch_tokens: int = 4096) -> list[list[int]]:
+    """Index batches of similar length, so that little is padded."""
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    batches: list[list[int]] = [[]]
+    for i in order:
+        if batches[-1] and (len(batches[-1]) + 1) * len(sequences[i]) > max_batch_tokens:
+            batches.append([])
+        batches[-1].append(i)
+    return [batch for batch in batches if batch]
+
+
+def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded ids and their attention mask, both `(batch, pos)`."""
+    width = max(map(len, sequences))
+    ids = torch.tensor([[*s, *[pad_id] * (width - len(s))] for s in sequences])
+    mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences])
+    return ids, mask
+
+
+@torch.no_grad()
+def segment_pass(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], hidden: bool = True
+) -> SegmentPass:
+    """Run every text alone through the model."""
+    sequences = encode(tokenizer, texts)
+    gates = routers(model)
+    rows: dict[int, dict[str, np.ndarray]] = {}
+    routed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hooks = [g.register_forward_hook(lambda m, a, out: routed.append((out[0], out[2]))) for g in gates]
+    try:
+        for batch in batches_by_length(sequences):
+            ids, mask = pad([sequences[i] for i in batch], tokenizer.pad_token_id)
+            routed.clear()
+            out = model(
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False,
+                output_hidden_states=hidden,
+            )  # fmt: skip
+            states = torch.stack(out.hidden_states, 2) if hidden else None
+            reduced = _reduce(out.logits, ids.to(model.device), mask.to(model.device), states, routed)
+            for row, i in enumerate(batch):
+                rows[i] = {key: value[row] for key, value in reduced.items()}
+    finally:
+        for hook in hooks:
+            hook.remove()
+    stacked = {key: np.stack([rows[i][key] for i in range(len(texts))]) for key in rows[0]}
+    return SegmentPass(**stacked)
+
+
+def _reduce(logits, ids, mask, states, routed) -> dict[str, np.ndarray]:
+    """Sums and means over the real tokens of each sequence, the opening end-of-text token left out."""
+    inner = mask.clone()
+    inner[:, 0] = 0
+    count = inner.sum(1)
+    nll = F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), ids[:, 1:], reduction="none")
+    found = {"nll": (nll * mask[:, 1:]).sum(1), "tokens": count}
+    if states is not None:
+        found["hidden"] = torch.einsum("bpld,bp->bld", states.float(), inner.float()) / count[:, None, None]
+    if routed:
+        shape = (*mask.shape, -1)
+        probs = torch.stack([z.float().softmax(-1).view(shape) for z, _ in routed], 2)
+        found["importance"] = torch.einsum("bple,bp->ble", probs, inner.float()) / count[:, None, None]
+        experts = probs.shape[-1]
+        chosen = torch.stack([F.one_hot(i, experts).sum(-2).view(shape) for _, i in routed], 2)
+        found["selections"] = torch.einsum("bple,bp->ble", chosen.float(), inner.float())
+    return {key: value.cpu().numpy() for key, value in found.items()}
