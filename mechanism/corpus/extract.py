@@ -166,10 +166,9 @@ def maths(cache: Path) -> Iterator[Row]:
 def fiction(cache: Path) -> Iterator[Row]:
     """Six novels of Jane Austen and Moby-Dick, paragraphs; group = chapter."""
     for novel, lines in _austen(cache):
-        chapter, text = 0, "\n".join(lines)
-        for part in re.split(r"\n(?=(?:CHAPTER|Chapter|VOLUME) )", text):
-            yield from _pieces(f"{novel}.{chapter}", [squeeze(p) for p in _BLANK_LINES.split(part)], "\n", 1)
-            chapter += 1
+        chapters = re.split(r"\n(?=(?:CHAPTER|Chapter|VOLUME) )", "\n".join(lines))
+        for number, chapter in enumerate(chapters):
+            yield from _pieces(f"{novel}.{number}", [squeeze(p) for p in _BLANK_LINES.split(chapter)], "\n", 1)
     with unpacked(MOBY_DICK, cache) as folder:
         for file in sorted((folder / "package/data").glob("*.txt")):
             blocks = [squeeze(p) for p in _BLANK_LINES.split(nfc(file.read_text("utf-8")))]

@@ -67,9 +67,7 @@ def _row(line: str) -> Language:
     return Language(code, script, family, branch, None if chars == "all" else int(chars))
 
 
-LANGUAGES: dict[str, Language] = {
-    language.code: language for language in map(_row, _TABLE.strip().splitlines())
-}
+LANGUAGES: dict[str, Language] = {language.code: language for language in map(_row, _TABLE.strip().splitlines())}
 UNKNOWN = tuple(code for code, language in LANGUAGES.items() if language.train_chars == 0)
 TRAINED = tuple(code for code in LANGUAGES if code not in UNKNOWN)
 UNSPACED_SCRIPTS = frozenset({"Jpan", "Hans", "Khmr"})

@@ -4,7 +4,7 @@ A batch is a pure function of (seed, step): resuming needs no state, and two run
 the same tokens.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,23 +101,24 @@ class Mixture:
         return np.stack([self._sequence(rng, length + 1) for _ in range(size)])
 
     def _sequence(self, rng: np.random.Generator, length: int) -> np.ndarray:
-        parts: list[np.ndarray] = []
-        room = length
-        while room > 0:
-            document = self._document(rng, room)[:room]
-            parts.append(document)
-            room -= len(document)
-        return np.concatenate(parts)
+        return np.concatenate([ids for _, ids in self._documents(rng, length)])
 
-    def _document(self, rng: np.random.Generator, room: int) -> np.ndarray:
+    def _documents(self, rng: np.random.Generator, room: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Documents, with their kind, that fill a sequence."""
+        while room > 0:
+            kind, ids = self._document(rng, room)
+            yield kind, ids[:room]
+            room -= len(ids[:room])
+
+    def _document(self, rng: np.random.Generator, room: int) -> tuple[str, np.ndarray]:
         u = rng.random()
         if u < self.config.problems:
-            return self._problems(rng)
+            return "problems", self._problems(rng)
         if u < self.config.problems + self.config.bilingual:
-            return self._bilingual(rng, room)
+            return "bilingual", self._bilingual(rng, room)
         keys, p = self._mono
         column = self.columns[keys[rng.choice(len(keys), p=p)]]
-        return self._text(rng, [column], column.rows, room)
+        return "monolingual", self._text(rng, [column], column.rows, room)
 
     def _bilingual(self, rng: np.random.Generator, room: int) -> np.ndarray:
         name = "religion" if rng.random() < 0.5 else "tech"
@@ -159,8 +160,13 @@ class Mixture:
         ids = [t for line in lines for t in (self.eos, *self.tokenizer(line)["input_ids"])]
         return np.array(ids, dtype=np.int32)
 
-    def shares(self, seed: int = 0, sequences: int = 200, length: int = 256) -> dict[str, float]:
-        """Measured share of tokens by kind of document, from a sample of the stream."""
-        rng = np.random.default_rng([seed, 2**31])
-        kinds = {"bilingual": lambda: self._bilingual(rng, length), "problems": lambda: self._problems(rng)}
-        return {kind: float(np.mean([len(make()) for _ in range(sequences)])) for kind, make in kinds.items()}
+    def shares(self, seed: int = 0, batches: int = 20, size: int = 32, length: int = 256) -> dict[str, float]:
+        """Share of tokens by kind of document, counted on the first batches of the stream."""
+        counts = dict.fromkeys(("problems", "bilingual", "monolingual"), 0)
+        for step in range(batches):
+            rng = np.random.default_rng([seed, step])
+            for _ in range(size):
+                for kind, ids in self._documents(rng, length + 1):
+                    counts[kind] += len(ids)
+        total = sum(counts.values())
+        return {kind: count / total for kind, count in counts.items()}

@@ -1,4 +1,4 @@
-"""Where the corpora come from: packages of PyPI, Debian and npm, with version, hash and licence, and how to get them."""
+"""Where the corpora come from: packages of PyPI, Debian and npm, with version and licence, and how to get them."""
 
 import shutil
 import subprocess

@@ -82,9 +82,7 @@ class Corpus:
             CorpusError: the corpus does not hold the language.
         """
         if language not in self.columns:
-            raise CorpusError(
-                f"corpus {self.name!r} has no language {language!r}; it has {' '.join(self.languages)}"
-            )
+            raise CorpusError(f"corpus {self.name!r} has no language {language!r}; it has {' '.join(self.languages)}")
         column = self.columns[language]
         return [column[i] for i in rows]
 

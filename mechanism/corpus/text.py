@@ -41,9 +41,7 @@ def shingles(text: str, width: int = 4) -> frozenset[int]:
     tokens = _WORD.findall(_UNSPACED.sub(r" \g<0> ", text.casefold()))
     if len(tokens) <= width:
         return frozenset({hash_text(" ".join(tokens))})
-    return frozenset(
-        hash_text(" ".join(tokens[i : i + width])) for i in range(len(tokens) - width + 1)
-    )
+    return frozenset(hash_text(" ".join(tokens[i : i + width])) for i in range(len(tokens) - width + 1))
 
 
 def hash_text(text: str) -> int:
@@ -51,9 +49,7 @@ def hash_text(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def near_duplicates(
-    texts: Sequence[str], against: Iterable[str], threshold: float = 0.5
-) -> set[int]:
+def near_duplicates(texts: Sequence[str], against: Iterable[str], threshold: float = 0.5) -> set[int]:
     """Indices of `texts` of whose shingles at least the share `threshold` occurs in one single text of `against`.
 
     Containment, not Jaccard: a test segment that a longer training segment contains is a leak too.
@@ -70,9 +66,7 @@ def near_duplicates(
     return found
 
 
-def leaking_rows(
-    columns: Mapping[str, Sequence[str]], splits: Sequence[str], threshold: float = 0.5
-) -> set[int]:
+def leaking_rows(columns: Mapping[str, Sequence[str]], splits: Sequence[str], threshold: float = 0.5) -> set[int]:
     """Rows outside `train` that near-duplicate a training row, and rows of `test` that near-duplicate a `dev`
     row, in any language. Empty cells are ignored."""
     leaks: set[int] = set()

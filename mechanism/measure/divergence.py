@@ -10,17 +10,13 @@ def entropy(p: Float[np.ndarray, "... expert"]) -> Float[np.ndarray, "..."]:
     return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
 
 
-def js_divergence(
-    p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... expert"]
-) -> Float[np.ndarray, "..."]:
+def js_divergence(p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... expert"]) -> Float[np.ndarray, "..."]:
     """Jensen-Shannon divergence in nats, within [0, log 2] (not its square root)."""
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     return np.maximum(entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2, 0.0)
 
 
-def normalised_js(
-    p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... expert"]
-) -> Float[np.ndarray, "..."]:
+def normalised_js(p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... expert"]) -> Float[np.ndarray, "..."]:
     """Entropy-normalised Jensen-Shannon divergence (arXiv 2510.04694, eqs. 6-8): JS over the largest value it can
     take given the two entropies, `log E - (H(p) + H(q)) / 2`; within [0, 1]. Two uniform distributions give 0."""
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)

@@ -5,8 +5,10 @@ per distinct row count, so few distinct counts mean few kernels. The grouped pro
 torch.compile sees no graph break. Padding rows are never read back; the result is that of transformers' own experts.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 PAD = 32
@@ -94,7 +96,7 @@ def segments(index: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
     return source, place, padded
 
 
-def padded_experts(self: nn.Module, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+def padded_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
     """Experts forward for transformers' registry: fused gated experts without bias, `(token, d) -> (token, d)`."""
     up, down, x = self.gate_up_proj, self.down_proj, hidden_states
     if torch.is_autocast_enabled(x.device.type):

@@ -74,7 +74,6 @@ class LMConfig:
         return self.vocab * self.hidden + self.hidden + self.layers * (attention + norms)
 
 
-def routers(model: nn.Module) -> list[nn.Module]:
-    """The routers of our own sparse model, by layer; empty for the dense twin."""
-    return [layer.mlp.gate for layer in model.model.layers if isinstance(getattr(layer.mlp, "gate", None), nn.Module)
-            and type(layer.mlp.gate).__name__.endswith("Router")]  # fmt: skip
+def routers(model: PreTrainedModel) -> list[nn.Module]:
+    """The routers of a sparse model built here, by layer; empty for the dense twin."""
+    return [module for name, module in model.named_modules() if name.endswith(".mlp.gate")]

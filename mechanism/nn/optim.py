@@ -31,16 +31,16 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, group)
+                    self._update(p, p.grad, group)
 
-    def _update(self, p: Tensor, group: dict) -> None:
+    def _update(self, p: Tensor, gradient: Tensor, group: dict) -> None:
         buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-        buffer.lerp_(p.grad, 1 - group["momentum"])
-        update = orthogonalise(p.grad.lerp(buffer, group["momentum"]))
+        buffer.lerp_(gradient, 1 - group["momentum"])
+        update = orthogonalise(gradient.lerp(buffer, group["momentum"]))
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(update, alpha=-group["lr"] * 0.2 * max(p.shape[-2:]) ** 0.5)
 

@@ -4,8 +4,11 @@ import csv
 import json
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,6 +81,20 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the sentence says why and what to do. Nothing written so far is lost."""
 
 
+@contextmanager
+def deferred_interrupt() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM only fill the list that is given out: a step is never cut in half. Outside the main thread,
+    where signals cannot be caught, nothing changes."""
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {s: signal.signal(s, lambda number, frame: received.append(number)) for s in signals}
+    try:
+        yield received
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
 def balance_loss(logits: Tensor, index: Tensor) -> Tensor:
     """Load-balance loss of one layer, `E * sum_e share_e * mean_prob_e` (Switch Transformer, eq. 4, over top-k):
     1 when routing is uniform.
@@ -130,30 +147,34 @@ class Trainer:
         self.step = 0
         self._resume()
 
-    def run(self, progress: Callable[[dict], None] = lambda row: None, stop_after: int | None = None) -> PreTrainedModel:
+    def run(
+        self, progress: Callable[[dict], None] = lambda row: None, stop_after: int | None = None
+    ) -> PreTrainedModel:
         """Train to the end (or `stop_after` steps from here); returns the model.
 
         Raises:
             TrainingError: the disk is full, or the loss is no longer finite.
             KeyboardInterrupt: after a checkpoint of the last whole step.
         """
-        last, saved = self.step + (stop_after or self.config.steps), time.monotonic()
+        last, saved = min(self.config.steps, self.step + (stop_after or self.config.steps)), time.monotonic()
         try:
-            while self.step < min(self.config.steps, last):
-                self._probe()
-                row = self._one_step()
-                self._log(row)
-                progress(row)
-                if time.monotonic() - saved > self.checkpoint_seconds:
-                    self.save()
-                    saved = time.monotonic()
+            with deferred_interrupt() as interrupted:
+                while self.step < last and not interrupted:
+                    self._probe()
+                    row = self._one_step()
+                    self._log(row)
+                    progress(row)
+                    if time.monotonic() - saved > self.checkpoint_seconds:
+                        self.save()
+                        saved = time.monotonic()
+                self.save()
         except OSError as error:
             raise TrainingError(
                 f"cannot write to {self.folder}: {error.strerror}; free some space and run the same command again, "
                 f"it goes on from the last checkpoint"
             ) from error
-        finally:
-            self.save()
+        if interrupted:
+            raise KeyboardInterrupt(f"stopped after step {self.step}; run the same command again to go on")
         self._probe()
         return self.model
 
@@ -235,7 +256,9 @@ class Trainer:
             try:
                 state = load_file(path)
             except Exception as error:
-                raise TrainingError(f"checkpoint {path} is corrupted ({error}); delete it to go on from the one before") from error
+                raise TrainingError(
+                    f"checkpoint {path} is corrupted ({error}); delete it to go on from the one before"
+                ) from error
             self.load(state, int(path.stem.removeprefix("step-")))
             break
         self._truncate_metrics()

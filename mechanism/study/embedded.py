@@ -3,18 +3,25 @@
 import hashlib
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
 import yaml
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from ..corpus.build import read_manifest
 from ..corpus.library import DATA, ROOT
 from ..corpus.mixture import Mixture, MixtureConfig
 from ..corpus.tokenizer import load_tokenizer
-from ..nn.training import TrainConfig, Trainer, read_config
+from ..nn.training import TrainConfig, Trainer, dump_json, read_config
 from .emergence import ProbeLog
+from .models import MODELS, save_model
 
 TOKENIZER = DATA / "tokenizer"
 RUNS = DATA / "runs"
@@ -97,3 +104,81 @@ def trainer(run: Run) -> Trainer:
         return mixture.batch(config.seed, step, config.batch, config.length)
 
     return Trainer(config, batches, run.workspace, ProbeLog(run.workspace / "probes", tokenizer))
+
+
+def finish(run: Run, train: Trainer) -> Path:
+    """Write the record of a run to `data/runs/<hash>`: configuration, metrics thinned to one row in ten, statistics at
+    the probes, and `result.json`. Unfinished runs are recorded as such."""
+    record = run.record
+    record.mkdir(parents=True, exist_ok=True)
+    config = {"name": run.name, "train": asdict(run.train), "mixture": asdict(run.mixture), "data": run.data}
+    dump_json(record / "config.json", config)
+    metrics = pd.read_csv(run.workspace / "metrics.csv")
+    metrics[(metrics["step"] % 10 == 0) | (metrics["step"] == len(metrics))].to_csv(record / "metrics.csv", index=False)
+    probes = sorted((run.workspace / "probes").glob("*.nc"))
+    stats = xr.concat([xr.load_dataset(path) for path in probes], "tokens_seen")
+    encoding = {name: {"zlib": True, "complevel": 9, "dtype": "float32"} for name in stats.data_vars}
+    stats.to_netcdf(record / "stats.nc", encoding=encoding)
+    dump_json(record / "result.json", _result(run, train, metrics))
+    return record
+
+
+def _result(run: Run, train: Trainer, metrics: pd.DataFrame) -> dict:
+    return {
+        "finished": train.step >= run.train.steps,
+        "steps": train.step,
+        "tokens": train.step * run.train.step_tokens,
+        "loss": round(float(metrics["loss"].tail(50).mean()), 4),
+        "hours": round(float(metrics["seconds"].sum()) / 3600, 2),
+        "parameters": run.train.model.parameters(),
+        "active_parameters": run.train.model.active_parameters(),
+        "torch": torch.__version__.split("+")[0],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def records() -> dict[str, Path]:
+    """Committed run records: name -> folder."""
+    found = sorted(RUNS.glob("*/config.json"))
+    return {json.loads(path.read_text("utf-8"))["name"]: path.parent for path in found}
+
+
+# glibc returns large blocks to the system after every step and then pays for the page faults again.
+_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
+
+
+def keep_memory() -> None:
+    """Start the process again with an allocator that keeps its memory (glibc only; a second call does nothing)."""
+    if sys.platform == "linux" and "MALLOC_MMAP_MAX_" not in os.environ:
+        os.execve(sys.executable, [sys.executable, "-m", "mechanism", *sys.argv[1:]], os.environ | _MALLOC)
+
+
+def run_training(run: Run, steps: int | None, export: str | None, console: Console) -> Path:
+    """Train a run with progress on the console, write its record, and on request the weights.
+
+    Raises:
+        TrainingError: see `Trainer.run`.
+    """
+    train = trainer(run)
+    console.print(f"run {run.name} {run.hash}: step {train.step} of {run.train.steps}, checkpoints in {run.workspace}")
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("training", total=run.train.steps, completed=train.step, told="")
+
+        def show(row: dict) -> None:
+            rate = run.train.step_tokens / row["seconds"]
+            progress.update(bar, completed=row["step"], told=f"loss {row['loss']:.3f}  {rate:,.0f} tokens/s")
+
+        try:
+            train.run(show, steps)
+        finally:
+            finish(run, train)
+    if export:
+        card = {
+            "run": run.hash,
+            "tokens": train.step * run.train.step_tokens,
+            "finished": train.step >= run.train.steps,
+        }
+        save_model(train.model, load_tokenizer(TOKENIZER), MODELS / export, card)
+    console.print(f"record in {run.record}")
+    return run.record

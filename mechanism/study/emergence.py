@@ -56,7 +56,7 @@ def _language(
         full[present] = values
         return full
 
-    data = {
+    data: dict[str, tuple] = {
         "nll": ("segment", spread(own.nll)),
         "bytes": ("segment", spread(np.array([len(t.encode()) for t in texts]))),
         "tokens": ("segment", spread(own.tokens)),
@@ -65,7 +65,7 @@ def _language(
     for key, centre in (("hits", False), ("hits_centred", True)):
         hits = np.stack([retrieval_hits(q, k, centre) for q, k in zip(*states, strict=True)], 1)
         data[key] = (("segment", "state"), spread(hits.astype(np.float32)))
-    if own.importance is not None:
+    if own.importance.size:
         data |= {
             "divergence": (("segment", "layer"), spread(normalised_js(own.importance, english.importance[present]))),
             "entropy": (("segment", "layer"), spread(entropy(own.importance))),

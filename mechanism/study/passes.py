@@ -1,7 +1,7 @@
 """One forward pass over segments, reduced per segment to what the studies need."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,6 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..nn.lm import routers
 
 
+def _nothing() -> np.ndarray:
+    return np.empty((0, 0, 0))
+
+
 @dataclass
 class SegmentPass:
     """Per-segment results; a segment's tokens exclude the end-of-text token that opens it.
@@ -18,16 +22,17 @@ class SegmentPass:
     Attributes:
         nll: `(segment,)` total negative log-likelihood in nats.
         tokens: `(segment,)` number of tokens.
-        hidden: `(segment, layer + 1, d)` mean hidden state, embedding first; or None.
-        importance: `(segment, layer, expert)` mean full-softmax router probability (arXiv 2510.04694, eq. 1); or None.
-        selections: `(segment, layer, expert)` top-k counts; or None.
+        hidden: `(segment, layer + 1, d)` mean hidden state, embedding first; empty if not asked for.
+        importance: `(segment, layer, expert)` mean full-softmax router probability (arXiv 2510.04694, eq. 1);
+            empty for a dense model.
+        selections: `(segment, layer, expert)` top-k counts; empty for a dense model.
     """
 
     nll: np.ndarray
     tokens: np.ndarray
-    hidden: np.ndarray | None = None
-    importance: np.ndarray | None = None
-    selections: np.ndarray | None = None
+    hidden: np.ndarray = field(default_factory=_nothing)
+    importance: np.ndarray = field(default_factory=_nothing)
+    selections: np.ndarray = field(default_factory=_nothing)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 256) -> list[list[int]]:

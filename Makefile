@@ -1,0 +1,59 @@
+PYTHON ?= python3
+PIP_EXTRA ?=
+ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export TOKENIZERS_PARALLELISM = false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup notebooks book pdf test lint clean
+
+help: ## list the targets
+	@echo "Targets (each makes .venv on first use):"
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@echo "Variables:"
+	@echo "  PYTHON=python3  the Python, 3.11 or newer, that .venv is made with"
+	@echo "  PIP_EXTRA=...   options for pip install, such as another index with CPU-only builds of torch"
+	@echo "  ARGS=...        options for the command behind notebooks, book and pdf, such as --force"
+
+setup: $(STAMP) ## install the pinned packages into .venv
+
+$(STAMP): pyproject.toml requirements/constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer, or name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Mechanism needs Python 3.11 or newer and $(PYTHON) is %d.%d: name another with PYTHON=..." % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -c requirements/constraints.txt $(PIP_EXTRA) -e '.[book,test]'
+	@touch $@
+
+notebooks: setup ## execute the notebooks whose inputs changed
+	$(BIN)/mechanism notebooks $(ARGS)
+
+book: setup ## execute the notebooks and build the site, warnings as errors
+	$(BIN)/mechanism book $(ARGS)
+
+pdf: setup ## print the built book to PDF
+	$(BIN)/mechanism pdf $(ARGS)
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: export HF_HUB_OFFLINE = 1
+test: lint ## lint, the tests, and the notebooks under nbval
+	$(BIN)/pytest
+ifeq ($(NOTEBOOKS),)
+	@echo "notebooks/ holds no notebook: nbval has nothing to run"
+else
+	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+endif
+
+clean: ## remove what the builds made, keep .venv
+	rm -rf book/_build book/notebooks book/_static/generated build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find mechanism tests requirements notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

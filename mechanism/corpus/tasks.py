@@ -1,0 +1,129 @@
+"""Tasks that are parallel over languages: the same items in every language, deterministic, split by document."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import word_problems
+from .store import Corpus
+
+CHOICES = 4
+
+
+@dataclass(frozen=True)
+class ChoiceItem:
+    """One multiple-choice item.
+
+    Attributes:
+        id: the same in every language.
+        cluster: document (or template) the item comes from, for clustered intervals.
+        context: what the model reads; choices: possible continuations; answer: index of the true one.
+    """
+
+    id: str
+    cluster: str
+    context: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+def next_segment(
+    corpus: Corpus, code: str, split: str = "test", context: int = 2, limit: int | None = None, seed: int = 0
+) -> list[ChoiceItem]:
+    """Which segment continues the document? The true next one stands among three others of the same document, those
+    whose length is closest, none of them in the context. Chance is one in four.
+
+    Args:
+        context: number of segments before.
+        limit: at most this many items, evenly spaced.
+    """
+    column, pivot = corpus.columns[code], corpus.columns[corpus.languages[0]]
+    items = []
+    for group, rows in corpus.groups(split).items():
+        usable = [i for i in rows if pivot[i]]
+        for at in range(context, len(usable)):
+            picked = _distractors(usable, at, context, pivot)
+            if picked and all(column[i] for i in (*usable[at - context : at], usable[at], *picked)):
+                text = corpus.joiner.join(column[i] for i in usable[at - context : at]) + corpus.joiner
+                items.append(_choice(f"{group}/{usable[at]}", group, text, column, usable[at], picked, seed))
+    return _thin(items, limit)
+
+
+def _distractors(rows: list[int], at: int, context: int, pivot: list[str]) -> list[int]:
+    """Three rows of the document outside the context, closest in (pivot) length to the true one, all different."""
+    true = pivot[rows[at]]
+    near = {*rows[at - context : at + 1]}
+    pool = sorted(
+        (i for i in rows if i not in near and pivot[i] != true), key=lambda i: (abs(len(pivot[i]) - len(true)), i)
+    )
+    chosen: list[int] = []
+    for i in pool:
+        if pivot[i] not in {pivot[j] for j in chosen}:
+            chosen.append(i)
+        if len(chosen) == CHOICES - 1:
+            return chosen
+    return []
+
+
+def _choice(
+    id_: str, cluster: str, text: str, column: list[str], true: int, others: list[int], seed: int
+) -> ChoiceItem:
+    rng = np.random.default_rng([seed, true])
+    order = rng.permutation(CHOICES)
+    options = [column[true], *(column[i] for i in others)]
+    return ChoiceItem(id_, cluster, text, tuple(options[i] for i in order), int(np.argmin(order)))
+
+
+def _thin(items: list[ChoiceItem], limit: int | None) -> list[ChoiceItem]:
+    """Evenly spaced items; the same ids in every language as long as the languages have the same rows."""
+    if limit is None or len(items) <= limit:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
+
+
+def word_problem_items(
+    code: str,
+    count_tokens: Callable[[str], int],
+    split: str = "test",
+    count: int = 200,
+    words: bool = False,
+    seed: int = 0,
+) -> list[ChoiceItem]:
+    """Word problems with four answers of the same number of tokens: a choice among unequal lengths rewards the
+    shortest, not the right one.
+
+    Args:
+        count_tokens: number of tokens of an answer under the model's tokenizer.
+        words: answers as number words of the language.
+
+    Raises:
+        KeyError: the language has no templates, or no number words.
+    """
+    spelled = {n: word_problems.spell(n, code) if words else str(n) for n in range(word_problems.MAX_ANSWER + 1)}
+    length = {n: count_tokens(f" {text}" if words else text) for n, text in spelled.items()}
+    items = []
+    for number, problem in enumerate(word_problems.evaluation_set(split, count, seed)):
+        rng = np.random.default_rng([seed, number, 11])
+        pool = [n for n in length if length[n] == length[problem.answer] and n != problem.answer]
+        if len(pool) >= CHOICES - 1:
+            options = [problem.answer, *rng.choice(pool, CHOICES - 1, replace=False)]
+            order = rng.permutation(CHOICES)
+            texts = tuple((" " if words else "") + spelled[int(options[i])] for i in order)
+            context = word_problems.prompt(problem.question(code), words)
+            items.append(ChoiceItem(str(number), problem.template, context, texts, int(np.argmin(order))))
+    return items
+
+
+def retrieval_rows(corpus: Corpus, code: str, split: str = "test", count: int = 200, pivot: str = "en") -> list[int]:
+    """Rows for parallel retrieval against the pivot: `count` evenly spaced rows that both languages have, with
+    distinct texts on both sides."""
+    rows, seen = [], set()
+    for i in corpus.parallel(split, (pivot, code)):
+        texts = (corpus.columns[pivot][i], corpus.columns[code][i])
+        if not seen.intersection(texts):
+            seen.update(texts)
+            rows.append(i)
+    if len(rows) <= count:
+        return rows
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, count).round().astype(int)]

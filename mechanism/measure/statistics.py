@@ -1,0 +1,64 @@
+"""Uncertainty: cluster bootstrap intervals of means and ratios."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Estimate(NamedTuple):
+    """A value with its interval and the number of observations behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ClusterBootstrap:
+    """Percentile bootstrap of `sum(numerator) / sum(denominator)`, whole clusters resampled with replacement.
+
+    Attributes:
+        confidence: coverage of the interval.
+        n_boot: resamples.
+        seed: of the resampling.
+    """
+
+    confidence: float = 0.95
+    n_boot: int = 2000
+    seed: int = 0
+
+    def __call__(
+        self,
+        numerator: Float[np.ndarray, "item"],
+        denominator: Float[np.ndarray, "item"] | None = None,
+        clusters: np.ndarray | None = None,
+    ) -> Estimate:
+        """The ratio (the mean without a denominator) and its interval.
+
+        Args:
+            clusters: label of each item's cluster; items are their own clusters without it.
+
+        Raises:
+            ValueError: no items.
+        """
+        numerator = np.asarray(numerator, np.float64)
+        if numerator.size == 0:
+            raise ValueError("no items: an estimate needs at least one")
+        denominator = np.ones_like(numerator) if denominator is None else np.asarray(denominator, np.float64)
+        if clusters is not None:
+            _, codes = np.unique(np.asarray(clusters), return_inverse=True)
+            tops, bottoms = np.bincount(codes, numerator), np.bincount(codes, denominator)
+        else:
+            tops, bottoms = numerator, denominator
+        draws = self._resample(tops, bottoms)
+        tail = (1 - self.confidence) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), int(numerator.size))
+
+    def _resample(self, tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(self.seed)
+        weights = rng.multinomial(len(tops), np.full(len(tops), 1 / len(tops)), size=self.n_boot)
+        return (weights @ tops) / (weights @ bottoms)

@@ -1,0 +1,228 @@
+"""The notebook build: execute what is stale, publish only what succeeded, name what failed."""
+
+import difflib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from .execute import CellFailure, declared_parameters, execute
+from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, write_atomic
+from .normalise import normalise
+from .progress import Progress
+from .stamp import KEY, inputs_hash, read_notebook, recorded, stamp
+
+
+class BuildError(RuntimeError):
+    """A build that cannot start, or notebooks that failed; the message names them and their cells."""
+
+
+@dataclass
+class Built:
+    """What a build did: names of the notebooks executed and skipped, the failures, and seconds per notebook."""
+
+    executed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failures: list[CellFailure] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One notebook: its source, its copy, the parameters it takes, and the stamp its copy should carry."""
+
+    source: Path
+    copy: Path
+    parameters: Mapping[str, Any]
+    stamp: str
+
+    @property
+    def name(self) -> str:
+        return self.source.stem
+
+    def fresh(self, results: Path) -> bool:
+        """Whether the copy carries the stamp and what it recorded is still there."""
+        found = recorded(self.copy)
+        return found.get("stamp") == self.stamp and all((results / file).exists() for file in found["results"])
+
+
+def build_notebooks(
+    only: Iterable[str] = (),
+    force: bool = False,
+    parameters: Mapping[str, Any] | None = None,
+    output: Path = COPIES,
+    sources: Path = NOTEBOOKS,
+    results: Path | None = None,
+    inputs: Iterable[Path] = INPUTS,
+    progress: bool = True,
+) -> Built:
+    """Execute the notebooks whose sources, parameters or inputs changed since their copies were made.
+
+    A notebook that fails leaves its former copy and records as they were, and the others still run.
+
+    Args:
+        only: names of notebooks, or beginnings of names (`01`); () for all.
+        force: execute also what is unchanged.
+        parameters: applied to every notebook that declares them.
+        output: folder of the executed copies.
+        sources: folder of the notebooks.
+        results: folder of records and numbers; by default `$MECHANISM_RESULTS` or `data/results`, and with parameters
+            `results` inside the output folder, so that the committed records stay those of the defaults.
+        inputs: files and folders that every notebook depends on.
+        progress: show progress on the terminal.
+
+    Raises:
+        BuildError: no such notebook or parameter, before anything runs; or notebooks failed, after all have run.
+    """
+    given = {name: _absolute(value) for name, value in (parameters or {}).items()}
+    results = _results(results, given, output)
+    jobs = _jobs(only, given, output, sources, inputs)
+    todo = [job for job in jobs if force or not job.fresh(results)]
+    built = Built(skipped=[job.name for job in jobs if job not in todo])
+    with Progress(progress) as bar, _environment(given):
+        for job in todo:
+            with bar.notebook(job.name) as step:
+                failure = _run(job, results, step.advance)
+                step.failed = failure is not None
+            built.seconds[job.name] = step.seconds
+            if failure:
+                built.failures.append(failure)
+            else:
+                built.executed.append(job.name)
+    if built.failures:
+        raise BuildError(_failure_report(built))
+    return built
+
+
+def stale(
+    only: Iterable[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    output: Path = COPIES,
+    sources: Path = NOTEBOOKS,
+    results: Path | None = None,
+    inputs: Iterable[Path] = INPUTS,
+) -> list[str]:
+    """Names of the notebooks that `build_notebooks` would execute; arguments as there.
+
+    Raises:
+        BuildError: no such notebook or parameter.
+    """
+    given = {name: _absolute(value) for name, value in (parameters or {}).items()}
+    folder = _results(results, given, output)
+    return [job.name for job in _jobs(only, given, output, sources, inputs) if not job.fresh(folder)]
+
+
+def _jobs(
+    only: Iterable[str], given: Mapping[str, Any], output: Path, sources: Path, inputs: Iterable[Path]
+) -> list[_Job]:
+    paths = _select(sources, tuple(only))
+    declared = {path: declared_parameters(path) for path in paths}
+    _refuse_unknown(given, declared)
+    hashed = inputs_hash(inputs)
+    jobs = []
+    for path in paths:
+        taken = {name: value for name, value in given.items() if name in declared[path]}
+        jobs.append(_Job(path, output / path.name, taken, stamp(read_notebook(path), taken, hashed)))
+    return jobs
+
+
+def _select(sources: Path, only: tuple[str, ...]) -> list[Path]:
+    paths = sorted(sources.glob("*.ipynb"))
+    if not paths:
+        raise BuildError(f"no notebooks in {sources.name}/: restore them from version control")
+    for name in only:
+        if not any(path.stem.startswith(name.removesuffix(".ipynb")) for path in paths):
+            raise BuildError(f"no notebook {name!r}: there are {', '.join(path.stem for path in paths)}")
+    wanted = tuple(name.removesuffix(".ipynb") for name in only)
+    return [path for path in paths if not wanted or path.stem.startswith(wanted)]
+
+
+def _refuse_unknown(given: Mapping[str, Any], declared: Mapping[Path, Iterable[str]]) -> None:
+    known = sorted({name for names in declared.values() for name in names})
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise BuildError(f"unknown parameter {name!r}{hint}: known are {', '.join(known) or 'none'}")
+
+
+def _run(job: _Job, results: Path, advance: Callable[[int, int], None]) -> CellFailure | None:
+    """Execute a notebook aside, and publish its copy and its records when it succeeds."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mechanism-") as folder,
+        _variables(MECHANISM_RESULTS=folder, MECHANISM_NOTEBOOK=job.name),
+    ):
+        executed = execute(job.source, job.parameters, advance)
+        if isinstance(executed, CellFailure):
+            return executed
+        _publish(job, executed, Path(folder), results)
+    return None
+
+
+def _publish(job: _Job, executed: NotebookNode, made: Path, results: Path) -> None:
+    files = sorted(path.relative_to(made).as_posix() for path in made.rglob("*.json"))
+    for file in files:
+        write_atomic(results / file, (made / file).read_text("utf-8"))
+    for file in set(recorded(job.copy).get("results", ())) - set(files):
+        (results / file).unlink(missing_ok=True)
+    copy = normalise(executed)
+    copy.metadata[KEY] = {"stamp": job.stamp, "parameters": dict(job.parameters), "results": files}
+    write_atomic(job.copy, nbformat.writes(copy) + "\n")
+
+
+def _results(results: Path | None, given: Mapping[str, Any], output: Path) -> Path:
+    return output / "results" if results is None and given else results_folder(results)
+
+
+def _absolute(value: Any) -> Any:
+    """A relative path made absolute, since notebooks run in their own folder; anything else as it is."""
+    if isinstance(value, str) and os.sep in value and Path(value).exists():
+        return str(Path(value).resolve())
+    return value
+
+
+def _names_hub(given: Mapping[str, Any]) -> bool:
+    """Whether the parameters name a model or data on a hub: `owner/name` that is no path here, or `hub:NAME`."""
+    model, data = str(given.get("model", "")), str(given.get("data", ""))
+    return (model.count("/") == 1 and not Path(model).exists()) or data.startswith("hub:")
+
+
+@contextmanager
+def _variables(**values: str | None) -> Iterator[None]:
+    """Environment variables for a while; None unsets one."""
+    before = {name: os.environ.get(name) for name in values}
+    try:
+        _set(values)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextmanager
+def _environment(given: Mapping[str, Any]) -> Iterator[None]:
+    """The environment of kernels: offline unless the user named something on a hub, and repeatable."""
+    offline = {} if _names_hub(given) else {"HF_HUB_OFFLINE": "1"}
+    with _variables(
+        TOKENIZERS_PARALLELISM="false", PYTHONHASHSEED="0", MPLBACKEND=None, JPY_SESSION_NAME=None, **offline
+    ):
+        yield
+
+
+def _failure_report(built: Built) -> str:
+    total = len(built.executed) + len(built.failures)
+    head = f"{len(built.failures)} of {total} executed notebooks failed; their former copies and the others were kept."
+    return "\n\n".join([head, *map(str, built.failures)])

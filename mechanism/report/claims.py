@@ -1,0 +1,134 @@
+"""The claims that the report judges, from `data/claims.yaml`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .files import CLAIMS
+from .verdicts import Evidence, Rule, RuleError, Verdict
+
+PENDING = "pending"
+SCALES = ("small", "full", "none")
+_TEXTS = ("statement", "source_figure", "test", "criterion", "notebook")
+
+
+class ClaimError(ValueError):
+    """A claims file that is not valid, an unknown claim, or a claim that cannot be judged yet."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A work whose claims are judged: its letter, title, citation key in the bibliography, and arXiv id (None for a
+    work that is not there)."""
+
+    letter: str
+    title: str
+    key: str
+    arxiv: str | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim.
+
+    Attributes:
+        id: letter of the source and a number, as in `R1`.
+        source: where it is made.
+        statement: what is claimed; source_figure: the number or figure that the source gives.
+        test: what we measure; criterion: when it counts as replicated, in words.
+        rule: the criterion as conditions; None while it is pending.
+        notebook: name of the notebook that judges it.
+        scale: `small` when only small models can be run here, `full` at the source's scale, `none` where scale does not
+            matter, as in a proof.
+    """
+
+    id: str
+    source: Source
+    statement: str
+    source_figure: str
+    test: str
+    criterion: str
+    rule: Rule | None
+    notebook: str
+    scale: str
+
+    def verdict(self, evidence: Evidence) -> Verdict:
+        """The verdict that the rule gives.
+
+        Raises:
+            ClaimError: the rule is pending.
+            RuleError: the evidence lacks what the rule asks for.
+        """
+        if self.rule is None:
+            raise ClaimError(f"claim {self.id} has no rule yet: fix `rule` in the claims file before any run is judged")
+        return self.rule.verdict(evidence)
+
+    def label(self, verdict: Verdict | None) -> str:
+        """The verdict as readers see it: with the scale it was reached at, `undecided` for None."""
+        if verdict is None:
+            return "undecided"
+        small = self.scale == "small" and verdict != Verdict.NOT_TESTABLE
+        return f"{verdict} at small scale" if small else str(verdict)
+
+
+def load_claims(path: Path = CLAIMS) -> dict[str, Claim]:
+    """Every claim by its id, in the file's order.
+
+    Raises:
+        ClaimError: no file, or a claim that is incomplete, doubled or has an unreadable rule; the message names it.
+    """
+    if not path.exists():
+        raise ClaimError(f"no claims file at {path.name}: restore data/claims.yaml from version control")
+    payload = yaml.safe_load(path.read_text("utf-8"))
+    sources = {letter: _source(letter, entry) for letter, entry in payload["sources"].items()}
+    claims: dict[str, Claim] = {}
+    for entry in payload["claims"]:
+        claim = _claim(entry, sources)
+        if claim.id in claims:
+            raise ClaimError(f"claim {claim.id} stands twice in {path.name}")
+        claims[claim.id] = claim
+    return claims
+
+
+def find_claim(claim_id: str, path: Path = CLAIMS) -> Claim:
+    """The claim of an id.
+
+    Raises:
+        ClaimError: no such claim; the message lists the known ids.
+    """
+    claims = load_claims(path)
+    if claim_id not in claims:
+        raise ClaimError(f"unknown claim {claim_id!r}: known are {' '.join(claims)}")
+    return claims[claim_id]
+
+
+def _source(letter: str, entry: Mapping[str, Any]) -> Source:
+    return Source(letter, entry["title"], entry["key"], entry.get("arxiv"))
+
+
+def _claim(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> Claim:
+    name = entry.get("id", "without id")
+    if unknown := set(entry) - {"id", "rule", "scale", *_TEXTS}:
+        raise ClaimError(f"claim {name} has unknown fields: {', '.join(sorted(unknown))}")
+    for field in ("id", "rule", *_TEXTS):
+        if not entry.get(field):
+            raise ClaimError(f"claim {name} has no {field}")
+    if name[:1] not in sources or not name[1:].isdigit():
+        raise ClaimError(f"claim {name}: an id is a source's letter ({' '.join(sources)}) and a number")
+    scale = entry.get("scale", "small")
+    if scale not in SCALES:
+        raise ClaimError(f"claim {name}: scale is {scale!r}, it must be one of {', '.join(SCALES)}")
+    texts = {field: " ".join(entry[field].split()) for field in _TEXTS}
+    return Claim(id=name, source=sources[name[0]], rule=_rule(name, entry["rule"]), scale=scale, **texts)
+
+
+def _rule(name: str, payload: Any) -> Rule | None:
+    if payload == PENDING:
+        return None
+    try:
+        return Rule.parse(payload)
+    except RuleError as error:
+        raise ClaimError(f"claim {name}: {error}") from None

@@ -1,0 +1,153 @@
+"""One look for every figure: readable on light and dark pages and on a phone, in colours the colour-blind can tell.
+
+Alternative texts and captions of static figures stand in the metadata of the notebook's cell (`mystnb.image.alt`,
+`mystnb.figure.caption` and `mystnb.figure.name`).
+"""
+
+import base64
+import html
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from ..corpus.languages import LANGUAGES, language
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# Okabe and Ito's palette, the yellow left out: it is too pale on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+RESOURCES = ("high", "mid", "low", "unknown")
+RESOURCE_COLOURS = dict(zip(RESOURCES, ("#0072B2", "#009E73", "#B87D00", "#C04A00"), strict=True))
+RESOURCE_LINES = dict(zip(RESOURCES, ("-", "--", "-.", ":"), strict=True))
+SEQUENTIAL = "viridis"
+DIVERGING = "RdBu_r"
+_FADE = 0.5
+_STYLE: dict[str, Any] = {
+    "figure.figsize": (6.4, 4.2),
+    "figure.dpi": 120,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "font.size": 13,
+    "axes.titlesize": 14,
+    "axes.labelsize": 13,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "legend.fontsize": 12,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#d9d9d9",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 2.0,
+    "image.cmap": SEQUENTIAL,
+}
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults to the report's look."""
+    plt.rcParams.update(_STYLE)
+    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=PALETTE)
+
+
+def order_languages(codes: Iterable[str]) -> list[str]:
+    """Languages from most to least training text, which also groups them by resource class; codes that the report does
+    not know come last, in alphabetical order."""
+    rank = {code: i for i, code in enumerate(LANGUAGES)}
+    return sorted(codes, key=lambda code: (rank.get(code, len(rank)), code))
+
+
+def resource_class(code: str) -> str:
+    """Resource class of a language; `unknown` for one that the report does not know."""
+    return LANGUAGES[code].resource if code in LANGUAGES else "unknown"
+
+
+def language_colours(codes: Iterable[str]) -> dict[str, str]:
+    """A colour per language: the hue of its resource class, paler the less text it has within the class."""
+    colours = {}
+    ordered = order_languages(codes)
+    for resource in RESOURCES:
+        group = [code for code in ordered if resource_class(code) == resource]
+        base = np.array(to_rgb(RESOURCE_COLOURS[resource]))
+        for i, code in enumerate(group):
+            fade = _FADE * i / max(len(group) - 1, 1)
+            colours[code] = to_hex(base + (1 - base) * fade)
+    return {code: colours[code] for code in ordered}
+
+
+def language_label(code: str) -> str:
+    """`Swahili (sw)`; the bare code for one that the report does not know."""
+    return f"{language(code).name} ({code})" if code in LANGUAGES else code
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG, the same bytes for the same figure and matplotlib."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", bbox_inches="tight")
+    return stream.getvalue()
+
+
+def show(figure: Figure) -> None:
+    """Put a figure below the cell, once, and close it."""
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is not None:
+        display(figure)
+    plt.close(figure)
+
+
+@dataclass(frozen=True)
+class Interactive:
+    """An interactive figure as a page shows it: plotly where scripts run, the static image elsewhere.
+
+    Attributes:
+        figure: a plotly figure.
+        name: fixed id of its element, unique on the page.
+        alt: what it shows, in words.
+        static: PNG of the same figure.
+    """
+
+    figure: "go.Figure"
+    name: str
+    alt: str
+    static: bytes
+
+    def html(self) -> str:
+        """The element; plotly.js itself is not in it, the page loads it once."""
+        body = self.figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=self.name,
+            config={"responsive": True, "displaylogo": False},
+        )
+        alt = html.escape(self.alt, quote=True)
+        image = base64.b64encode(self.static).decode()
+        fallback = f'<noscript><img alt="{alt}" src="data:image/png;base64,{image}"></noscript>'
+        return f'<figure class="interactive" aria-label="{alt}">{body}{fallback}</figure>'
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/html": self.html(), "text/plain": f"<interactive figure {self.name}>"}
+
+
+def interactive(figure: "go.Figure", name: str, alt: str, static: Figure) -> Interactive:
+    """Wrap a plotly figure for the page; the matplotlib figure is its static twin and gets closed.
+
+    Raises:
+        ValueError: no alternative text.
+    """
+    if not alt.strip():
+        raise ValueError(f"interactive figure {name!r} needs an alternative text")
+    figure.update_layout(template="plotly_white", font={"size": 14}, margin={"l": 50, "r": 20, "t": 40, "b": 50})
+    image = png(static)
+    plt.close(static)
+    return Interactive(figure, name, alt, image)

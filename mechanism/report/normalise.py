@@ -1,0 +1,98 @@
+"""Executed notebooks without what differs from run to run, so that two runs are the same bytes."""
+
+import re
+from collections.abc import Iterator
+
+import nbformat
+from nbformat import NotebookNode
+
+from .files import REPOSITORY
+
+INJECTED = "injected-parameters"
+_METADATA = ("kernelspec", "language_info")
+# Texts that change with the process, and what stands for them.
+_NOISE = (
+    (re.compile(r"\S*ipykernel_\d+/\d+\.py"), "<cell>"),
+    (re.compile(r"(?<=[ (])0x[0-9a-fA-F]{6,}"), "0x0"),
+    (re.compile(re.escape(f"{REPOSITORY}/")), ""),
+)
+_STYLER = re.compile(r"\bT_([0-9a-f]{5})")
+
+
+def normalise(notebook: NotebookNode) -> NotebookNode:
+    """A copy with timings, random ids, process numbers, addresses and machine paths taken out, and the pieces that a
+    stream was printed in put together."""
+    copy = nbformat.from_dict(notebook)
+    kept = {key: copy.metadata[key] for key in _METADATA if key in copy.metadata}
+    copy.metadata = NotebookNode(kept)
+    copy.metadata.get("language_info", {}).pop("version", None)
+    for i, cell in enumerate(copy.cells):
+        _normalise_cell(cell, i)
+    _name_styles(copy)
+    return copy
+
+
+def tagged(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
+    """Cells that carry a tag."""
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def texts(output: NotebookNode) -> str:
+    """What an output says as plain text; empty when it is an image or a glued number alone."""
+    if output.output_type == "stream":
+        return output.text
+    return output.get("data", {}).get("text/plain", "")
+
+
+def _normalise_cell(cell: NotebookNode, position: int) -> None:
+    for key in ("papermill", "execution", "ExecuteTime"):
+        cell.metadata.pop(key, None)
+    if INJECTED in cell.metadata.get("tags", []):
+        cell.id = INJECTED
+    cell.setdefault("id", f"cell-{position}")
+    if cell.cell_type == "code":
+        cell.outputs = list(_joined(cell.outputs))
+        for output in cell.outputs:
+            _clean_output(output)
+
+
+def _joined(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
+    last = None
+    for output in outputs:
+        if last is not None and last.output_type == output.output_type == "stream" and last.name == output.name:
+            last.text += output.text
+            continue
+        if last is not None:
+            yield last
+        last = output
+    if last is not None:
+        yield last
+
+
+def _clean_output(output: NotebookNode) -> None:
+    if output.output_type == "stream":
+        output.text = _clean(output.text)
+    if output.output_type == "error":
+        output.evalue = _clean(output.evalue)
+        output.traceback = [_clean(line) for line in output.traceback]
+    for kind, content in output.get("data", {}).items():
+        if isinstance(content, str) and not kind.startswith("image/"):
+            output.data[kind] = _clean(content)
+
+
+def _clean(text: str) -> str:
+    for pattern, plain in _NOISE:
+        text = pattern.sub(plain, text)
+    return text
+
+
+def _name_styles(notebook: NotebookNode) -> None:
+    """Give the random ids of pandas' styled tables numbers in order of appearance."""
+    names: dict[str, str] = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            content = output.get("data", {}).get("text/html")
+            if isinstance(content, str):
+                output.data["text/html"] = _STYLER.sub(
+                    lambda match: "T_" + names.setdefault(match[1], f"{len(names):05}"), content
+                )

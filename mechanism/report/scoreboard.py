@@ -1,0 +1,109 @@
+"""Claims and what became of them, as rows and as the book's pages show them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .claims import Claim, Source, load_claims
+from .record import read_records
+from .verdicts import Verdict
+
+UNDECIDED = "undecided"
+_HEADER = ("", "Claim", "Source says", "Verdict", "Estimate [95 % interval]", "n", "Judged in")
+
+
+def claim_rows(folder: Path | None = None) -> list[dict[str, Any]]:
+    """One mapping per claim, in the file's order: `id`, `source` (arXiv id or title), `statement`, `source_figure`,
+    `test`, `criterion`, `rule`, `scale`, `label` (the verdict as readers see it), `notebook`, and from its record
+    `verdict`, `estimate`, `interval`, `n`, `null`, `p`, `unit`, `note`, each None while it is undecided.
+
+    Args:
+        folder: results folder; see `record`.
+    """
+    records = read_records(folder)
+    return [_row(claim, records.get(claim.id, {})) for claim in load_claims().values()]
+
+
+def counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many claims have which verdict, `undecided` last; verdicts that nothing has are there with 0."""
+    found = Counter(row["verdict"] or UNDECIDED for row in rows)
+    return {name: found[name] for name in (*map(str, Verdict), UNDECIDED)}
+
+
+def scoreboard_markdown(page: str, folder: Path | None = None) -> str:
+    """The front page's table: verdicts by source. `page` is the document it stands on, such as `index`."""
+    rows = claim_rows(folder)
+    names = list(counts(rows))
+    lines = [_line(["Source", *(name.capitalize() for name in names)]), _line(["---"] + ["--:"] * len(names))]
+    for source in _sources().values():
+        own = counts(row for row in rows if row["id"].startswith(source.letter))
+        lines.append(_line([_link(f"claims-{source.letter}", source.title, page), *map(str, own.values())]))
+    return "\n".join(lines)
+
+
+def claims_markdown(letter: str, page: str, folder: Path | None = None) -> str:
+    """A source's claims: a table of verdicts, then test and criterion of each. `page` is the document it stands on."""
+    rows = [row for row in claim_rows(folder) if row["id"].startswith(letter)]
+    table = [_line(_HEADER), _line(["---", "---", "---", "---", "---", "--:", "---"])]
+    table += [_line(_cells(row, page)) for row in rows]
+    details = ["", f":::{{dropdown}} How each was tested ({rows[0]['id']} to {rows[-1]['id']})", ""]
+    return "\n".join([*table, *details, *(line for row in rows for line in _detail(row)), ":::"])
+
+
+def _sources() -> dict[str, Source]:
+    return {claim.source.letter: claim.source for claim in load_claims().values()}
+
+
+def _row(claim: Claim, record: Mapping[str, Any]) -> dict[str, Any]:
+    verdict = Verdict(record["verdict"]) if record.get("verdict") else None
+    return {
+        "id": claim.id,
+        "source": claim.source.arxiv or claim.source.title,
+        "statement": claim.statement,
+        "source_figure": claim.source_figure,
+        "test": claim.test,
+        "criterion": claim.criterion,
+        "rule": str(claim.rule) if claim.rule else None,
+        "scale": claim.scale,
+        "label": claim.label(verdict),
+        **{key: record.get(key) for key in ("verdict", "estimate", "interval", "n", "null", "p", "unit", "note")},
+        "notebook": record.get("notebook") or claim.notebook,
+    }
+
+
+def _cells(row: Mapping[str, Any], page: str) -> list[str]:
+    kind = Verdict(row["verdict"]).name.lower().replace("_", "-") if row["verdict"] else UNDECIDED
+    badge = f"[{row['label']}]{{.verdict .verdict-{kind}}}"
+    size = f"{row['n']:,}" if row["n"] else ""
+    head = [f"**{row['id']}**", row["statement"], row["source_figure"], badge]
+    return [*head, _estimate(row), size, _notebook(row, page)]
+
+
+def _estimate(row: Mapping[str, Any]) -> str:
+    if row["estimate"] is None:
+        return row["note"] or ""
+    low, high = row["interval"]
+    return f"{row['estimate']:.3g} \\[{low:.3g}, {high:.3g}\\] {row['unit'] or ''}".strip()
+
+
+def _notebook(row: Mapping[str, Any], page: str) -> str:
+    """A link to the notebook's page once it has judged the claim; nothing before, since the page may not be there."""
+    if not row["verdict"]:
+        return ""
+    path = os.path.relpath(f"notebooks/{row['notebook']}.ipynb", Path(page).parent)
+    return f"[{row['notebook'].split('_')[0]}]({path})"
+
+
+def _detail(row: Mapping[str, Any]) -> list[str]:
+    rule = f"Rule: `{row['rule']}`." if row["rule"] else "No rule yet; it is fixed before the run."
+    return [f"**{row['id']}**", f": *Test.* {row['test']}", f"  *Criterion.* {row['criterion']} {rule}", ""]
+
+
+def _link(label: str, text: str, page: str) -> str:
+    return f"[{text}](#{label})" if page == "claims" else f"{{ref}}`{text} <{label}>`"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,0 +1,103 @@
+"""Scores of a causal language model: running text, choices, greedy answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..corpus.tasks import ChoiceItem
+from .passes import batches_by_length, pad
+
+WINDOW = 256
+
+
+@dataclass
+class TextScore:
+    """Per document: negative log-likelihood in nats, tokens and UTF-8 bytes."""
+
+    nll: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+
+    @property
+    def bits_per_byte(self) -> float:
+        return float(self.nll.sum() / np.log(2) / self.bytes.sum())
+
+
+def token_logprobs(model: PreTrainedModel, sequences: Sequence[Sequence[int]], pad_id: int) -> list[np.ndarray]:
+    """Log-probability of each token of each sequence given those before it; the first token has none."""
+    found: list[np.ndarray] = [np.empty(0)] * len(sequences)
+    with torch.no_grad():
+        for batch in batches_by_length(sequences):
+            ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], pad_id))
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            scores = -F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), ids[:, 1:], reduction="none")
+            for row, i in enumerate(batch):
+                found[i] = scores[row, : len(sequences[i]) - 1].cpu().numpy()
+    return found
+
+
+def score_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> TextScore:
+    """Score documents of any length in windows of 256 tokens that overlap by half: every token but a document's first
+    half window has at least 128 tokens before it. Each document opens with the end-of-text token."""
+    windows: list[list[int]] = []
+    owners: list[tuple[int, int]] = []  # document, tokens of the window already scored before it
+    lengths = []
+    for number, text in enumerate(documents):
+        ids = [tokenizer.eos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        lengths.append(len(ids) - 1)
+        for start in range(0, max(len(ids) - WINDOW // 2, 1), WINDOW // 2):
+            windows.append(ids[start : start + WINDOW])
+            owners.append((number, 0 if start == 0 else WINDOW // 2 - 1))
+    nll = np.zeros(len(documents))
+    for (number, skip), scores in zip(owners, token_logprobs(model, windows, tokenizer.pad_token_id), strict=True):
+        nll[number] -= scores[skip:].sum(dtype=np.float64)
+    size = np.array([len(text.encode()) for text in documents], dtype=np.float64)
+    return TextScore(nll, np.array(lengths), size)
+
+
+def score_choices(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[ChoiceItem], per_byte: bool
+) -> np.ndarray:
+    """Whether the true choice has the highest log-likelihood, per item.
+
+    Args:
+        per_byte: divide by the choice's UTF-8 length; for choices of equal token count leave it off.
+    """
+    sequences, starts = [], []
+    for item in items:
+        context = [tokenizer.eos_token_id, *tokenizer(item.context, add_special_tokens=False)["input_ids"]]
+        for choice in item.choices:
+            ids = tokenizer(choice, add_special_tokens=False)["input_ids"]
+            keep = max(WINDOW - len(ids), 1)
+            sequences.append(context[-keep:] + ids[:WINDOW])
+            starts.append(len(context[-keep:]) - 1)
+    logprobs = token_logprobs(model, sequences, tokenizer.pad_token_id)
+    totals = np.array([lp[start:].sum() for lp, start in zip(logprobs, starts, strict=True)])
+    if per_byte:
+        totals = totals / np.array([len(choice.encode()) for item in items for choice in item.choices])
+    picked = totals.reshape(len(items), -1).argmax(1)
+    return (picked == np.array([item.answer for item in items])).astype(float)
+
+
+def exact_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[ChoiceItem]) -> np.ndarray:
+    """Whether greedy decoding up to the end of the line gives the true answer, per item."""
+    room = 2 + max(len(tokenizer(c, add_special_tokens=False)["input_ids"]) for item in items for c in item.choices)
+    hits = np.zeros(len(items))
+    prompts = [[tokenizer.eos_token_id, *tokenizer(i.context, add_special_tokens=False)["input_ids"]] for i in items]
+    for batch in batches_by_length(prompts):
+        width = max(len(prompts[i]) for i in batch)
+        fill = [width - len(prompts[i]) for i in batch]
+        ids = torch.tensor([[tokenizer.pad_token_id] * f + prompts[i] for f, i in zip(fill, batch, strict=True)])
+        mask = torch.tensor([[0] * f + [1] * (width - f) for f in fill])
+        out = model.generate(
+            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=room,
+            do_sample=False, pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        for row, i in enumerate(batch):
+            line = tokenizer.decode(out[row, width:], skip_special_tokens=True).split("\n")[0]
+            hits[i] = line.strip() == items[i].choices[items[i].answer].strip()
+    return hits

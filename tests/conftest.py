@@ -1,0 +1,25 @@
+"""Settings for every test: offline, repeatable, and with array shapes and types checked at each call."""
+
+import os
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import hypothesis
+import pytest
+from jaxtyping import install_import_hook
+
+if any(name.startswith("mechanism.") for name in sys.modules):
+    raise RuntimeError("mechanism was imported before the type-checking hook could be installed")
+install_import_hook("mechanism", "beartype.beartype")
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Torch's global generator starts every test alike."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

@@ -1,0 +1,234 @@
+"""The notebook build, on throw-away notebooks that import nothing heavy."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from mechanism.report.build import BuildError, Built, build_notebooks, stale
+from mechanism.report.normalise import normalise, texts
+from mechanism.report.stamp import read_notebook, recorded, stamp
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+WRITES = """
+import json, os, pathlib
+folder = pathlib.Path(os.environ["MECHANISM_RESULTS"])
+_ = (folder / "R1.json").write_text(json.dumps({"n": n}))
+"""
+
+
+def write(folder: Path, name: str, *cells: str, parameters: str | None = "n = 2") -> Path:
+    folder.mkdir(exist_ok=True)
+    codes = [new_code_cell(source, id=f"c{i}") for i, source in enumerate(cells)]
+    if parameters is not None:
+        codes.insert(0, new_code_cell(parameters, id="p", metadata={"tags": ["parameters"]}))
+    path = folder / f"{name}.ipynb"
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# Title", id="t"), *codes], metadata=KERNEL), path)
+    return path
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "a.py").write_text("x = 1\n")
+    write(tmp_path / "notebooks", "00_a", "print('twice', 2 * n)")
+    return tmp_path / "notebooks"
+
+
+@pytest.fixture
+def build(sources: Path) -> Callable[..., Built]:
+    root = sources.parent
+
+    def run(**options) -> Built:
+        return build_notebooks(**{
+            "output": root / "out", "sources": sources, "results": root / "results",
+            "inputs": (root / "package",), "progress": False, **options,
+        })  # fmt: skip
+
+    return run
+
+
+def output_text(root: Path, name: str = "00_a") -> str:
+    notebook = read_notebook(root / "out" / f"{name}.ipynb")
+    return "".join(texts(output) for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def test_it_executes_then_skips_what_is_unchanged(build: Callable[..., Built], tmp_path: Path):
+    assert build().executed == ["00_a"]
+    assert output_text(tmp_path) == "twice 4\n"
+    again = build()
+    assert (again.executed, again.skipped) == ([], ["00_a"])
+
+
+def test_force_executes_again_to_the_same_bytes(build: Callable[..., Built], sources: Path, tmp_path: Path):
+    write(sources, "00_a", "import sys", "print(n); print('e', file=sys.stderr); print(n)", "object()", "n")
+    copy = tmp_path / "out" / "00_a.ipynb"
+    build(parameters={"n": 5})
+    before = copy.read_bytes()
+    assert build(parameters={"n": 5}, force=True).executed == ["00_a"]
+    assert copy.read_bytes() == before
+    text = before.decode()
+    assert "papermill" not in text
+    assert 'execution"' not in text
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("what", ["cell", "prose", "package", "parameter", "copy"])
+def test_it_is_stale_after_a_change(build: Callable[..., Built], sources: Path, tmp_path: Path, what: str):
+    inputs = (tmp_path / "package",)
+    where = {"output": tmp_path / "out", "sources": sources, "results": tmp_path / "results", "inputs": inputs}
+    parameters = {"n": 2}
+    build(parameters=parameters)
+    assert stale(parameters=parameters, **where) == []
+    path = sources / "00_a.ipynb"
+    if what == "cell":
+        path.write_text(path.read_text().replace("twice", "double"))
+    elif what == "prose":
+        path.write_text(path.read_text().replace("# Title", "# Other"))
+    elif what == "package":
+        (tmp_path / "package" / "a.py").write_text("x = 2\n")
+    elif what == "parameter":
+        parameters = {"n": 3}
+    else:
+        (tmp_path / "out" / "00_a.ipynb").write_text("{")
+    assert stale(parameters=parameters, **where) == ["00_a"]
+
+
+def test_parameters_reach_the_notebooks_that_declare_them(build: Callable[..., Built], sources: Path, tmp_path: Path):
+    write(sources, "01_b", "print('none')", parameters=None)
+    build(parameters={"n": 21})
+    assert output_text(tmp_path) == "twice 42\n"
+    assert recorded(tmp_path / "out" / "00_a.ipynb")["parameters"] == {"n": 21}
+    assert recorded(tmp_path / "out" / "01_b.ipynb")["parameters"] == {}
+
+
+def test_unknown_parameter_is_refused_before_anything_runs(build: Callable[..., Built], tmp_path: Path):
+    with pytest.raises(BuildError, match="unknown parameter 'm'.*: known are n"):
+        build(parameters={"m": 1})
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_selects_and_refuses_unknown_names(build: Callable[..., Built], sources: Path):
+    write(sources, "01_b", "1")
+    assert build(only=("01",)).executed == ["01_b"]
+    with pytest.raises(BuildError, match="no notebook '07': there are 00_a, 01_b"):
+        build(only=("07",))
+
+
+def test_failure_is_named_and_the_others_are_kept(build: Callable[..., Built], sources: Path, tmp_path: Path):
+    build()
+    before = (tmp_path / "out" / "00_a.ipynb").read_bytes()
+    write(sources, "00_a", "x = 1", "# a comment\nx / 0")
+    write(sources, "01_b", "print('fine')")
+    with pytest.raises(BuildError) as caught:
+        build(parameters={"n": 3})
+    told = str(caught.value)
+    assert "1 of 2 executed notebooks failed" in told
+    assert "00_a, cell 4 failed:" in told
+    assert "| # a comment\n    | x / 0" in told
+    assert "ZeroDivisionError: division by zero" in told
+    assert "\x1b" not in told
+    assert output_text(tmp_path, "01_b") == "fine\n"
+    assert (tmp_path / "out" / "00_a.ipynb").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00_a.ipynb", "01_b.ipynb"]
+
+
+def test_a_failed_notebook_leaves_no_records(build: Callable[..., Built], sources: Path, tmp_path: Path):
+    write(sources, "00_a", WRITES, "raise SystemError('late')")
+    with pytest.raises(BuildError, match="SystemError: late"):
+        build()
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_records_are_published_and_removed_with_their_notebook(
+    build: Callable[..., Built], sources: Path, tmp_path: Path
+):
+    record = tmp_path / "results" / "R1.json"
+    write(sources, "00_a", WRITES)
+    build()
+    assert record.read_text() == '{"n": 2}'
+    record.unlink()
+    assert build().executed == ["00_a"]
+    assert record.exists()
+    write(sources, "00_a", "n")
+    build()
+    assert not record.exists()
+
+
+def test_a_cell_may_fail_on_purpose(build: Callable[..., Built], sources: Path, tmp_path: Path):
+    path = write(sources, "00_a", "1 / 0", "print('after')")
+    notebook = read_notebook(path)
+    notebook.cells[2].metadata["tags"] = ["raises-exception"]
+    nbformat.write(notebook, path)
+    assert build().executed == ["00_a"]
+    assert output_text(tmp_path) == "after\n"
+
+
+def test_kernels_are_offline_and_know_their_notebook(
+    build: Callable[..., Built], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    names = "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "MECHANISM_NOTEBOOK"
+    write(sources, "00_a", f"import os\nprint(*map(os.environ.get, {names}))", parameters="model = ''")
+    build()
+    assert output_text(tmp_path) == "1 false 00_a\n"
+    build(parameters={"model": "owner/name"})
+    assert output_text(tmp_path) == "None false 00_a\n"
+    assert "HF_HUB_OFFLINE" not in os.environ
+
+
+def test_relative_paths_are_those_of_the_caller(
+    build: Callable[..., Built], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "en.txt").write_text("a\n")
+    monkeypatch.chdir(tmp_path)
+    write(sources, "00_a", "import os\nprint(os.listdir(data))", parameters="data = ''")
+    build(parameters={"data": "./mine"})
+    assert output_text(tmp_path) == "['en.txt']\n"
+
+
+def test_no_notebooks_is_an_error(build: Callable[..., Built], tmp_path: Path):
+    with pytest.raises(BuildError, match="no notebooks in empty/"):
+        build(sources=tmp_path / "empty")
+
+
+def test_broken_notebook_is_named(sources: Path):
+    (sources / "00_a.ipynb").write_text("not json")
+    with pytest.raises(ValueError, match=r"00_a\.ipynb is not a notebook"):
+        read_notebook(sources / "00_a.ipynb")
+
+
+def test_normalise_takes_out_what_changes_from_run_to_run():
+    cell = new_code_cell("x", id="a", metadata={"papermill": {"duration": 1.0}, "execution": {"t": 1}, "tags": ["k"]})
+    cell.outputs = [
+        new_output("stream", name="stdout", text="a"),
+        new_output("stream", name="stdout", text="b /tmp/ipykernel_12/345.py:1\n"),
+        new_output("display_data", data={"text/plain": "<Thing at 0x7f00deadbeef>"}),
+        new_output("display_data", data={"text/html": '<style>#T_1a2b3 td</style><table id="T_1a2b3">'}),
+    ]
+    injected = new_code_cell("n = 1", id="random", metadata={"tags": ["injected-parameters"]})
+    metadata = {**KERNEL, "language_info": {"name": "python", "version": "3.11.7"}, "papermill": {"duration": 2}}
+    found = normalise(new_notebook(cells=[injected, cell], metadata=metadata))
+    assert found.metadata == {**KERNEL, "language_info": {"name": "python"}}
+    assert found.cells[0].id == "injected-parameters"
+    assert found.cells[1].metadata == {"tags": ["k"]}
+    assert [output.get("text") or output.data for output in found.cells[1].outputs] == [
+        "ab <cell>:1\n",
+        {"text/plain": "<Thing at 0x0>"},
+        {"text/html": '<style>#T_00000 td</style><table id="T_00000">'},
+    ]
+    assert normalise(found) == found
+
+
+def test_stamp_leaves_out_the_injected_cell(sources: Path):
+    notebook = read_notebook(sources / "00_a.ipynb")
+    first = stamp(notebook, {"n": 1}, "inputs")
+    notebook.cells.insert(2, new_code_cell("n = 1", metadata={"tags": ["injected-parameters"]}))
+    assert stamp(notebook, {"n": 1}, "inputs") == first
+    assert stamp(notebook, {"n": 1}, "other inputs") != first

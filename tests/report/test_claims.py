@@ -1,0 +1,216 @@
+"""Claims are complete and valid; verdicts follow from rules."""
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mechanism.report.claims import Claim, ClaimError, find_claim, load_claims
+from mechanism.report.files import BOOK
+from mechanism.report.scoreboard import claim_rows, claims_markdown, counts, scoreboard_markdown
+from mechanism.report.verdicts import NAMES, Comparison, Evidence, Rule, RuleError, Verdict
+
+EXPECTED = [f"{letter}{i}" for letter, last in (("R", 12), ("D", 8), ("M", 8), ("P", 17)) for i in range(1, last + 1)]
+CLAIMS = load_claims()
+finite = st.floats(-1e6, 1e6)
+RULE = Rule.parse({"replicated": ["estimate >= 0.8", "interval.low > 0"], "partly": ["estimate >= 0.5"]})
+ENTRY = {
+    "id": "R1",
+    "statement": "s",
+    "source_figure": "f",
+    "test": "t",
+    "criterion": "c",
+    "rule": "pending",
+    "notebook": "10_x",
+}
+
+
+def evidence(estimate=0.9, low=0.7, high=1.0, n=10, null=None, p=None) -> Evidence:
+    return Evidence(estimate, (low, high), n, null, p)
+
+
+def claims_file(folder: Path, *entries: dict) -> Path:
+    path = folder / "claims.yaml"
+    path.write_text(yaml.safe_dump({"sources": {"R": {"title": "T", "key": "k"}}, "claims": list(entries)}))
+    return path
+
+
+def test_every_claim_is_there_in_order():
+    assert list(CLAIMS) == EXPECTED
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_claim_is_complete(claim: Claim):
+    assert all((claim.statement, claim.source_figure, claim.test, claim.criterion))
+    assert claim.statement.endswith(".")
+    assert claim.criterion.endswith(".")
+    assert claim.notebook[:2].isdigit()
+    assert claim.id.startswith(claim.source.letter)
+
+
+def test_sources_are_in_the_bibliography():
+    bibliography = (BOOK / "references.bib").read_text("utf-8")
+    for claim in CLAIMS.values():
+        assert f"{{{claim.source.key}," in bibliography
+
+
+def test_criteria_with_numbers_have_rules():
+    assert {claim.id for claim in CLAIMS.values() if claim.rule} >= {"R1", "R2", "R6", "M1"}
+
+
+def test_unknown_claim_lists_the_known_ones():
+    with pytest.raises(ClaimError, match=r"unknown claim 'X9': known are R1 R2"):
+        find_claim("X9")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"statement": ""}, "claim R1 has no statement"),
+        ({"rule": None}, "claim R1 has no rule"),
+        ({"id": "Z1"}, "claim Z1: an id"),
+        ({"scale": "huge"}, "claim R1: scale is 'huge'"),
+        ({"verdict": "replicated"}, "claim R1 has unknown fields: verdict"),
+        ({"rule": {"replicated": ["estimate is large"]}}, "claim R1: cannot read condition"),
+        ({"rule": {"replicated": ["effect > 0"]}}, "claim R1: unknown name 'effect'"),
+        ({"rule": {"partly": ["n > 0"]}}, "claim R1: rule .* has no `replicated`"),
+        ({"rule": {"replicated": ["n > 0"], "never": ["n > 0"]}}, "claim R1: rule has unknown keys never"),
+    ],
+)
+def test_invalid_claim_is_named(tmp_path: Path, change: dict, message: str):
+    with pytest.raises(ClaimError, match=message):
+        load_claims(claims_file(tmp_path, ENTRY | change))
+
+
+def test_doubled_claim_is_refused(tmp_path: Path):
+    with pytest.raises(ClaimError, match="claim R1 stands twice"):
+        load_claims(claims_file(tmp_path, ENTRY, ENTRY))
+
+
+def test_missing_claims_file_is_named(tmp_path: Path):
+    with pytest.raises(ClaimError, match="no claims file"):
+        load_claims(tmp_path / "claims.yaml")
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (evidence(), Verdict.REPLICATED),
+        (evidence(low=-0.1), Verdict.PARTLY),
+        (evidence(estimate=0.6), Verdict.PARTLY),
+        (evidence(estimate=0.4), Verdict.NOT_REPLICATED),
+        (evidence(estimate=0.8), Verdict.REPLICATED),
+    ],
+)
+def test_verdicts_by_example(found: Evidence, verdict: Verdict):
+    assert RULE.verdict(found) == verdict
+
+
+def test_without_partly_it_is_all_or_nothing():
+    rule = Rule.parse({"replicated": ["estimate > null"]})
+    assert rule.verdict(evidence(null=1.0)) == Verdict.NOT_REPLICATED
+
+
+@given(estimate=finite, low=finite, width=st.floats(0, 1e6), n=st.integers(1, 10**9))
+def test_verdict_agrees_with_python(estimate: float, low: float, width: float, n: int):
+    found = Evidence(estimate, (low, low + width), n)
+    expected = (
+        Verdict.REPLICATED
+        if estimate >= 0.8 and low > 0
+        else Verdict.PARTLY
+        if estimate >= 0.5
+        else Verdict.NOT_REPLICATED
+    )
+    assert RULE.verdict(found) == expected
+
+
+@given(first=finite, second=finite)
+def test_a_larger_estimate_never_has_a_worse_verdict(first: float, second: float):
+    order = [Verdict.NOT_REPLICATED, Verdict.PARTLY, Verdict.REPLICATED]
+    ranks = [order.index(RULE.verdict(Evidence(x, (x, x), 1))) for x in sorted((first, second))]
+    assert ranks == sorted(ranks)
+
+
+@given(left=st.sampled_from(NAMES), operator=st.sampled_from([">=", "<=", "==", "!=", ">", "<"]), right=finite)
+def test_comparison_reads_what_it_writes(left: str, operator: str, right: float):
+    comparison = Comparison(left, operator, repr(right))
+    assert Comparison.parse(str(comparison)) == comparison
+    assert Comparison.parse(f"{left}{operator}{right!r}") == comparison
+
+
+@given(value=finite, other=finite)
+def test_operators_and_their_opposites_exclude_each_other(value: float, other: float):
+    found = evidence(estimate=value)
+    for one, opposite in ((">=", "<"), ("<=", ">"), ("==", "!=")):
+        holds = [Comparison.parse(f"estimate {sign} {other!r}").holds(found) for sign in (one, opposite)]
+        assert sorted(holds) == [False, True]
+
+
+@given(text=st.text(max_size=40))
+def test_any_text_is_a_comparison_or_a_rule_error(text: str):
+    try:
+        parsed = Comparison.parse(text)
+    except RuleError:
+        return
+    assert Comparison.parse(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize("text", ["__import__('os') > 0", "estimate > 0 or 1", "estimate", "1 <", "estimate => 1", 3])
+def test_code_is_not_a_comparison(text: object):
+    with pytest.raises(RuleError):
+        Comparison.parse(text)
+
+
+@pytest.mark.parametrize("name", ["null", "p"])
+def test_what_a_rule_needs_and_was_not_recorded_is_an_error(name: str):
+    rule = Rule.parse({"replicated": ["estimate > 0"], "partly": [f"{name} < 1"]})
+    with pytest.raises(RuleError, match=f"needs {name}"):
+        rule.verdict(evidence())
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"estimate": math.nan},
+        {"estimate": math.inf},
+        {"low": math.nan},
+        {"high": -math.inf},
+        {"null": math.nan},
+        {"low": 1.0, "high": 0.0},
+        {"n": 0},
+        {"n": -3},
+        {"p": 1.5},
+    ],
+)
+def test_evidence_refuses_what_is_no_data(numbers: dict):
+    with pytest.raises(RuleError):
+        evidence(**numbers)
+
+
+def test_pending_rule_gives_no_verdict():
+    pending = next(claim for claim in CLAIMS.values() if claim.rule is None)
+    with pytest.raises(ClaimError, match=f"claim {pending.id} has no rule yet"):
+        pending.verdict(evidence())
+
+
+def test_label_tells_the_scale():
+    assert CLAIMS["R1"].label(Verdict.REPLICATED) == "replicated at small scale"
+    assert CLAIMS["R1"].label(Verdict.NOT_TESTABLE) == "not testable here"
+    assert CLAIMS["M1"].label(Verdict.REPLICATED) == "replicated"
+    assert CLAIMS["R1"].label(None) == "undecided"
+
+
+def test_rows_without_records_are_undecided(tmp_path: Path):
+    rows = claim_rows(tmp_path)
+    assert [row["id"] for row in rows] == EXPECTED
+    assert all(row["verdict"] is None and row["estimate"] is None for row in rows)
+    assert counts(rows)["undecided"] == len(EXPECTED)
+
+
+def test_tables_have_equal_columns(tmp_path: Path):
+    for text in (scoreboard_markdown("index", tmp_path), *(claims_markdown(x, "claims", tmp_path) for x in "RDMP")):
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) == 1

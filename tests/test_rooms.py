@@ -1,0 +1,91 @@
+"""The rooms of the package import one way only, and stay small."""
+
+import ast
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "mechanism"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+GROUND = ("corpus", "nn", "trace", "measure")
+MAY_IMPORT: dict[str, set[str]] = {
+    **{room: {room} for room in GROUND},
+    "study": {"study", *GROUND},
+    "report": {"report", "study", *GROUND},
+    "cli": {"cli", "report", "study", *GROUND},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+
+
+def parts(module: Path) -> tuple[str, ...]:
+    """Package path of a file, `mechanism` first; a package's own file ends in `__init__`."""
+    return (PACKAGE.name, *module.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def room(module: Path) -> str:
+    return parts(module)[1]
+
+
+def imported(tree: ast.AST, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Dotted paths of everything imported anywhere in a module, relative imports resolved against its path."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = path[: len(path) - node.level] if node.level else ()
+            source = base + tuple((node.module or "").split(".") if node.module else ())
+            yield from ((*source, alias.name) for alias in node.names)
+
+
+def rooms_imported(source: str, path: tuple[str, ...]) -> set[str]:
+    targets = imported(ast.parse(source), path)
+    return {target[1] if len(target) > 1 else "__init__" for target in targets if target[0] == PACKAGE.name}
+
+
+def functions(module: Path) -> Iterator[int]:
+    """Lengths in lines, signature included, docstring not."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            docstring = first if ast.get_docstring(node, clean=False) is not None else None
+            described = docstring.end_lineno - docstring.lineno + 1 if docstring and docstring.end_lineno else 0
+            yield (node.end_lineno or node.lineno) - node.lineno + 1 - described
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from ..nn.lm import routers", {"nn"}),
+        ("from .. import trace, corpus", {"trace", "corpus"}),
+        ("from . import other", {"measure"}),
+        ("from .other import name", {"measure"}),
+        ("import mechanism.study.passes as p", {"study"}),
+        ("from mechanism import cli", {"cli"}),
+        ("import mechanism", {"__init__"}),
+        ("def f():\n    from ..report import record", {"report"}),
+        ("import numpy.linalg\nfrom torch import nn", set()),
+    ],
+)
+def test_imports_are_resolved(source: str, found: set[str]):
+    assert rooms_imported(source, ("mechanism", "measure", "divergence")) == found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: ".".join(parts(module)))
+def test_room_imports_only_what_it_may(module: Path):
+    assert room(module) in MAY_IMPORT, f"{module.name} stands in no known room"
+    forbidden = rooms_imported(module.read_text(encoding="utf-8"), parts(module)) - MAY_IMPORT[room(module)]
+    assert not forbidden, f"{room(module)} may not import {', '.join(sorted(forbidden))}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: ".".join(parts(module)))
+def test_file_is_short(module: Path):
+    assert len(module.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_functions_are_short():
+    lengths = [length for module in MODULES for length in functions(module)]
+    assert statistics.median(lengths) <= 12
+    assert statistics.quantiles(lengths, n=10)[-1] <= 45
