@@ -67,7 +67,8 @@ class Mixture:
             for name, budget in training_budgets(code).items():
                 self.columns[name, code] = self._column(name, code, budget)
         self._mono = self._draws(self.columns)
-        self._pairs = {name: self._draws([k for k in self.columns if k[0] == name]) for name in ("religion", "tech")}
+        parallel = {name: [k for k in self.columns if k[0] == name] for name in ("religion", "tech")}
+        self._pairs = {name: self._draws(keys) for name, keys in parallel.items() if len(keys) > 1}
         self._problem_languages = self._problem_draws()
 
     def _column(self, name: str, code: str, budget: int | None) -> _Column:
@@ -121,7 +122,8 @@ class Mixture:
         return "monolingual", self._text(rng, [column], column.rows, room)
 
     def _bilingual(self, rng: np.random.Generator, room: int) -> np.ndarray:
-        name = "religion" if rng.random() < 0.5 else "tech"
+        names = list(self._pairs)
+        name = names[0] if rng.random() < 0.5 else names[-1]
         keys, p = self._pairs[name]
         english = keys.index((name, "en")) if (name, "en") in keys else 0
         if rng.random() < self.config.english_pair:

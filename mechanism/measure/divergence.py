@@ -7,13 +7,13 @@ from jaxtyping import Float
 def entropy(p: Float[np.ndarray, "... expert"]) -> Float[np.ndarray, "..."]:
     """Shannon entropy in nats; zero probabilities contribute zero."""
     p = np.asarray(p, dtype=np.float64)
-    return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
+    return np.asarray(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1))
 
 
 def js_divergence(p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... expert"]) -> Float[np.ndarray, "..."]:
     """Jensen-Shannon divergence in nats, within [0, log 2] (not its square root)."""
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    return np.maximum(entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2, 0.0)
+    return np.asarray(np.maximum(entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2, 0.0))
 
 
 def normalised_js(p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... expert"]) -> Float[np.ndarray, "..."]:
@@ -21,4 +21,4 @@ def normalised_js(p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... 
     take given the two entropies, `log E - (H(p) + H(q)) / 2`; within [0, 1]. Two uniform distributions give 0."""
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     room = np.log(p.shape[-1]) - (entropy(p) + entropy(q)) / 2
-    return js_divergence(p, q) / np.maximum(room, 1e-6)
+    return np.asarray(js_divergence(p, q) / np.maximum(room, 1e-6))

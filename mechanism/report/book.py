@@ -1,5 +1,6 @@
 """The site and the PDF: Jupyter Book over executed notebooks, warnings as errors, nothing loaded from elsewhere."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from .build import BuildError
-from .files import BOOK, REPOSITORY
+from .build import BuildError, own_results
+from .files import BOOK, REPOSITORY, results_folder
+from .stamp import recorded
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PDF = REPOSITORY / "build" / "mechanism.pdf"
@@ -24,7 +26,7 @@ _CSS_REMOTE = re.compile(r"""(?:url\(|@import)\s*["']?\s*((?:https?:)?//[^"')\s]
 _MESSAGE = re.compile(r"(WARNING|ERROR|CRITICAL|Error|Exception)\b")
 # Attributes by which an element makes a browser fetch something; a link does so only with these relations.
 _LOADS = {"src", "srcset", "poster", "data"}
-_LOADING_LINKS = set("stylesheet icon preload prefetch preconnect dns-prefetch modulepreload manifest".split())
+_LOADING_LINKS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload"}
 _PRINT = (
     "--headless",
     "--no-sandbox",
@@ -51,18 +53,19 @@ class Site:
         return f"{self.pages} pages, {self.size / 1e6:.1f} MB"
 
 
-def build_book(force: bool = False, book: Path = BOOK) -> Site:
+def build_book(force: bool = False, book: Path = BOOK, results: Path | None = None) -> Site:
     """Build the site from the executed notebooks.
 
     Args:
         force: read every page again.
+        results: folder of the records that the claims page shows; by default that of the executed notebooks.
 
     Raises:
         BuildError: a page of the table of contents is missing, Jupyter Book warned about something, or a page loads
             something from elsewhere; the message names it.
     """
     _require_pages(book)
-    _jupyter_book(["build", str(book), *_STRICT, *(["--all"] if force else [])])
+    _jupyter_book(["build", str(book), *_STRICT, *(["--all"] if force else [])], results or shown_results(book))
     site = book / "_build" / "html"
     for path in site.rglob("*.map"):
         path.unlink()
@@ -86,7 +89,8 @@ def build_pdf(target: Path = PDF, book: Path = BOOK) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mechanism-") as folder:
         out = Path(folder)
-        _jupyter_book(["build", str(book), "--builder", "singlehtml", "--path-output", folder, *_STRICT])
+        arguments = ["build", str(book), "--builder", "singlehtml", "--path-output", folder, *_STRICT]
+        _jupyter_book(arguments, shown_results(book))
         page = (out / "_build" / "singlehtml" / "index.html").as_uri()
         printed = out / "report.pdf"
         command = [browser, *_PRINT, f"--user-data-dir={out / 'profile'}", f"--print-to-pdf={printed}", page]
@@ -139,8 +143,17 @@ def _require_pages(book: Path) -> None:
         raise BuildError(f"no page for {', '.join(missing)}: execute the notebooks first (mechanism notebooks)")
 
 
-def _jupyter_book(arguments: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", _RUN, *arguments], capture_output=True, text=True, check=False)
+def shown_results(book: Path = BOOK) -> Path:
+    """Folder with the records of the executed notebooks: their own when they ran with parameters."""
+    copies = book / "notebooks"
+    own = any(recorded(copy).get("parameters") for copy in copies.glob("*.ipynb"))
+    return own_results(copies) if own else results_folder()
+
+
+def _jupyter_book(arguments: list[str], results: Path) -> None:
+    command = [sys.executable, "-c", _RUN, *arguments]
+    env = os.environ | {"MECHANISM_RESULTS": str(results)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if _MESSAGE.search(line)]
         told = "\n".join(lines) or _tail(done.stderr or done.stdout)

@@ -122,14 +122,22 @@ def _jobs(
     only: Iterable[str], given: Mapping[str, Any], output: Path, sources: Path, inputs: Iterable[Path]
 ) -> list[_Job]:
     paths = _select(sources, tuple(only))
+    read = {path: _read(path) for path in paths}
     declared = {path: declared_parameters(path) for path in paths}
     _refuse_unknown(given, declared)
     hashed = inputs_hash(inputs)
     jobs = []
-    for path in paths:
+    for path, notebook in read.items():
         taken = {name: value for name, value in given.items() if name in declared[path]}
-        jobs.append(_Job(path, output / path.name, taken, stamp(read_notebook(path), taken, hashed)))
+        jobs.append(_Job(path, output / path.name, taken, stamp(notebook, taken, hashed)))
     return jobs
+
+
+def _read(path: Path) -> NotebookNode:
+    try:
+        return read_notebook(path)
+    except ValueError as error:
+        raise BuildError(f"{error}; restore it from version control") from None
 
 
 def _select(sources: Path, only: tuple[str, ...]) -> list[Path]:
@@ -176,8 +184,13 @@ def _publish(job: _Job, executed: NotebookNode, made: Path, results: Path) -> No
     write_atomic(job.copy, nbformat.writes(copy) + "\n")
 
 
+def own_results(output: Path) -> Path:
+    """Folder of the records of notebooks that ran with parameters, beside their copies."""
+    return output / "results"
+
+
 def _results(results: Path | None, given: Mapping[str, Any], output: Path) -> Path:
-    return output / "results" if results is None and given else results_folder(results)
+    return own_results(output) if results is None and given else results_folder(results)
 
 
 def _absolute(value: Any) -> Any:

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from .stamp import read_notebook
+from .normalise import INJECTED
 
 ENGINE = "mechanism"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -103,14 +103,15 @@ def execute(
         try:
             return papermill.execute_notebook(source, aside, dict(parameters), **_KERNEL, **options)
         except PapermillExecutionError as error:
-            expected = kept and _ALLOWED in kept[0].cells[error.cell_index].metadata.get("tags", [])
-            return kept[0] if expected else _failure(source, error)
+            cells = kept[0].cells[: error.cell_index + 1]
+            expected = _ALLOWED in cells[-1].metadata.get("tags", [])
+            return kept[0] if expected else _failure(source.stem, cells, error)
         except (CellTimeoutError, DeadKernelError) as error:
             return CellFailure(source.stem, 0, "", f"{type(error).__name__}: {error}")
 
 
-def _failure(source: Path, error: PapermillExecutionError) -> CellFailure:
-    cells = read_notebook(source).cells
-    position = next((i for i, cell in enumerate(cells, 1) if cell.source == error.source), 0)
+def _failure(name: str, cells: list[NotebookNode], error: PapermillExecutionError) -> CellFailure:
+    """The failure of the last of the cells; the injected one is not in the source and does not count."""
+    position = sum(INJECTED not in cell.metadata.get("tags", []) for cell in cells)
     trace = _ANSI.sub("", "\n".join(error.traceback)) or f"{error.ename}: {error.evalue}"
-    return CellFailure(source.stem, position, error.source, trace)
+    return CellFailure(name, position, error.source, trace)

@@ -29,7 +29,7 @@ RESOURCE_LINES = dict(zip(RESOURCES, ("-", "--", "-.", ":"), strict=True))
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 _FADE = 0.5
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "figure.figsize": (6.4, 4.2),
     "figure.dpi": 120,
     "figure.facecolor": "white",
@@ -80,7 +80,8 @@ def language_colours(codes: Iterable[str]) -> dict[str, str]:
         base = np.array(to_rgb(RESOURCE_COLOURS[resource]))
         for i, code in enumerate(group):
             fade = _FADE * i / max(len(group) - 1, 1)
-            colours[code] = to_hex(base + (1 - base) * fade)
+            red, green, blue = base + (1 - base) * fade
+            colours[code] = to_hex((red, green, blue))
     return {code: colours[code] for code in ordered}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from ..corpus.build import read_manifest
 from ..corpus.library import ROOT
@@ -55,7 +56,7 @@ def provenance(
     data: str | Path | None = None,
     seed: int | None = None,
     dtype: object = None,
-    device: object = None,
+    device: Any = None,
     **more: object,
 ) -> Provenance:
     """Collect the provenance of what follows.
@@ -132,7 +133,7 @@ def _data(data: str | Path | None) -> str:
     return f"{path.name} {tree_hash([path])[:SHORT]}" if path.exists() else str(data)
 
 
-def _machine(device: object) -> dict[str, str]:
+def _machine(device: Any) -> dict[str, str]:
     import torch
 
     kind = str(device) if device is not None else "cpu"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -12,7 +13,6 @@ from mechanism.report.build import BuildError, Built, build_notebooks, stale
 from mechanism.report.normalise import normalise, texts
 from mechanism.report.stamp import read_notebook, recorded, stamp
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
 WRITES = """
 import json, os, pathlib
@@ -80,8 +80,13 @@ def test_force_executes_again_to_the_same_bytes(build: Callable[..., Built], sou
 @pytest.mark.parametrize("what", ["cell", "prose", "package", "parameter", "copy"])
 def test_it_is_stale_after_a_change(build: Callable[..., Built], sources: Path, tmp_path: Path, what: str):
     inputs = (tmp_path / "package",)
-    where = {"output": tmp_path / "out", "sources": sources, "results": tmp_path / "results", "inputs": inputs}
-    parameters = {"n": 2}
+    where: dict[str, Any] = {
+        "output": tmp_path / "out",
+        "sources": sources,
+        "results": tmp_path / "results",
+        "inputs": inputs,
+    }
+    parameters: dict[str, Any] = {"n": 2}
     build(parameters=parameters)
     assert stale(parameters=parameters, **where) == []
     path = sources / "00_a.ipynb"
@@ -107,7 +112,7 @@ def test_parameters_reach_the_notebooks_that_declare_them(build: Callable[..., B
 
 
 def test_unknown_parameter_is_refused_before_anything_runs(build: Callable[..., Built], tmp_path: Path):
-    with pytest.raises(BuildError, match="unknown parameter 'm'.*: known are n"):
+    with pytest.raises(BuildError, match=r"unknown parameter 'm'.*: known are n"):
         build(parameters={"m": 1})
     assert not (tmp_path / "out").exists()
 
@@ -198,14 +203,14 @@ def test_no_notebooks_is_an_error(build: Callable[..., Built], tmp_path: Path):
         build(sources=tmp_path / "empty")
 
 
-def test_broken_notebook_is_named(sources: Path):
+def test_broken_notebook_is_named(build: Callable[..., Built], sources: Path):
     (sources / "00_a.ipynb").write_text("not json")
-    with pytest.raises(ValueError, match=r"00_a\.ipynb is not a notebook"):
-        read_notebook(sources / "00_a.ipynb")
+    with pytest.raises(BuildError, match=r"00_a\.ipynb is not a notebook"):
+        build()
 
 
 def test_normalise_takes_out_what_changes_from_run_to_run():
-    cell = new_code_cell("x", id="a", metadata={"papermill": {"duration": 1.0}, "execution": {"t": 1}, "tags": ["k"]})
+    cell = new_code_cell("x", id="a", metadata={"papermill": {"duration": 1.0}, "execution": {"t": "1"}, "tags": ["k"]})
     cell.outputs = [
         new_output("stream", name="stdout", text="a"),
         new_output("stream", name="stdout", text="b /tmp/ipykernel_12/345.py:1\n"),

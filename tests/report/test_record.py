@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,14 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def good(**change) -> Record:
-    given = {"claim_id": "R6", "estimate": 2.0, "interval": (0.5, 3.5), "n": 250, "null": 0.8, "unit": "points"}
+    given: dict[str, Any] = {
+        "claim_id": "R6",
+        "estimate": 2.0,
+        "interval": (0.5, 3.5),
+        "n": 250,
+        "null": 0.8,
+        "unit": "points",
+    }
     return record(**(given | change))
 
 

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from mechanism.measure.statistics import ClusterBootstrap
+
+
+def test_mean_and_interval_agree_with_normal_theory():
+    x = np.random.default_rng(1).normal(2.0, 1.0, 400)
+    found = ClusterBootstrap()(x)
+    half = norm.ppf(0.975) * x.std(ddof=1) / 20
+    assert np.isclose(found.value, x.mean())
+    assert np.isclose(found.low, x.mean() - half, atol=0.02)
+    assert np.isclose(found.high, x.mean() + half, atol=0.02)
+
+
+def test_ratio_is_a_ratio_of_sums():
+    found = ClusterBootstrap()(np.array([1.0, 3.0]), np.array([1.0, 1000.0]))
+    assert np.isclose(found.value, 4 / 1001)
+
+
+def test_clusters_widen_the_interval():
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(20), 20)
+    x = rng.normal(size=20)[clusters] + 0.1 * rng.normal(size=400)
+    alone, clustered = ClusterBootstrap()(x), ClusterBootstrap()(x, clusters=clusters)
+    assert np.isclose(alone.value, clustered.value)
+    assert clustered.high - clustered.low > 3 * (alone.high - alone.low)
+
+
+def test_coverage_is_about_nominal():
+    rng = np.random.default_rng(0)
+    bootstrap = ClusterBootstrap(n_boot=300)
+    inside = [e.low <= 0 <= e.high for e in (bootstrap(rng.normal(size=60)) for _ in range(200))]
+    assert 0.88 <= np.mean(inside) <= 0.99
+
+
+def test_seed_decides_and_no_data_is_an_error():
+    x = np.random.default_rng(0).normal(size=30)
+    assert ClusterBootstrap(seed=1)(x) == ClusterBootstrap(seed=1)(x)
+    with pytest.raises(ValueError, match="no items"):
+        ClusterBootstrap()(np.array([]))

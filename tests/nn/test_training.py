@@ -1,0 +1,153 @@
+import csv
+import errno
+import inspect
+import itertools
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mechanism.nn import training
+from mechanism.nn.lm import LMConfig
+from mechanism.nn.training import TrainConfig, Trainer, TrainingError, balance_loss, read_config
+
+TINY = LMConfig(vocab=61, hidden=16, layers=2, heads=1, head_dim=16, experts=4, top_k=2, expert_width=8, context=64)
+CONFIG = TrainConfig(model=TINY, tokens=12 * 64, batch=4, length=16, warmup=2, compile=False, probes=(256,))
+
+
+def batches(step):
+    return np.random.default_rng([5, step]).integers(61, size=(4, 17))
+
+
+def losses(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
+    whole = Trainer(CONFIG, batches, tmp_path / "whole").run()
+    for stop in (5, 1, 20):
+        resumed = Trainer(CONFIG, batches, tmp_path / "parts").run(stop_after=stop)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    for (name, a), b in zip(whole.named_parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_kill_loses_only_what_follows_the_checkpoint(tmp_path):
+    trainer = Trainer(CONFIG, batches, tmp_path / "killed", checkpoint_seconds=0.0)
+    trainer.run(stop_after=4)
+    for row in range(2):  # rows that a killed process had logged after its last checkpoint
+        trainer._log({"step": 5 + row, "tokens": 0, "loss": 9.9, "balance": 0, "grad_norm": 0, "lr": 0, "seconds": 0})
+    Trainer(CONFIG, batches, tmp_path / "killed").run()
+    Trainer(CONFIG, batches, tmp_path / "whole").run()
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_only_the_newest_checkpoints_are_kept_and_no_temporary_file(tmp_path):
+    Trainer(CONFIG, batches, tmp_path, checkpoint_seconds=0.0).run()
+    assert len(list(tmp_path.glob("step-*.safetensors"))) == Trainer.KEEP
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_probes_at_start_between_and_end(tmp_path):
+    seen = []
+    Trainer(CONFIG, batches, tmp_path, probe=lambda model, tokens: seen.append((tokens, model.training))).run()
+    assert seen == [(0, False), (256, False), (768, False)]
+
+
+def test_corrupted_checkpoint_is_named(tmp_path):
+    Trainer(CONFIG, batches, tmp_path).run(stop_after=2)
+    path = next(tmp_path.glob("step-*.safetensors"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(TrainingError, match=rf"{path.name} is corrupted.*delete it"):
+        Trainer(CONFIG, batches, tmp_path)
+
+
+def test_full_disk_is_one_sentence_and_leaves_no_half_written_file(tmp_path, monkeypatch):
+    trainer = Trainer(CONFIG, batches, tmp_path)
+    trainer.run(stop_after=3)
+
+    def full(state, path, metadata=None):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(training, "save_file", full)
+    with pytest.raises(TrainingError, match="No space left on device; free some space"):
+        trainer.run(stop_after=2)
+    assert [p.name for p in tmp_path.glob("step-*")] == ["step-0000003.safetensors"]
+    monkeypatch.undo()
+    assert Trainer(CONFIG, batches, tmp_path).step == 3
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from tests.nn.test_training import CONFIG, batches
+from mechanism.nn.training import Trainer
+def slow(row):
+    print(row["step"], flush=True)
+    time.sleep(0.2)
+Trainer(CONFIG, batches, Path(sys.argv[1])).run(slow)
+"""
+
+
+def test_interrupt_ends_after_a_whole_step_with_a_checkpoint(tmp_path):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if int(line) == 2:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode != 0
+    steps = [int(p.stem.removeprefix("step-")) for p in tmp_path.glob("step-*.safetensors")]
+    assert steps == [losses(tmp_path)[-1][0]]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_loss_falls_on_a_learnable_stream(tmp_path):
+    def repeated(step):
+        return np.tile(np.arange(17) % 7, (4, 1))
+
+    config = TrainConfig(model=TINY, tokens=40 * 64, batch=4, length=16, warmup=2, compile=False, probes=())
+    Trainer(config, repeated, tmp_path).run()
+    found = [loss for _, loss in losses(tmp_path)]
+    assert found[-1] < 0.6 * found[0]
+
+
+def test_balance_loss_is_one_when_uniform_and_e_when_collapsed():
+    uniform = torch.zeros(8, 4)
+    index = torch.arange(8).reshape(8, 1) % 4
+    assert torch.isclose(balance_loss(uniform, index), torch.tensor(1.0))
+    collapsed = torch.tensor([[50.0, 0, 0, 0]]).repeat(8, 1)
+    assert torch.isclose(balance_loss(collapsed, torch.zeros(8, 1, dtype=torch.long)), torch.tensor(4.0))
+
+
+def test_learning_rate_warms_up_stays_and_falls():
+    config = TrainConfig(tokens=100 * 8192, warmup=10, decay=0.2, lr=1.0)
+    rates = [config.rate(step) for step in range(config.steps)]
+    assert rates[0] == 0.1
+    assert rates[10:80] == [1.0] * 70
+    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert rates[-1] == pytest.approx(0.05)
+
+
+def test_checkpoint_holds_model_and_both_optimisers(tmp_path):
+    trainer = Trainer(CONFIG, batches, tmp_path)
+    trainer.run(stop_after=2)
+    names = {key.split(".")[0] for key in load_file(trainer.save())}
+    assert names == {"model", "optimiser"}
+
+
+def test_unknown_configuration_key_is_refused():
+    assert read_config({"model": {"layers": 3}, "lr": 0.5}).model.layers == 3
+    with pytest.raises(TypeError, match="learning_rate"):
+        read_config({"learning_rate": 1})
+
+
+def test_at_most_five_minutes_are_lost():
+    assert inspect.signature(Trainer).parameters["checkpoint_seconds"].default <= 300

@@ -1,0 +1,73 @@
+"""The site build on a tiny book: warnings are errors, missing pages are named, nothing is loaded from elsewhere."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_notebook
+
+from mechanism.report.book import build_book, shown_results
+from mechanism.report.build import BuildError
+from mechanism.report.files import BOOK
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """The report's own configuration with a single page."""
+    folder = tmp_path / "book"
+    folder.mkdir()
+    for name in ("_ext", "_static", "vendor"):
+        shutil.copytree(BOOK / name, folder / name)
+    for name in ("_config.yml", "references.bib", "claims.md", "bibliography.md"):
+        shutil.copy(BOOK / name, folder / name)
+    (folder / "index.md").write_text("# Tiny\n\n```{scoreboard}\n```\n\n[](method.md)\n")
+    (folder / "method.md").write_text("# Method\n\nSee {cite:p}`lin1991divergence`.\n")
+    chapters = [{"file": name} for name in ("claims", "method", "bibliography")]
+    toc = {"format": "jb-book", "root": "index", "parts": [{"caption": "All", "chapters": chapters}]}
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+    return folder
+
+
+def test_site_is_built_with_claims_and_without_source_maps(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
+    site = build_book(book=book)
+    text = (site.folder / "claims.html").read_text()
+    assert text.count("verdict-undecided") == 45
+    assert not list(site.folder.rglob("*.map"))
+    assert not (site.folder / "_static" / "plotly.min.js").exists()
+    assert "tex-svg.js" not in text
+    assert str(site).endswith("MB")
+
+
+def test_broken_references_stop_the_build_and_are_all_named(book: Path):
+    (book / "method.md").write_text("# Method\n\n{cite:p}`nobody2000` and [](#nowhere)\n")
+    with pytest.raises(BuildError) as caught:
+        build_book(book=book)
+    assert "nobody2000" in str(caught.value)
+    assert "nowhere" in str(caught.value)
+    assert "method.md" in str(caught.value)
+
+
+def test_page_that_loads_from_elsewhere_is_named(book: Path):
+    (book / "method.md").write_text("# Method\n\n<img src='https://a.example/i.png' alt='i'>\n")
+    with pytest.raises(BuildError, match=r"method\.html loads https://a\.example/i\.png"):
+        build_book(book=book)
+
+
+def test_page_that_is_missing_is_named(book: Path):
+    (book / "method.md").unlink()
+    with pytest.raises(BuildError, match="no page for method: execute the notebooks first"):
+        build_book(book=book)
+
+
+def test_records_shown_are_those_of_the_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
+    copies = tmp_path / "notebooks"
+    copies.mkdir()
+    noted = {"stamp": "s", "parameters": {}, "results": []}
+    nbformat.write(new_notebook(metadata={"mechanism": noted}), copies / "a.ipynb")
+    assert shown_results(tmp_path) == tmp_path / "results"
+    nbformat.write(new_notebook(metadata={"mechanism": noted | {"parameters": {"seed": 1}}}), copies / "b.ipynb")
+    assert shown_results(tmp_path) == copies / "results"

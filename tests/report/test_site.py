@@ -1,0 +1,155 @@
+"""The built site: nothing is loaded from elsewhere, and in a browser it fits a phone and goes dark."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mechanism.report.book import build_pdf, external_loads
+from mechanism.report.build import BuildError
+from mechanism.report.files import BOOK
+
+SITE = BOOK / "_build" / "html"
+PAGES = sorted(SITE.rglob("*.html")) if SITE.is_dir() else []
+# Pages that readers open; the theme also leaves fragments below _static.
+READ = [page for page in PAGES if "_static" not in page.parts and page.name not in {"genindex.html", "search.html"}]
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
+# The theme and its Thebe extension both declare the first, which nothing uses; the second comes with a first visit.
+THEME_NOISE = ("'THEBE_JS_URL' has already been declared", "Got invalid theme mode: . Resetting to auto.")
+PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+needs_site = pytest.mark.skipif(not READ, reason="the site has not been built: make book")
+needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium and chromedriver on this machine")
+each_page = pytest.mark.parametrize("page", READ, ids=lambda page: page.relative_to(SITE).as_posix())
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    for flag in FLAGS:
+        options.add_argument(flag)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        yield driver
+        driver.quit()
+
+
+def colour_scheme(browser: Any, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def brightness(browser: Any) -> float:
+    """Mean of the page background's red, green and blue, 0 to 255."""
+    colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    return sum(map(float, colour.split("(")[1].rstrip(")").split(",")[:3])) / 3
+
+
+def requested(browser: Any) -> list[str]:
+    """Addresses requested since the last call."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+@needs_site
+def test_files_load_nothing_from_elsewhere():
+    assert list(external_loads(SITE)) == []
+
+
+@needs_site
+def test_no_source_maps_and_a_modest_size():
+    files = [path for path in SITE.rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix == ".map"]
+    assert sum(path.stat().st_size for path in files) <= 25e6
+
+
+@needs_site
+@needs_browser
+@each_page
+def test_page_opens_from_disk_without_requests_elsewhere(page: Path, browser: Any):
+    requested(browser)
+    browser.get(page.as_uri())
+    urls = requested(browser)
+    assert page.as_uri() in urls
+    assert [url for url in urls if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
+    severe = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert [message for message in severe if not any(noise in message for noise in THEME_NOISE)] == []
+
+
+@needs_site
+@needs_browser
+@each_page
+def test_page_fits_a_phone(page: Path, browser: Any):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    browser.get(page.as_uri())
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert width <= PHONE["width"]
+
+
+@needs_site
+@needs_browser
+@each_page
+def test_page_follows_the_colour_scheme(page: Path, browser: Any):
+    colour_scheme(browser, "light")
+    browser.get(page.as_uri())
+    light = brightness(browser)
+    colour_scheme(browser, "dark")
+    browser.get(page.as_uri())
+    assert brightness(browser) < 60 < 200 < light
+
+
+@needs_site
+@needs_browser
+@each_page
+def test_images_are_there_and_described(page: Path, browser: Any):
+    browser.get(page.as_uri())
+    images = browser.execute_script(
+        "return [...document.querySelectorAll('.bd-article img')].map(i => [i.src, i.alt, i.naturalWidth])"
+    )
+    assert [source for source, alt, width in images if not alt.strip() or not width] == []
+
+
+@pytest.mark.parametrize(
+    ("html", "found"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', ["https://cdn.example/x.js"]),
+        ('<link rel="stylesheet" href="//cdn.example/x.css">', ["//cdn.example/x.css"]),
+        ('<link rel="shortcut icon" href="http://a.example/i.png">', ["http://a.example/i.png"]),
+        ('<img src="https://a.example/i.png">', ["https://a.example/i.png"]),
+        ('<p style="background: url(https://a.example/b.png)">', ["https://a.example/b.png"]),
+        ("<style>@import 'https://a.example/f.css';</style>", ["https://a.example/f.css"]),
+        ('<a href="https://a.example">a</a><link rel="canonical" href="https://a.example/">', []),
+        ('<meta property="og:image" content="https://a.example/i.png"><img src="local.png">', []),
+        ('<script src="_static/x.js">const later = "https://a.example"</script>', []),
+    ],
+)
+def test_external_loads_are_found(tmp_path: Path, html: str, found: list[str]):
+    (tmp_path / "page.html").write_text(html)
+    assert [url for _, url in external_loads(tmp_path)] == found
+
+
+def test_external_fonts_in_styles_are_found(tmp_path: Path):
+    (tmp_path / "x.css").write_text("@font-face { src: url('https://fonts.example/f.woff2') } a { x: url(local.png) }")
+    assert [url for _, url in external_loads(tmp_path)] == ["https://fonts.example/f.woff2"]
+
+
+def test_pdf_without_a_browser_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BuildError, match=r"printing to PDF needs Chromium, and none of .* is installed"):
+        build_pdf()
