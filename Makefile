@@ -50,7 +50,7 @@ test: lint ## lint, the tests, and the notebooks under nbval
 ifeq ($(NOTEBOOKS),)
 	@echo "notebooks/ holds no notebook: nbval has nothing to run"
 else
-	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
+	MECHANISM_RESULTS=build/nbval $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 endif
 

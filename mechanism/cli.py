@@ -33,14 +33,12 @@ Parameter = Annotated[
 
 def main() -> None:
     """Run a command; an expected failure is one sentence and exit code 1."""
-    from .corpus.store import CorpusError
     from .nn.training import TrainingError
     from .report.build import BuildError
-    from .study.models import ModelError
 
     try:
         app()
-    except (CorpusError, TrainingError, ModelError, BuildError, FileNotFoundError, KeyError, TypeError) as error:
+    except (ValueError, TrainingError, BuildError, FileNotFoundError, KeyError, TypeError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         err.print(f"mechanism: {message}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
@@ -178,7 +176,8 @@ def book(only: Only = None, force: Force = False, parameter: Parameter = None) -
     from .report.book import build_book
 
     notebooks(only, force, parameter)
-    build_book()
+    site = build_book(force)
+    out.print(f"{site.pages} pages, {site.size / 1e6:.1f} MB: {site.folder / 'index.html'}", soft_wrap=True)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from ..study.embedded import KEEP_MEMORY
 from .execute import CellFailure, declared_parameters, execute
 from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, write_atomic
 from .normalise import normalise
@@ -229,9 +230,8 @@ def _set(values: Mapping[str, str | None]) -> None:
 def _environment(given: Mapping[str, Any]) -> Iterator[None]:
     """The environment of kernels: offline unless the user named something on a hub, and repeatable."""
     offline = {} if _names_hub(given) else {"HF_HUB_OFFLINE": "1"}
-    with _variables(
-        TOKENIZERS_PARALLELISM="false", PYTHONHASHSEED="0", MPLBACKEND=None, JPY_SESSION_NAME=None, **offline
-    ):
+    fixed = {"TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"} | KEEP_MEMORY | offline
+    with _variables(MPLBACKEND=None, JPY_SESSION_NAME=None, **fixed):
         yield
 
 

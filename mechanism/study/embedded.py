@@ -144,13 +144,13 @@ def records() -> dict[str, Path]:
 
 
 # glibc returns large blocks to the system after every step and then pays for the page faults again.
-_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
 
 
 def keep_memory() -> None:
     """Start the process again with an allocator that keeps its memory (glibc only; a second call does nothing)."""
     if sys.platform == "linux" and "MALLOC_MMAP_MAX_" not in os.environ:
-        os.execve(sys.executable, [sys.executable, "-m", "mechanism", *sys.argv[1:]], os.environ | _MALLOC)
+        os.execve(sys.executable, [sys.executable, "-m", "mechanism", *sys.argv[1:]], os.environ | KEEP_MEMORY)
 
 
 def run_training(run: Run, steps: int | None, export: str | None, console: Console) -> Path:

@@ -106,3 +106,27 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     tokenizer.save_pretrained(folder)
     card = card | {"sha256": sha256((folder / MODEL_FILE).read_bytes())}
     (folder / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def describe(spec: str) -> dict[str, object]:
+    """Facts of a model's configuration: architecture, layers, width, experts, vocabulary."""
+    config = AutoConfig.from_pretrained(resolve(spec))
+    text = getattr(config, "text_config", config)
+    names = {
+        "architecture": "model_type",
+        "layers": "num_hidden_layers",
+        "hidden size": "hidden_size",
+        "routed experts per layer": "num_experts",
+        "experts per token": "num_experts_per_tok",
+        "expert width": "moe_intermediate_size",
+        "vocabulary": "vocab_size",
+    }
+    return {label: getattr(text, name) for label, name in names.items() if getattr(text, name, None) is not None}
+
+
+def training_run(spec: str) -> str | None:
+    """Name of the committed run that made a committed model; None for a model from elsewhere."""
+    card = Path(resolve(spec)) / CARD
+    if not card.exists():
+        return None
+    return json.loads(card.read_text("utf-8")).get("name")

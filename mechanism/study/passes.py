@@ -60,6 +60,12 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, 
     return ids, mask
 
 
+def next_token_nll(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood `(batch, pos - 1)` of each token but the first, in nats, float32."""
+    scores = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
+    return scores.view(ids.shape[0], -1)
+
+
 @torch.no_grad()
 def segment_pass(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], hidden: bool = True
@@ -94,7 +100,7 @@ def _reduce(logits, ids, mask, states, routed) -> dict[str, np.ndarray]:
     inner = mask.clone()
     inner[:, 0] = 0
     count = inner.sum(1)
-    nll = F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), ids[:, 1:], reduction="none")
+    nll = next_token_nll(logits, ids)
     found = {"nll": (nll * mask[:, 1:]).sum(1), "tokens": count}
     if states is not None:
         found["hidden"] = torch.einsum("bpld,bp->bld", states.float(), inner.float()) / count[:, None, None]

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.tasks import ChoiceItem
-from .passes import batches_by_length, pad
+from .passes import batches_by_length, next_token_nll, pad
 
 WINDOW = 256
 
@@ -34,7 +33,7 @@ def token_logprobs(model: PreTrainedModel, sequences: Sequence[Sequence[int]], p
         for batch in batches_by_length(sequences):
             ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], pad_id))
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            scores = -F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), ids[:, 1:], reduction="none")
+            scores = -next_token_nll(logits, ids)
             for row, i in enumerate(batch):
                 found[i] = scores[row, : len(sequences[i]) - 1].cpu().numpy()
     return found
