@@ -47,7 +47,7 @@ class _Column:
     rows: np.ndarray  # rows within the language's training budget
     group: np.ndarray = field(repr=False)  # group number of every row
 
-    def row(self, i: int) -> np.ndarray:
+    def row(self, i: int | np.integer) -> np.ndarray:
         return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
 
 class Estimate(NamedTuple):
@@ -32,8 +32,8 @@ class ClusterBootstrap:
 
     def __call__(
         self,
-        numerator: Float[np.ndarray, "item"],
-        denominator: Float[np.ndarray, "item"] | None = None,
+        numerator: Shaped[np.ndarray, "item"],
+        denominator: Shaped[np.ndarray, "item"] | None = None,
         clusters: np.ndarray | None = None,
     ) -> Estimate:
         """The ratio (the mean without a denominator) and its interval.

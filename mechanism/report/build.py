@@ -230,7 +230,11 @@ def _set(values: Mapping[str, str | None]) -> None:
 def _environment(given: Mapping[str, Any]) -> Iterator[None]:
     """The environment of kernels: offline unless the user named something on a hub, and repeatable."""
     offline = {} if _names_hub(given) else {"HF_HUB_OFFLINE": "1"}
-    fixed = {"TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"} | KEEP_MEMORY | offline
+    fixed = (
+        {"TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore:IProgress"}
+        | KEEP_MEMORY
+        | offline
+    )
     with _variables(MPLBACKEND=None, JPY_SESSION_NAME=None, **fixed):
         yield
 

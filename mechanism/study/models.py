@@ -1,11 +1,13 @@
 """Models by name: committed with the report, on disk, or on a hub."""
 
+import copy
 import json
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from ..corpus.library import DATA
 from ..corpus.store import sha256
@@ -56,6 +58,7 @@ def load_model(
         raise ModelError(f"unknown dtype {dtype!r}; use float32, bfloat16 or float16")
     where = resolve(spec)
     verify_weights(Path(where))
+    transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(where)
         if moe and not is_moe(config):
@@ -102,7 +105,7 @@ def _why(spec: str, where: str, error: Exception) -> str:
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict) -> None:
     """Write a model as bf16 safetensors with its tokenizer and a card holding the weights' sha256."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="50GB")
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder, max_shard_size="50GB")
     tokenizer.save_pretrained(folder)
     card = card | {"sha256": sha256((folder / MODEL_FILE).read_bytes())}
     (folder / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", "utf-8")

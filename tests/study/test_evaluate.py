@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from mechanism.corpus.store import CorpusError
+from mechanism.study import baselines
+from mechanism.study.emergence import probe, probe_rows
+from mechanism.study.evaluate import COLUMNS, EvaluateConfig, evaluate
+from mechanism.study.models import load_model
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_model("tiny", "cpu")
+
+
+def test_the_table_has_every_task_with_interval_and_chance(tiny):
+    config = EvaluateConfig(languages=("en", "de"), data=("religion",), max_segments=10)
+    table = evaluate(*tiny, config)
+    assert list(table.columns) == COLUMNS
+    tasks = {"bits_per_byte", "relative_loss", "next_segment", "word_problem", "word_problem_exact"}
+    assert tasks | {"word_problem_words", "retrieval", "retrieval_centred"} == set(table["task"])
+    assert (table["low"] <= table["estimate"] + 1e-9).all()
+    assert (table["estimate"] <= table["high"] + 1e-9).all()
+    assert (table["n"] > 0).all()
+    retrieval = table[table["task"] == "retrieval"]
+    assert len(retrieval) == tiny[0].config.num_hidden_layers + 1
+    assert evaluate(*tiny, config).equals(table), "deterministic"
+
+
+def test_users_own_parallel_text(tiny, tmp_path):
+    for code, line in (("en", "the house number"), ("sw", "nyumba namba")):
+        (tmp_path / f"{code}.txt").write_text("".join(f"{line} {i}\n" for i in range(30)), "utf-8")
+    table = evaluate(*tiny, EvaluateConfig(languages=("en", "sw"), data=(str(tmp_path),), max_segments=12))
+    assert {"bits_per_byte", "retrieval"} <= set(table[table["lang"] == "sw"]["task"])
+
+
+def test_bad_requests(tiny):
+    with pytest.raises(KeyError, match="unknown language 'xx'"):
+        EvaluateConfig(languages=("xx",))
+    with pytest.raises(ValueError, match="max_segments is 0"):
+        EvaluateConfig(max_segments=0)
+    with pytest.raises(CorpusError, match="nothing to evaluate"):
+        evaluate(*tiny, EvaluateConfig(languages=("yo",), data=("religion",)))
+
+
+def test_probe_of_a_model(tiny, monkeypatch):
+    monkeypatch.setattr("mechanism.study.emergence.PROBE_SEGMENTS", {"religion": 6, "udhr": 5})
+    stats = probe(*tiny)
+    english = stats.sel(lang="en", corpus="religion")
+    assert float(abs(english["divergence"]).max()) < 1e-6
+    assert float(english["hits"].min()) == 1.0
+    german = stats.sel(lang="de", corpus="religion")
+    assert 0 < float(german["divergence"].mean()) <= 1
+    np.testing.assert_allclose(german["probability"].sum("expert"), 1, atol=1e-5)
+
+
+def test_probe_rows_are_held_out_and_shared():
+    from mechanism.corpus.library import committed
+
+    corpus = committed("religion")
+    rows = probe_rows(corpus, 200)
+    assert len(rows) == 200
+    assert {corpus.rows[i].split for i in rows} == {"dev"}
+    assert all(corpus.columns[code][i] for i in rows for code in corpus.languages)
+
+
+def test_baselines_reward_known_text():
+    text = " ".join(f"the {i} quick brown foxes" for i in range(3000)).encode()
+    new = bytes(np.random.default_rng(0).integers(97, 123, 2000, dtype=np.uint8))
+    for bits in (baselines.ppm_bits, baselines.xz_bits):
+        assert bits(text, text[:2000]) < 0.25 * bits(b"", text[:2000]) or bits is baselines.xz_bits
+        assert bits(text, text[:2000]) < 0.2 * bits(text, new)

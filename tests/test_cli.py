@@ -1,0 +1,54 @@
+"""The front door: every expected failure is one sentence on standard error and a non-zero exit."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def mechanism(*arguments, **more):
+    command = [sys.executable, "-m", "mechanism", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **more)
+
+
+def test_help_names_every_command():
+    shown = mechanism("--help").stdout
+    for command in ("train", "evaluate", "claims", "notebooks", "book", "pdf", "corpus", "bench"):
+        assert command in shown
+
+
+def test_claims_as_json():
+    claims = json.loads(mechanism("claims", "--json").stdout)
+    assert len(claims) == 45
+    keys = {"id", "source", "criterion", "verdict", "estimate", "interval", "n", "null", "notebook"}
+    assert all(keys <= set(claim) for claim in claims)
+
+
+def test_corpus_verify():
+    assert "files match the manifest" in mechanism("corpus", "verify").stdout
+
+
+def test_evaluate_as_json():
+    done = mechanism("evaluate", "tiny", "--languages", "en", "--data", "udhr", "--max-segments", "4", "--json")
+    assert {row["task"] for row in json.loads(done.stdout)} >= {"bits_per_byte", "word_problem"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["evaluate", "./nothing"], "no model at './nothing'"),
+        (["evaluate", "nobody/nothing"], "cannot get 'nobody/nothing' from the hub"),
+        (["evaluate", "tiny", "--languages", "xx"], "unknown language 'xx'"),
+        (["evaluate", "tiny", "--data", "/nowhere"], "no data '/nowhere'"),
+        (["train", "--config", "nothing"], "no training configuration at"),
+        (["corpus", "build", "nothing"], "unknown corpus ['nothing']"),
+        (["notebooks", "-p", "modle=tiny"], "modle"),
+        (["notebooks", "--only", "99"], "99"),
+    ],
+)
+def test_expected_failures_are_one_sentence(arguments, sentence):
+    done = mechanism(*arguments)
+    assert done.returncode != 0
+    assert sentence in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
