@@ -82,14 +82,23 @@ def corpus_verify() -> None:
 def train(
     config: Annotated[Path, typer.Option("--config", help="A configuration, or the name of a committed one.")],
     steps: Annotated[int | None, typer.Option(help="Stop after this many steps; the run can go on later.")] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Begin at the checkpoint of this longer run of the same seed.")
+    ] = None,
     export: Annotated[str | None, typer.Option(help="When finished, write the weights to data/models/NAME.")] = None,
 ) -> None:
     """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH."""
     from .study import embedded
 
     embedded.keep_memory()
-    path = config if config.suffix else embedded.CONFIGS / f"{config}.yaml"
-    embedded.run_training(embedded.load_run(path), steps, export, err)
+
+    def find(name: str) -> embedded.Run:
+        return embedded.load_run(Path(name) if name.endswith(".yaml") else embedded.CONFIGS / f"{name}.yaml")
+
+    run = find(str(config))
+    if branch:
+        err.print(f"branching at step {embedded.branch(run, find(branch))}")
+    embedded.run_training(run, steps, export, err)
 
 
 @bench_app.command("train")

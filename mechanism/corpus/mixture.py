@@ -113,9 +113,9 @@ class Mixture:
 
     def _document(self, rng: np.random.Generator, room: int) -> tuple[str, np.ndarray]:
         u = rng.random()
-        if u < self.config.problems:
+        if u < self.config.problems and self._problem_languages[0]:
             return "problems", self._problems(rng)
-        if u < self.config.problems + self.config.bilingual:
+        if u < self.config.problems + self.config.bilingual and self._pairs:
             return "bilingual", self._bilingual(rng, room)
         keys, p = self._mono
         column = self.columns[keys[rng.choice(len(keys), p=p)]]

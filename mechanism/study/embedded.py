@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ from ..corpus.build import read_manifest
 from ..corpus.library import DATA, ROOT
 from ..corpus.mixture import Mixture, MixtureConfig
 from ..corpus.tokenizer import load_tokenizer
-from ..nn.training import TrainConfig, Trainer, dump_json, read_config
+from ..nn.training import TrainConfig, Trainer, TrainingError, dump_json, read_config
 from .emergence import ProbeLog
+from .evaluate import EvaluateConfig, evaluate
 from .models import MODELS, save_model
 
 TOKENIZER = DATA / "tokenizer"
+EVALUATION = "evaluation.csv"
 RUNS = DATA / "runs"
 CONFIGS = DATA / "configs"
 
@@ -119,8 +122,37 @@ def finish(run: Run, train: Trainer) -> Path:
     stats = xr.concat([xr.load_dataset(path) for path in probes], "tokens_seen")
     encoding = {name: {"zlib": True, "complevel": 9, "dtype": "float32"} for name in stats.data_vars}
     stats.to_netcdf(record / "stats.nc", encoding=encoding)
+    if train.step >= run.train.steps and not (record / EVALUATION).exists():
+        tokenizer = load_tokenizer(TOKENIZER)
+        table = evaluate(train.model, tokenizer, EvaluateConfig(max_segments=100))
+        table.round(5).to_csv(record / EVALUATION, index=False)
     dump_json(record / "result.json", _result(run, train, metrics))
     return record
+
+
+def branch(run: Run, parent: Run) -> int:
+    """Let a run begin at the newest checkpoint of a longer one that is the same up to there; returns the step.
+
+    While the learning rate is constant, the length of a run has no influence on it: a shorter run of the same seed and
+    data shares its parent's steps until it begins to decay.
+
+    Raises:
+        TrainingError: the runs differ in more than their length, or no checkpoint lies before the decay.
+    """
+    if replace(run.train, tokens=0) != replace(parent.train, tokens=0) or run.mixture != parent.mixture:
+        raise TrainingError(f"{run.name} cannot branch off {parent.name}: they differ in more than their tokens")
+    stable = min(r.train.steps * (1 - r.train.decay) for r in (run, parent))
+    found = {int(p.stem.removeprefix("step-")): p for p in parent.workspace.glob("step-*.safetensors")}
+    shared = [step for step in found if step <= stable]
+    if not shared:
+        raise TrainingError(f"{parent.name} has no checkpoint up to step {int(stable)}; it has {sorted(found)}")
+    (run.workspace / "probes").mkdir(parents=True, exist_ok=True)
+    shutil.copy(found[max(shared)], run.workspace)
+    shutil.copy(parent.workspace / "metrics.csv", run.workspace)
+    for probe in (parent.workspace / "probes").glob("*.nc"):
+        if int(probe.stem) <= max(shared) * run.train.step_tokens:
+            shutil.copy(probe, run.workspace / "probes")
+    return max(shared)
 
 
 def _result(run: Run, train: Trainer, metrics: pd.DataFrame) -> dict:
@@ -172,7 +204,8 @@ def run_training(run: Run, steps: int | None, export: str | None, console: Conso
         try:
             train.run(show, steps)
         finally:
-            finish(run, train)
+            if train.step:
+                finish(run, train)
     if export:
         card = {
             "run": run.hash,
