@@ -116,6 +116,18 @@ def bench_train(
         _print_table(rows, "tokens per second, training")
 
 
+@bench_app.command("compression")
+def bench_compression(json_: Json = False) -> None:
+    """Bits per byte of xz and PPM on the test text, given the same training text (computed once, then read)."""
+    from .study.baselines import load
+
+    rows = load(lambda line: err.print(line, style="dim"), make=True).to_dict("records")
+    if json_:
+        out.print_json(json.dumps(rows))
+    else:
+        _print_table(rows, "bits per byte, compression")
+
+
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A committed model's name, a folder, or a hub id.")],

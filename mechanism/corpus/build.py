@@ -203,7 +203,8 @@ def build(root: Path, cache: Path, names: Iterable[str] = (), report: Callable[[
             corpus = make(recipe, cache)
             manifest[recipe.name] = _entry(recipe, corpus, write(corpus, root / recipe.name))
             report(f"{recipe.name}: {len(corpus.rows)} segments, {len(corpus.languages)} languages")
-    (root / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    ordered = {recipe.name: manifest[recipe.name] for recipe in RECIPES if recipe.name in manifest}
+    (root / MANIFEST).write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _entry(recipe: Recipe, corpus: Corpus, files: dict[str, dict]) -> dict:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.study import baselines
 from mechanism.study.emergence import probe, probe_rows
@@ -63,8 +64,6 @@ def test_probe_of_a_model(tiny, monkeypatch):
 
 
 def test_probe_rows_are_held_out_and_shared():
-    from mechanism.corpus.library import committed
-
     corpus = committed("religion")
     rows = probe_rows(corpus, 200)
     assert len(rows) == 200
@@ -75,6 +74,22 @@ def test_probe_rows_are_held_out_and_shared():
 def test_baselines_reward_text_they_have_read():
     letters = np.random.default_rng(0).integers(97, 123, 22_000, dtype=np.uint8)
     train, new = bytes(letters[:20_000]), bytes(letters[20_000:])
-    for bits in (baselines.ppm_bits, baselines.xz_bits):
-        assert bits(train, train[5000:7000]) < 0.1 * bits(train, new)
-        assert bits(train, new) >= 0.9 * len(new) * np.log2(26), "random letters cannot be compressed"
+    for size in baselines.SIZES.values():
+        seen, unseen = (baselines.conditional_bits(size, train, text) for text in (train[5000:7000], new))
+        assert seen < 0.1 * unseen
+        assert unseen >= 0.9 * len(new) * np.log2(26), "random letters cannot be compressed"
+        assert baselines.conditional_bits(size, train, new, alone=size(train)) == unseen
+
+
+def test_baselines_say_how_to_make_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="`mechanism bench compression` makes them"):
+        baselines.load()
+
+
+def test_baselines_read_the_training_text_of_the_language_only():
+    text = baselines.training_text("om").decode()
+    assert 15_000 < len(text) <= 20_100
+    corpus = committed("tech")
+    held_out = [t for t in corpus.texts("om", corpus.split("test")) if len(t) > 60]
+    assert not any(line in text for line in held_out)
