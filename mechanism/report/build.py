@@ -19,6 +19,8 @@ from .normalise import normalise
 from .progress import Progress
 from .stamp import KEY, inputs_hash, read_notebook, recorded, stamp
 
+FAILED = Path("_build/failed")  # beside the folder of copies: what a failed notebook did up to its failure
+
 
 class BuildError(RuntimeError):
     """A build that cannot start, or notebooks that failed; the message names them and their cells."""
@@ -169,6 +171,9 @@ def _run(job: _Job, results: Path, advance: Callable[[int, int], None]) -> CellF
     ):
         executed = execute(job.source, job.parameters, advance)
         if isinstance(executed, CellFailure):
+            if executed.executed is not None:
+                failed = job.copy.parent.parent / FAILED / job.copy.name
+                write_atomic(failed, nbformat.writes(executed.executed) + "\n")
             return executed
         _publish(job, executed, Path(folder), results)
     return None

@@ -5,7 +5,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ class CellFailure:
         cell: position of the cell in the source, counted from 1; 0 when no cell is to blame.
         source: the cell's code.
         reason: last lines of the traceback, or what happened to the kernel.
+        executed: the notebook with its outputs up to there, if there are any.
     """
 
     notebook: str
     cell: int
     source: str
     reason: str
+    executed: NotebookNode | None = None
 
     def __str__(self) -> str:
         lines = self.source.splitlines()
@@ -105,7 +107,7 @@ def execute(
         except PapermillExecutionError as error:
             cells = kept[0].cells[: error.cell_index + 1]
             expected = _ALLOWED in cells[-1].metadata.get("tags", [])
-            return kept[0] if expected else _failure(source.stem, cells, error)
+            return kept[0] if expected else replace(_failure(source.stem, cells, error), executed=kept[0])
         except (CellTimeoutError, DeadKernelError) as error:
             return CellFailure(source.stem, 0, "", f"{type(error).__name__}: {error}")
 
