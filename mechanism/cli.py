@@ -85,7 +85,9 @@ def train(
     branch: Annotated[
         str | None, typer.Option(help="Begin at the checkpoint of this longer run of the same seed.")
     ] = None,
-    export: Annotated[str | None, typer.Option(help="When finished, write the weights to data/models/NAME.")] = None,
+    export: Annotated[
+        str | None, typer.Option(help="Write the weights to data/models/NAME; its card says if the run was finished.")
+    ] = None,
 ) -> None:
     """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH."""
     from .study import embedded

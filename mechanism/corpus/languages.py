@@ -70,7 +70,6 @@ def _row(line: str) -> Language:
 LANGUAGES: dict[str, Language] = {language.code: language for language in map(_row, _TABLE.strip().splitlines())}
 UNKNOWN = tuple(code for code, language in LANGUAGES.items() if language.train_chars == 0)
 TRAINED = tuple(code for code in LANGUAGES if code not in UNKNOWN)
-UNSPACED_SCRIPTS = frozenset({"Jpan", "Hans", "Khmr"})
 
 
 def language(code: str) -> Language:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -73,11 +72,6 @@ def _language(
             "probability": (("layer", "expert"), own.importance.mean(0)),
         }
     return xr.Dataset(data, coords={"segment": np.arange(size)}).expand_dims(lang=[code])
-
-
-def retrieval_table(stats: xr.Dataset, key: str = "hits") -> pd.DataFrame:
-    """Top-1 retrieval of English, languages x hidden states, one table per corpus in the index."""
-    return stats[key].mean("segment").to_dataframe().unstack("state")[key].dropna()
 
 
 class ProbeLog:

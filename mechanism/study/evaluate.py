@@ -1,6 +1,6 @@
 """The task table of a model: every task, language and corpus with interval, n and chance."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus import tasks, word_problems
-from ..corpus.languages import LANGUAGES, language
+from ..corpus.languages import language
 from ..corpus.library import DOMAINS, PARALLEL, load
 from ..corpus.store import Corpus, CorpusError
 from ..measure.retrieval import retrieval_hits
@@ -150,9 +150,3 @@ def _problem_rows(model, tokenizer, code: str, config: EvaluateConfig) -> Iterat
     if code in word_problems.WORD_ANSWER_LANGUAGES:
         hits = score_choices(model, tokenizer, items(words=True), per_byte=False)
         yield _row("word_problem_words", bootstrap(hits), 1 / tasks.CHOICES)
-
-
-def trained_order(codes: Iterable[str]) -> list[str]:
-    """Codes in resource order: as in the language table, most training text first."""
-    order = list(LANGUAGES)
-    return sorted(codes, key=lambda code: order.index(code) if code in order else len(order))

@@ -63,10 +63,3 @@ def effective_experts(shares: xr.DataArray) -> xr.DataArray:
     """Exponential of the entropy of the shares: how many experts are in use, from 1 to E."""
     logs = np.log(shares.where(shares > 0, 1.0))
     return xr.DataArray(np.exp(-(shares * logs).sum("expert")))
-
-
-def mean_divergence(stats: xr.Dataset, corpus: str) -> pd.DataFrame:
-    """Routing divergence from English, mean over segments: rows `tokens_seen, lang, layer`."""
-    mean = stats["divergence"].sel(corpus=corpus).mean("segment")
-    table = mean.to_dataframe().reset_index().dropna(subset=["divergence"])
-    return table[table["lang"] != "en"]
