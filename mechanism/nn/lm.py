@@ -18,9 +18,9 @@ class LMConfig:
     """
 
     vocab: int = 12_288
-    hidden: int = 256
+    hidden: int = 192
     layers: int = 8
-    heads: int = 4
+    heads: int = 3
     head_dim: int = 64
     experts: int = 16
     top_k: int = 2

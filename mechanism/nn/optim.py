@@ -24,11 +24,14 @@ class Muon(torch.optim.Optimizer):
     parameters only; experts are stored as `(expert, rows, columns)`.
 
     Args:
-        lr: learning rate; momentum: Nesterov momentum; weight_decay: decoupled.
+        lr: learning rate; momentum: Nesterov momentum; weight_decay: decoupled; dtype: of the Newton-Schulz products.
     """
 
-    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -40,18 +43,20 @@ class Muon(torch.optim.Optimizer):
     def _update(self, p: Tensor, gradient: Tensor, group: dict) -> None:
         buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
         buffer.lerp_(gradient, 1 - group["momentum"])
-        update = orthogonalise(gradient.lerp(buffer, group["momentum"]))
+        update = orthogonalise(gradient.lerp(buffer, group["momentum"]).to(self.dtype)).to(p.dtype)
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(update, alpha=-group["lr"] * 0.2 * max(p.shape[-2:]) ** 0.5)
 
 
-def build_optimisers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+def build_optimisers(
+    model: nn.Module, lr: float, weight_decay: float, dtype: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
     """Muon for attention and feed-forward matrices; fused AdamW for embeddings, routers and norms."""
     matrices, others = [], []
     for name, p in model.named_parameters():
         hidden = p.ndim >= 2 and not any(part in name for part in ("embed", "lm_head", "gate.weight"))
         (matrices if hidden else others).append(p)
     return [
-        Muon(matrices, lr=lr, weight_decay=weight_decay),
+        Muon(matrices, lr=lr, weight_decay=weight_decay, dtype=dtype),
         torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
