@@ -1,0 +1,55 @@
+"""Watch and edit routing in any mixture-of-experts language model, and prove it.
+
+with attach(model) as trace:
+    model(**batch)
+trace.dataset()
+"""
+
+from .capture import Trace, attach
+from .checks import check, routers
+from .contributions import expert_means, slot_outputs
+from .errors import AttachError, CaptureError, ContractError, InterventionError, RouterError, TraceError
+from .interventions import (
+    Ablate,
+    Activate,
+    Deactivate,
+    Forbid,
+    ForceSelection,
+    Intervention,
+    ScaleWeight,
+    SoftSteer,
+    from_json,
+    pairs,
+    to_json,
+)
+from .sites import Site, find_sites
+from .stats import RoutingStats
+
+__all__ = [
+    "Ablate",
+    "Activate",
+    "AttachError",
+    "CaptureError",
+    "ContractError",
+    "Deactivate",
+    "Forbid",
+    "ForceSelection",
+    "Intervention",
+    "InterventionError",
+    "RouterError",
+    "RoutingStats",
+    "ScaleWeight",
+    "Site",
+    "SoftSteer",
+    "Trace",
+    "TraceError",
+    "attach",
+    "check",
+    "expert_means",
+    "find_sites",
+    "from_json",
+    "pairs",
+    "routers",
+    "slot_outputs",
+    "to_json",
+]

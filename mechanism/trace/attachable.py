@@ -1,0 +1,52 @@
+"""What cannot be observed, and what observed numbers come from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from .errors import AttachError
+from .interventions import Intervention, to_json
+from .sites import Site
+
+
+def refuse_unobservable(model: nn.Module, sites: Sequence[Site]) -> None:
+    """Refuse models on which hooks would be silently ignored or see only a part.
+
+    Raises:
+        AttachError: compiled, without weights, sharded over devices, or expert-parallel.
+    """
+    for path, module in model.named_modules():
+        if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+            raise AttachError(
+                f"{path or type(model).__name__} is compiled: hooks added now would be ignored; attach to the model "
+                "before torch.compile"
+            )
+    for site in sites:
+        if site.weight.is_meta:
+            raise AttachError(f"{site.name} has no weights on a device (meta or offloaded); load the model fully")
+        if type(site.weight).__name__ == "DTensor" or getattr(site.experts, "_is_expert_parallel", False):
+            raise AttachError(
+                f"{site.name} is sharded over processes; routing can be observed on unsharded layers only"
+            )
+
+
+def provenance(model: nn.Module, interventions: Sequence[Intervention] = (), seed: int = 0) -> dict[str, Any]:
+    """What captured numbers come from: model, revision, dtype, device, implementations, versions, interventions."""
+    config = getattr(model, "config", None)
+    first = next(model.parameters())
+    return {
+        "model": str(getattr(config, "_name_or_path", "")) or type(model).__name__,
+        "revision": str(getattr(config, "_commit_hash", None)),
+        "class": type(model).__name__,
+        "dtype": str(first.dtype).removeprefix("torch."),
+        "device": first.device.type,
+        "experts_implementation": str(getattr(config, "_experts_implementation", None)),
+        "attention_implementation": str(getattr(config, "_attn_implementation", None)),
+        "torch": torch.__version__.split("+")[0],
+        "transformers": transformers.__version__,
+        "interventions": to_json(interventions),
+        "seed": seed,
+    }

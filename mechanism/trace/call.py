@@ -1,0 +1,183 @@
+"""One site during one pass: the hooks that watch its router and experts and carry out the interventions."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .edit import SiteEdit, run_edited
+from .errors import CaptureError
+from .interventions import Intervention
+from .outputs import read_output, selected_classes, write_output
+from .passes import Pass, TokenMask
+from .seam import RouterTap, Routing
+from .sites import Site
+
+
+@dataclass
+class Change:
+    """Sums over the real tokens of edited layers."""
+
+    tokens: int = 0
+    changed: int = 0
+    moved: float = 0.0
+
+
+class Host:
+    """What a call needs from the trace it belongs to.
+
+    Attributes:
+        masks: named token masks; means: mean outputs by layer; seed: breaks ties.
+    """
+
+    masks: Mapping[str, TokenMask]
+    means: Mapping[int, Tensor]
+    seed: int
+
+    def current(self, site: Site) -> Pass:
+        """The pass that a router runs in."""
+        raise NotImplementedError
+
+    def seen(self, site: Site, routing: Routing) -> None:
+        """A router has run in the current pass."""
+        raise NotImplementedError
+
+    def note(self, site: Site, translated: list[str]) -> None:
+        """Something was translated into a selection."""
+        raise NotImplementedError
+
+
+class Call:
+    """One site during one pass."""
+
+    def __init__(self, host: Host, site: Site, own: list[Intervention]) -> None:
+        self.host, self.site, self.own = host, site, own
+        self.edit: SiteEdit | None = None
+        self.tap: RouterTap | None = None
+        self.entered = False
+        self.routing: Routing | None = None
+        self.clean: tuple[Tensor, Tensor] | None = None
+        self.received: tuple[Tensor, Tensor] | None = None
+
+    def start(self, at: Pass) -> None:
+        """A pass begins."""
+        self.stop()
+        self.edit = None
+        if self.own:
+            scopes = [at.scope(i.scope, self.host.masks) for i in self.own]
+            means = self.host.means.get(self.site.layer)
+            self.edit = SiteEdit(self.site, self.own, scopes, means, self.host.seed)
+
+    def stop(self) -> None:
+        """Forget the pass; leave the tap if an error left it active."""
+        if self.entered and self.tap is not None:
+            self.tap.__exit__(None, None, None)
+        self.entered, self.tap, self.routing, self.clean = False, None, None, None
+
+    def before(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """The router is about to run."""
+        self.host.current(self.site)
+        self.tap = RouterTap(self.site)
+        self.tap.__enter__()
+        self.entered = True
+
+    def after(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        """The router has run, unedited: run it again if an intervention acts on it."""
+        if self.entered and self.tap is not None:
+            self.tap.__exit__(None, None, None)
+            self.entered = False
+        if output is None or self.site.kind == "block":
+            return output
+        return self._routed(output, lambda tap: module.forward(*args, **kwargs))
+
+    def wrap_selection(self, stack: ExitStack) -> None:
+        """For a router that returns logits only: run the block's selection under the tap."""
+        block: Any = self.site.block
+        select = block.route_tokens_to_experts
+
+        def wrapped(logits: Tensor) -> Any:
+            self.tap = RouterTap(self.site)
+            with self.tap as tap:
+                output = select(tap.made(logits))
+            return self._routed(output, lambda tap: select(tap.made(logits)))
+
+        block.__dict__["route_tokens_to_experts"] = wrapped
+        stack.callback(block.__dict__.pop, "route_tokens_to_experts")
+
+    def _routed(self, output: Any, call: Any) -> Any:
+        site, tap = self.site, self.tap
+        if tap is None or tap.logits is None:
+            raise CaptureError(f"{site.name} made no logits by the linear map of its gate; it cannot be observed")
+        at = self.host.current(site)
+        if tap.logits.shape[0] != at.tokens:
+            raise CaptureError(f"{site.name} saw {tap.logits.shape[0]} tokens, the model was given {at.tokens}")
+        if self.edit is not None:
+            self.clean = selected_classes(site, output, tap), read_output(site, output, tap)[1]
+            if self.edit.routes:
+                output, self.tap = run_edited(site, self.edit, call)
+                self.host.note(site, self.edit.translated)
+        return self._without_experts(output) if site.kind in ("scores", "sorted") else output
+
+    def _without_experts(self, output: Any) -> Any:
+        """Sites whose experts module receives no weights: edit and record the router's output."""
+        assert self.tap is not None
+        index, weight = read_output(self.site, output, self.tap)
+        edited = weight if self.edit is None else self.edit.weights(index, weight)
+        self._record(index, edited)
+        return output if edited is weight else write_output(self.site, output, index, edited)
+
+    def experts(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """The experts are about to run: read, and edit, the weights they receive."""
+        if self.tap is None:
+            raise CaptureError(f"{self.site.name}: its experts ran before the router")
+        values = [*args, *kwargs.values()]
+        slots = [t for t in values[1:] if isinstance(t, Tensor) and t.shape[-1] == self.site.top_k]
+        at = next(i for i, t in enumerate(values) if t is next(s for s in slots if s.is_floating_point()))
+        index, weight = next(s for s in slots if not s.is_floating_point()), values[at]
+        edited = weight if self.edit is None else self.edit.weights(index, weight)
+        self.received = (index, weight)
+        self._record(index, edited)
+        if edited is weight:
+            return None
+        values[at] = edited
+        return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+
+    def output(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """The experts have run: add what mean ablation puts in place of a contribution."""
+        if self.edit is None or self.received is None or not self.edit.of("output"):
+            return None
+        added = self.edit.added(*self.received, like=output)
+        return None if added is None else output + added.view(output.shape)
+
+    def _record(self, index: Tensor, weight: Tensor) -> None:
+        tap = self.tap
+        assert tap is not None
+        assert tap.logits is not None
+        chosen = selected_classes(self.site, (index, weight), tap)
+        self.routing = Routing(tap.logits, chosen.detach(), weight.detach())
+        self.host.seen(self.site, self.routing)
+
+    def kept(self, at: Pass) -> Routing:
+        """The routing on the CPU, unflattened to `(batch, pos, ...)`."""
+        assert self.routing is not None
+        r = self.routing
+        return Routing(*(t.reshape(*at.mask.shape, -1).cpu() for t in (r.logits, r.index, r.weight.float())))
+
+    def count(self, change: Change, at: Pass) -> None:
+        """Add this pass to what the interventions changed."""
+        assert self.routing is not None
+        assert self.clean is not None
+        real = at.mask.reshape(-1)
+        index, weight = self.clean
+        other = (index.sort(-1).values != self.routing.index.to(index.dtype).sort(-1).values).any(-1)
+        before, after = self._dense(index, weight), self._dense(self.routing.index, self.routing.weight)
+        change.tokens += int(real.sum())
+        change.changed += int((other & real).sum())
+        change.moved += float(((after - before).abs().sum(-1) * real).sum() / 2)
+
+    def _dense(self, index: Tensor, weight: Tensor) -> Tensor:
+        table = torch.zeros(index.shape[0], self.site.classes, dtype=torch.float64, device=index.device)
+        return table.scatter_add_(1, index.clamp(0, self.site.classes - 1).long(), weight.detach().double())

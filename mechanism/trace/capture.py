@@ -1,0 +1,246 @@
+"""Attach to a model: watch its routing, and edit it, for as long as a `with` block lasts."""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+from torch import Tensor, nn
+
+from .attachable import provenance, refuse_unobservable
+from .call import Call, Change, Host
+from .errors import AttachError, CaptureError, InterventionError
+from .interventions import Intervention
+from .passes import Pass, TokenMask, read_pass
+from .records import Record, to_dataset
+from .seam import Routing, check_finite
+from .sites import Site, find_sites
+from .stats import RoutingStats
+from .validate import validate
+
+_ATTACHED: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+class Trace(Host):
+    """What `attach` gives: observes every pass of the model inside the `with` block.
+
+    Attributes:
+        sites: the model's routers; records: full tensors by pass, if they are kept; notes: what was translated.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        interventions: Sequence[Intervention] = (),
+        *,
+        keep: bool = True,
+        stats: RoutingStats | None = None,
+        masks: Mapping[str, TokenMask] | None = None,
+        means: Mapping[int, Tensor] | None = None,
+        check: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.interventions, self.keep, self.stats = model, tuple(interventions), keep, stats
+        self.masks, self.means, self.seed = dict(masks or {}), dict(means or {}), seed
+        self.sites = find_sites(model)
+        refuse_unobservable(model, self.sites)
+        validate(self.interventions, self.sites)
+        self._check_means()
+        if check:
+            from .checks import require
+
+            require(model)
+        self.records: list[Record] = []
+        self.notes: list[str] = []
+        self.groups: tuple[str, ...] | None = None
+        self._changes = {s.layer: Change() for s in self.sites if self._of(s)}
+        self._stack = ExitStack()
+        self._pass: Pass | None = None
+        self._open: dict[int, Call] = {}
+
+    def _of(self, site: Site) -> list[Intervention]:
+        return [i for i in self.interventions if i.experts(site.layer)]
+
+    def _check_means(self) -> None:
+        needed = {layer for i in self.interventions if i.seam == "output" for layer, _ in i.targets}
+        missing = sorted(needed - set(self.means))
+        if missing:
+            raise InterventionError(
+                f"Ablate(mode='mean') in layers {missing} needs mean outputs: "
+                "attach(..., means=expert_means(model, batches))"
+            )
+
+    def __enter__(self) -> "Trace":
+        if self.model in _ATTACHED:
+            raise AttachError(f"{type(self.model).__name__} is attached already; put all interventions into one list")
+        _ATTACHED.add(self.model)
+        self._stack.callback(_ATTACHED.discard, self.model)
+        try:
+            self._hook()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._abandon()
+        self._stack.close()
+
+    def _hook(self) -> None:
+        if self.stats is not None:
+            classes = max(s.classes for s in self.sites)
+            self.stats.bind(
+                [s.layer for s in self.sites], classes, provenance(self.model, self.interventions, self.seed)
+            )
+        self._keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
+        self._keep(self.model.register_forward_hook(self._end, always_call=True))
+        for site in self.sites:
+            call = Call(self, site, self._of(site))
+            self._open[site.layer] = call
+            self._keep(site.router.register_forward_pre_hook(call.before, with_kwargs=True))
+            self._keep(site.router.register_forward_hook(call.after, with_kwargs=True, always_call=True))
+            if site.kind == "block":
+                call.wrap_selection(self._stack)
+            if site.kind in ("standard", "block"):
+                self._keep(site.experts.register_forward_pre_hook(call.experts, with_kwargs=True))
+                self._keep(site.experts.register_forward_hook(call.output))
+
+    def _keep(self, handle: Any) -> None:
+        self._stack.callback(handle.remove)
+
+    def label(self, groups: str | Sequence[str]) -> "Trace":
+        """Count the following passes under these groups: one name, or one per batch row.
+
+        Raises:
+            CaptureError: there are no statistics, or they have no such group.
+        """
+        if self.stats is None:
+            raise CaptureError("labels are counted by statistics; attach with stats=RoutingStats(groups=...)")
+        names = (groups,) if isinstance(groups, str) else tuple(groups)
+        unknown = sorted(set(names) - set(self.stats.groups))
+        if unknown:
+            raise CaptureError(
+                f"the statistics have no group {', '.join(unknown)}; they have {', '.join(self.stats.groups)}"
+            )
+        self.groups = names
+        return self
+
+    def _rows(self, at: Pass) -> tuple[str, ...]:
+        assert self.stats is not None
+        names = self.groups or (self.stats.groups if len(self.stats.groups) == 1 else ())
+        if len(names) not in (1, at.mask.shape[0]):
+            raise CaptureError(
+                f"the batch has {at.mask.shape[0]} rows and {len(names)} labels; call trace.label(...) before the model"
+            )
+        return names * at.mask.shape[0] if len(names) == 1 else names
+
+    def _begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        self._abandon()
+        checkpointing = any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+        if checkpointing and model.training:
+            raise CaptureError(
+                "gradient checkpointing runs every router twice in training; switch it off "
+                "(model.gradient_checkpointing_disable()) or use model.eval()"
+            )
+        at = read_pass(model, args, kwargs)
+        if self.stats is not None:
+            self._rows(at)
+        self._pass = at
+        for call in self._open.values():
+            call.start(at)
+
+    def _end(self, model: nn.Module, args: tuple, output: Any) -> None:
+        at, self._pass = self._pass, None
+        if at is None or output is None:
+            return self._abandon()
+        silent = [c.site.name for c in self._open.values() if c.routing is None]
+        if silent:
+            self._abandon()
+            raise CaptureError(f"these routers did not run in this pass: {', '.join(silent)}")
+        if self.keep:
+            self.records.append(Record(at, {layer: c.kept(at) for layer, c in self._open.items()}))
+        if self.stats is not None:
+            self.stats.commit(self._rows(at))
+        for layer, change in self._changes.items():
+            self._open[layer].count(change, at)
+        return None
+
+    def _abandon(self) -> None:
+        """Drop what an unfinished pass left."""
+        self._pass = None
+        for call in self._open.values():
+            call.stop()
+        if self.stats is not None:
+            self.stats.discard()
+
+    def seen(self, site: Site, routing: Routing) -> None:
+        """A router has run in the current pass."""
+        check_finite(site, routing.logits)
+        if self.stats is not None:
+            assert self._pass is not None
+            self.stats.observe(site.layer, routing, self._pass, self._rows(self._pass))
+
+    def current(self, site: Site) -> Pass:
+        """The pass that a router runs in.
+
+        Raises:
+            CaptureError: none is open, or the router sees other tokens than the model was given.
+        """
+        if self._pass is None:
+            raise CaptureError(
+                f"{site.name} ran outside a call of the attached {type(self.model).__name__}; "
+                "attach to the module you call"
+            )
+        return self._pass
+
+    def note(self, site: Site, translated: list[str]) -> None:
+        """Remember what was translated into a selection, once a layer."""
+        for name in translated:
+            text = f"{site.name}: {name} translated into a selection; its rule does not follow the logits alone"
+            if text not in self.notes:
+                self.notes.append(text)
+
+    def changes(self) -> pd.DataFrame:
+        """What the interventions changed, by layer: real `tokens`, `changed` share of them whose set of experts is
+        another, `weight_moved` mean over tokens of half the sum over experts of |w after - w before|.
+
+        Raises:
+            CaptureError: no pass has run, so there is nothing to report.
+        """
+        if self._changes and not any(c.tokens for c in self._changes.values()):
+            raise CaptureError("no pass has run since attaching: there are no changes to report")
+        rows = [
+            {"layer": k, "tokens": c.tokens, "changed": c.changed / c.tokens, "weight_moved": c.moved / c.tokens}
+            for k, c in self._changes.items()
+        ]
+        return pd.DataFrame(rows, columns=["layer", "tokens", "changed", "weight_moved"]).set_index("layer")
+
+    def dataset(self) -> xr.Dataset:
+        """Kept records as one dataset over `(batch, pos, layer, expert | slot)`: `router_logits`, `expert_index`,
+        `expert_weight`, `mask`, `phase`. Padding is NaN or -1; passes follow one another along `pos`.
+
+        Raises:
+            CaptureError: nothing was recorded, or passes have different batch sizes.
+        """
+        return to_dataset(self.records)
+
+
+def attach(model: nn.Module, interventions: Sequence[Intervention] = (), **options: Any) -> Trace:
+    """Watch, and on request edit, the routing of a mixture-of-experts model: `with attach(model) as trace: model(...)`.
+
+    Args:
+        model: a causal language model of transformers, or one of ours; every call of it inside the block is a pass.
+        interventions: what to edit, applied seam by seam: logits, selection, weights.
+        keep: keep full tensors of every pass (`Trace.records`, `Trace.dataset`).
+        stats: streaming sums instead, or as well.
+        masks: named token masks for interventions with `where`: tensors `(batch, pos)`, or functions of the token ids.
+        means: layer -> `(class, d)` mean outputs for `Ablate(mode="mean")`.
+        check: prove the quick contracts on this model first (once a model).
+        seed: breaks ties of `Activate` and `Deactivate`.
+
+    Raises:
+        RouterError, AttachError, InterventionError, ContractError: see `mechanism.trace.errors`.
+    """
+    return Trace(model, interventions, **options)

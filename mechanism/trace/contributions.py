@@ -1,0 +1,105 @@
+"""What each expert contributes: its output on the tokens it serves, one slot at a time, by the model's own code."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InterventionError
+from .passes import read_pass
+from .sites import Site, find_sites
+
+
+def slot_outputs(site: Site, hidden: Tensor, index: Tensor) -> Tensor:
+    """Unweighted output of every selected expert: `(token, slot, d)`, such that the experts' output is
+    `sum over slots of weight * output`.
+
+    Args:
+        hidden: `(token, d)` what the experts receive; index: `(token, slot)`.
+
+    Raises:
+        InterventionError: the site's experts are not called with an index and weights (Llama 4, JetMoe).
+    """
+    _by_index(site)
+    slots = index.shape[-1]
+    rows = hidden.reshape(-1, hidden.shape[-1]).repeat_interleave(slots, 0)
+    # An expert with two equal slots of weight 1 and 0: a single slot is squeezed away by experts with null classes.
+    copies = 2 if site.classes > site.num_experts else 1
+    flat = index.reshape(-1, 1).repeat(1, copies)
+    weight = torch.zeros_like(flat, dtype=rows.dtype)
+    weight[:, 0] = 1
+    return site.experts.forward(rows, flat, weight).reshape(-1, slots, hidden.shape[-1])
+
+
+def _by_index(site: Site) -> None:
+    if site.kind not in ("standard", "block"):
+        raise InterventionError(
+            f"{site.name}: its experts are not called by index, single contributions cannot be read"
+        )
+
+
+class ExpertsInput:
+    """Hook: keeps what the experts of a site received last and gave back.
+
+    Raises:
+        InterventionError: see `slot_outputs`.
+    """
+
+    def __init__(self, site: Site) -> None:
+        _by_index(site)
+        self.site = site
+        self.hidden = self.index = self.weight = self.output = torch.empty(0)
+        self._handle = site.experts.register_forward_hook(self._seen, with_kwargs=True)
+
+    def _seen(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+        hidden, *rest = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+        slots = [t for t in rest if t.shape[-1] == self.site.top_k]
+        self.hidden, self.output = hidden, output
+        self.index = next(t for t in slots if not t.is_floating_point())
+        self.weight = next(t for t in slots if t.is_floating_point())
+
+    def remove(self) -> None:
+        """Take the hook away."""
+        self._handle.remove()
+
+
+@torch.no_grad()
+def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict[int, Tensor]:
+    """Mean output of every expert over the real tokens that selected it: layer -> `(class, d)` float32, for
+    `Ablate(mode="mean")`. An expert that was never selected has mean 0.
+
+    Args:
+        batches: keyword arguments of the model's forward.
+
+    Raises:
+        InterventionError: see `slot_outputs`; or no batches.
+    """
+    sites = find_sites(model)
+    seen = {site.layer: ExpertsInput(site) for site in sites}
+    sums: dict[int, Tensor] = {}
+    counts: dict[int, Tensor] = {}
+    try:
+        for batch in batches:
+            at = read_pass(model, (), dict(batch))
+            model(**batch)
+            for site in sites:
+                _add_means(site, seen[site.layer], at.mask.reshape(-1), sums, counts)
+    finally:
+        for hook in seen.values():
+            hook.remove()
+    if not sums:
+        raise InterventionError("mean outputs need at least one batch")
+    return {layer: sums[layer] / counts[layer].clamp_min(1)[:, None] for layer in sums}
+
+
+def _add_means(
+    site: Site, seen: ExpertsInput, real: Tensor, sums: dict[int, Tensor], counts: dict[int, Tensor]
+) -> None:
+    outputs = slot_outputs(site, seen.hidden, seen.index)[real].float()
+    index = seen.index[real]
+    if site.layer not in sums:
+        sums[site.layer] = torch.zeros(site.classes, outputs.shape[-1], device=outputs.device)
+        counts[site.layer] = torch.zeros(site.classes, device=outputs.device)
+    sums[site.layer].index_add_(0, index.reshape(-1), outputs.flatten(0, 1))
+    counts[site.layer].index_add_(0, index.reshape(-1), torch.ones(index.numel(), device=outputs.device))

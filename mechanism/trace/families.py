@@ -1,0 +1,312 @@
+"""A tiny, randomly initialised model of every Mixture-of-Experts causal LM of the installed transformers.
+
+A family is a transformers `model_type` of the causal-LM auto map. It counts as a Mixture of Experts when the source of
+its configuration declares a number of routed experts; a multimodal type stands aside for its `*_text` type. Nothing is
+imported to find this out. Each model has at most four layers, eight routed experts of which a token gets two (doge:
+sixteen and four; llama4_text and zaya allow one only), width 32 and 97 tokens of vocabulary, and needs no network.
+
+transformers initialises for training, which leaves a tiny model's routing all but undecided: router logits are nearly
+equal, correction biases are zero, hash tables send every token to expert 0, and some routers and expert biases start at
+zero. Here all weights are drawn at unit gain, and every one of those tensors is drawn anew from the seed, so that every
+part of a routing rule has an effect that can be seen. Memory that a family leaves uninitialised is found and filled.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import model_type_to_module_name
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
+
+WIDTH, LAYERS, HEADS, HEAD_DIM, VOCAB, EXPERTS, TOP_K = 32, 4, 4, 8, 97, 8, 2
+STD = WIDTH**-0.5
+"""Standard deviation of the weights: a product with it keeps the variance of its input."""
+
+ROUTER_GAIN = 2.0
+"""Standard deviation of the router logits of a normalised input."""
+
+COMMON: dict[str, Any] = {
+    # sizes
+    "vocab_size": VOCAB,
+    "unpadded_vocab_size": VOCAB,
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": LAYERS,
+    "max_position_embeddings": 64,
+    "initializer_range": STD,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    # routed and shared experts
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), EXPERTS),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts"), TOP_K),
+    **dict.fromkeys(("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"), 1),
+    "moe_intermediate_size": 24,
+    "shared_intermediate_size": 24,
+    "shared_expert_intermediate_size": 24,
+    "shared_experts_intermediate_size": 24,
+    "moe_shared_expert_intermediate_size": 24,
+    "n_group": 2,
+    "topk_group": 1,
+    # the first layer is dense where that can be said
+    **dict.fromkeys(("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"), 1),
+    # attention
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "head_dim": HEAD_DIM,
+    "swa_num_attention_heads": HEADS,
+    "swa_num_key_value_heads": HEADS,
+    "swa_head_dim": HEAD_DIM,
+    "qk_rope_head_dim": HEAD_DIM,
+    "qk_nope_head_dim": HEAD_DIM,
+    "v_head_dim": HEAD_DIM,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "o_lora_rank": 16,
+    "o_groups": 2,
+    "index_n_heads": 2,
+    "index_head_dim": 16,
+    "index_topk": 8,
+    "sliding_window": 16,
+    "sliding_window_size": 16,
+    "attention_chunk_size": 16,
+    "rel_extent": 64,
+    # linear attention, state space and convolution
+    "linear_num_heads": HEADS,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": HEADS,
+    "linear_head_dim": HEAD_DIM,
+    "linear_key_head_dim": HEAD_DIM,
+    "linear_value_head_dim": HEAD_DIM,
+    "mamba_n_heads": HEADS,
+    "mamba_num_heads": HEADS,
+    "mamba_d_head": 16,
+    "mamba_head_dim": 16,
+    "mamba_d_state": 8,
+    "ssm_state_size": 8,
+    "mamba_n_groups": 1,
+    "n_groups": 1,
+    "mamba_d_conv": 4,
+    "mamba_expand": 2,
+    "mamba_dt_rank": 8,
+    "mamba_chunk_size": 8,
+    "use_mamba_kernels": False,
+    "conv_L_cache": 3,
+}
+"""Fields of every family that declares them."""
+
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "bailing_hybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "beam": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]},
+    "dbrx": {
+        "d_model": WIDTH,
+        "n_heads": HEADS,
+        "n_layers": 3,
+        "max_seq_len": 64,
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
+        "ffn_config": {
+            "hidden_size": WIDTH,
+            "ffn_hidden_size": 24,
+            "moe_num_experts": EXPERTS,
+            "moe_top_k": TOP_K,
+            "ffn_act_fn": {"name": "silu"},
+        },
+    },
+    "deepseek_v4": {"num_key_value_heads": 1, "mlp_layer_types": ["hash_moe", "moe", "moe", "moe"]},
+    "doge": {"is_moe": True, "num_experts": 16, "num_experts_per_tok": 4},
+    "dots3_note_text": {"layer_types": ["full_attention"] * LAYERS},
+    "flint": {"mlp_only_layers": [0]},
+    "gemma4_text": {
+        "enable_moe_block": True,
+        "hidden_size_per_layer_input": 0,
+        "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+    },
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "jamba": {"expert_layer_period": 2, "expert_layer_offset": 1, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "jetmoe": {"kv_channels": HEAD_DIM, "activation_function": "silu"},
+    "kimi_linear": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "llama4_text": {"intermediate_size_mlp": 48, "interleave_moe_layer_step": 1, "num_experts_per_tok": 1},
+    "longcat_flash": {"num_layers": 3, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "zero_expert_num": 4},
+    "mimo_v2_flash": {"num_key_value_heads": 2},  # doubled in layers with a sliding window
+    "minimax": {"layer_types": ["linear_attention", "full_attention"] * 2, "block_size": 16},
+    "nemotron_h": {"layers_block_type": ["mamba", "moe", "attention", "moe"]},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": HEAD_DIM,
+        "indexer_budget": 16,
+        "indexer_compress_ratio": 4,
+        "hc_lowrank": 8,
+        "hc_count": 2,
+    },
+    "zaya": {"router_hidden_size": 16, "num_experts_per_tok": 1},
+}
+"""Fields of single families, over the common ones."""
+
+IMPLEMENTATIONS = frozenset({"attn_implementation", "experts_implementation"})
+"""What a configuration takes besides its fields."""
+
+ROUTED = re.compile(r"^    (?!\w*shared)\w*experts *:", re.MULTILINE)
+"""A configuration field that counts routed experts."""
+
+ROUTER_WEIGHT = re.compile(r"\.(router|gate|router_gate)\.")
+HASH_TABLE = re.compile(r"\.tid2eid$")
+DRAWN: dict[re.Pattern[str], tuple[float, float]] = {
+    re.compile(r"(\.(router|gate)\..*|experts?[._]|correction_)bias(es)?$"): (0.0, 0.2),
+    re.compile(r"\.per_expert_scale$"): (1.0, 0.2),
+    re.compile(r"\.router\.scale$"): (WIDTH**0.5, 0.2),  # gemma4 divides the router's input by the root of its width
+}
+"""Mean and standard deviation of tensors that start at a constant, or may."""
+
+
+class FamilyError(RuntimeError):
+    """A family cannot be built; the message gives the reason."""
+
+
+@cache
+def _found() -> tuple[str, ...]:
+    """As `families`, looked up once."""
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return tuple(sorted(name for name in known if f"{name}_text" not in known and _counts_experts(name)))
+
+
+def _counts_experts(family: str) -> bool:
+    """Whether the source of a model type's configuration declares a number of routed experts."""
+    package = Path(transformers.__file__).parent / "models" / model_type_to_module_name(family).replace(".", "/")
+    return any(ROUTED.search(path.read_text(encoding="utf-8")) for path in package.glob("configuration_*.py"))
+
+
+def families() -> list[str]:
+    """Model types of the installed transformers' causal LMs with routed experts, sorted."""
+    return list(_found())
+
+
+def tiny_config(family: str, **overrides: Any) -> PreTrainedConfig:
+    """Configuration of a family's tiny model.
+
+    Args:
+        family: one of `families()`.
+        overrides: fields of the family's configuration, by their own names or transformers' aliases.
+    """
+    if family not in _found():
+        raise FamilyError(f"{family!r} is no Mixture-of-Experts causal LM of transformers {transformers.__version__}.")
+    kind = CONFIG_MAPPING[family]
+    declared = {field.name for field in dataclasses.fields(kind)}
+    settings = {name: value for name, value in COMMON.items() if name in declared}
+    for name, value in (UNUSUAL.get(family, {}) | overrides).items():
+        settings[_field(name, declared, kind.attribute_map)] = value
+    if unknown := settings.keys() - declared - IMPLEMENTATIONS:
+        raise FamilyError(f"The configuration of {family} has no field {', '.join(sorted(unknown))}.")
+    with _building(family):
+        return kind(**deepcopy(settings))  # some change the lists they are given
+
+
+def _field(name: str, declared: set[str], aliases: dict[str, str]) -> str:
+    """The declared field that a name means; some families declare the alias, others what it stands for."""
+    stored = aliases.get(name, name)
+    alike = (name, stored, *(alias for alias, target in aliases.items() if target == stored))
+    return next((other for other in alike if other in declared), name)
+
+
+def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any) -> PreTrainedModel:
+    """A family's tiny model, in evaluation mode; the same seed gives the same weights.
+
+    Args:
+        family: one of `families()`.
+        seed: of every random number; torch's global generator is left as it was.
+        dtype: of the weights, except those that the family keeps in float32, as when it is loaded from a checkpoint.
+        overrides: as for `tiny_config`.
+    """
+    config = tiny_config(family, **overrides)
+    with _building(family), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with _uninitialised_is_nan():
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        _keep_float32(model, dtype)
+        _decide(model)
+    return model.eval()
+
+
+@contextmanager
+def _building(family: str) -> Iterator[None]:
+    """transformers logs errors only; any exception becomes one sentence about the family."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    except FamilyError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise FamilyError(f"{family} cannot be built: {type(error).__name__}: {reason}") from error
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextmanager
+def _uninitialised_is_nan() -> Iterator[None]:
+    """Memory that torch would leave uninitialised holds NaN, as in torch's deterministic mode."""
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
+def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return dict(chain(model.named_parameters(), model.named_buffers()))
+
+
+def _keep_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Raise what loading a checkpoint would keep in float32; building from a configuration does not."""
+    kept = [re.compile(glob.replace("*", ".*")) for glob in model._get_dtype_plan(dtype)]
+    for name, tensor in _tensors(model).items():
+        if any(pattern.search(name) for pattern in kept):
+            tensor.data = tensor.data.float()
+
+
+@torch.no_grad()
+def _decide(model: PreTrainedModel) -> None:
+    """Give every tensor that leaves routing undecided a random value, and check that all are finite."""
+    tensors = _tensors(model)
+    if not any(_weighs_experts(name, tensor) for name, tensor in tensors.items()):
+        raise FamilyError(f"{model.config.model_type} cannot be built: its model has no router.")
+    for name, tensor in tensors.items():
+        _draw(name, tensor, model.config)
+        if not tensor.isfinite().all():
+            raise FamilyError(f"{model.config.model_type} cannot be built: {name} is not finite.")
+
+
+def _weighs_experts(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is a weight matrix of a router."""
+    return tensor.ndim == 2 and tensor.is_floating_point() and ROUTER_WEIGHT.search(name) is not None
+
+
+def _draw(name: str, tensor: Tensor, config: PreTrainedConfig) -> None:
+    """Draw one parameter or buffer anew if its initial value says nothing."""
+    for pattern, (mean, std) in DRAWN.items():
+        if pattern.search(name):
+            tensor.normal_(mean, std)
+            return
+    if HASH_TABLE.search(name):
+        scores = torch.rand(len(tensor), config.num_local_experts)
+        tensor.copy_(scores.argsort(1)[:, : tensor.shape[1]])
+    elif _weighs_experts(name, tensor):
+        tensor.normal_(0, ROUTER_GAIN * tensor.shape[1] ** -0.5)
+    elif tensor.is_floating_point() and (not tensor.isfinite().all() or (tensor.ndim > 1 and not tensor.any())):
+        tensor.normal_(0, STD)

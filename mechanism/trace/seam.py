@@ -1,0 +1,131 @@
+"""The seam: how one mechanism watches and edits the routers of every family without knowing any gating rule.
+
+A `TorchFunctionMode`, active only while a router runs, sees the one linear map that makes the logits and the one top-k
+that selects. Everything else (softmax or sigmoid, correction bias, groups, renormalisation, scaling) is the family's
+own code. Weights are read and rewritten where the experts receive them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .errors import CaptureError
+from .sites import Site
+
+_TOPK = {torch.topk, Tensor.topk}
+
+
+@dataclass
+class Selection:
+    """What the selection seam adds: masks `(token, class)` or `(1, class)`, or None."""
+
+    force: Tensor | None = None
+    forbid: Tensor | None = None
+
+    def __bool__(self) -> bool:
+        return self.force is not None or self.forbid is not None
+
+    def apply(self, score: Tensor) -> Tensor:
+        """Selection score with forced classes first and forbidden ones last."""
+        width = score.shape[-1]
+        if self.force is not None:
+            score = torch.where(self.force[..., :width], torch.finfo(score.dtype).max / 4, score)
+        if self.forbid is not None:
+            score = score.masked_fill(self.forbid[..., :width], float("-inf"))
+        return score
+
+
+class RouterTap(TorchFunctionMode):
+    """Active while a router runs: keeps the logits and the selected classes, and edits both when asked to.
+
+    Args:
+        site: the router's site.
+        edit: rule on float32 logits `(token, class)`, or None.
+        selection: what is forced and forbidden.
+    """
+
+    def __init__(self, site: Site, edit: Callable[[Tensor], Tensor] | None = None, selection: Selection | None = None):
+        super().__init__()
+        self.site, self.edit, self.selection = site, edit, selection or Selection()
+        self.logits: Tensor | None = None
+        self.selected: Tensor | None = None
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if self.logits is None and self._makes_logits(func, args, kwargs):
+            return self.made(func(*args, **kwargs))
+        if self.logits is not None and self.selected is None and func in _TOPK and self._selects(args, kwargs):
+            return self._topk(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _makes_logits(self, func: Callable, args: tuple, kwargs: dict) -> bool:
+        """The linear map whose matrix has the gate's shape; a matmul with `out_dtype` is a fused variant of it."""
+        if func is F.linear:
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            return weight is self.site.weight or weight.shape == self.site.weight.shape
+        return func in (torch.mm, torch.matmul) and "out_dtype" in kwargs
+
+    def made(self, raw: Tensor) -> Tensor:
+        """Keep raw logits `(..., columns)`; returns what the family's rule is to see."""
+        flat, classes = raw.reshape(-1, raw.shape[-1]), self.site.classes
+        if self.edit is not None:
+            flat = torch.cat([self.edit(flat[:, :classes].float()).to(raw.dtype), flat[:, classes:]], -1)
+        self.logits = flat[:, :classes].detach().float()
+        return raw if self.edit is None else flat.view(raw.shape)
+
+    def _selects(self, args: tuple, kwargs: dict) -> bool:
+        """The top-k over the expert axis, not one over groups."""
+        score, k = args[0], kwargs.get("k", args[1] if len(args) > 1 else None)
+        width = score.shape[-1]
+        return k == self.site.top_k and width in (self.site.columns, self.site.classes, self.site.num_experts)
+
+    def _topk(self, func: Callable, args: tuple, kwargs: dict):
+        if not self.selection:
+            found = func(*args, **kwargs)
+        else:
+            score = args[0]
+            shape = score.shape
+            chosen = self.selection.apply(score.reshape(-1, shape[-1])).view(shape)
+            index = func(chosen, *args[1:], **kwargs).indices
+            found = torch.return_types.topk((score.gather(-1, index), index))
+        self.selected = found.indices.detach().reshape(-1, self.site.top_k)
+        return found
+
+
+@dataclass
+class Routing:
+    """What one router did in one pass, tokens flattened batch-major.
+
+    Attributes:
+        logits: `(token, class)` float32, as the family's own rule saw them.
+        index: `(token, slot)` selected classes; weight: `(token, slot)` as the experts receive them.
+    """
+
+    logits: Tensor
+    index: Tensor
+    weight: Tensor
+
+
+def tapped(
+    site: Site, call: Callable[[RouterTap], Any], edit: Callable[[Tensor], Tensor] | None, selection: Selection | None
+) -> tuple[Any, RouterTap]:
+    """Run a router under a tap."""
+    tap = RouterTap(site, edit, selection)
+    with tap:
+        output = call(tap)
+    return output, tap
+
+
+def check_finite(site: Site, logits: Tensor) -> None:
+    """Refuse logits that are not numbers.
+
+    Raises:
+        CaptureError: naming the router.
+    """
+    if bool(torch.isnan(logits).any()):
+        raise CaptureError(f"{site.name}: router logits are NaN; the model's weights or inputs are broken")

@@ -1,0 +1,185 @@
+"""Where a model routes: routers and experts found by structure, never by configuration or by guess."""
+
+import inspect
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import RouterError
+
+_ROUTER_CHILDREN = ("router", "gate", "wg")
+_EXPERTS_CLASS = re.compile(r"(Experts|NaiveMoe)$")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One router and the experts it feeds.
+
+    Attributes:
+        layer: decoder layer index of the model, dense layers counted.
+        router, experts, block: modules; `path`, `experts_path`, `block_path` their names in the model.
+        kind: how the seam is reached: `standard` (experts are called with hidden states, index and weight),
+            `block` (the router returns logits, the block's `route_tokens_to_experts` selects), `scores` (Llama 4: dense
+            scores multiply the experts' input) or `sorted` (JetMoe: slots sorted by expert).
+        columns: width of the linear map that makes the logits.
+        classes: what a token can be routed to, the leading columns: experts, then classes that compute nothing.
+        num_experts: routed experts with weights.
+        top_k: slots per token.
+        shared: names of the shared experts beside the routed ones.
+        weight: the gate's matrix `(columns, d)`.
+    """
+
+    layer: int
+    router: nn.Module
+    path: str
+    experts: nn.Module
+    experts_path: str
+    block: nn.Module
+    block_path: str
+    kind: str
+    columns: int
+    classes: int
+    num_experts: int
+    top_k: int
+    shared: tuple[str, ...] = ()
+    weight: Tensor = field(repr=False, default_factory=lambda: torch.empty(0))
+
+    @property
+    def name(self) -> str:
+        """How errors name the site."""
+        return f"layer {self.layer}: {self.path} ({type(self.router).__name__})"
+
+
+def find_sites(model: nn.Module) -> list[Site]:
+    """Every site of a model, by layer.
+
+    Raises:
+        RouterError: no routers, experts whose router cannot be identified, or a router whose gate, number of experts
+            or top-k cannot be read off the modules.
+    """
+    modules = dict(model.named_modules())
+    sites = [_site(modules, path) for path, module in modules.items() if _is_experts(path, module)]
+    if not sites:
+        raise RouterError(_nothing_found(model, modules))
+    layers = [s.layer for s in sites]
+    repeated = {layer for layer in layers if layers.count(layer) > 1}
+    if repeated:
+        raise RouterError(
+            f"layers {sorted(repeated)} of {type(model).__name__} have more than one router feeding experts"
+        )
+    return sorted(sites, key=lambda s: s.layer)
+
+
+def _nothing_found(model: nn.Module, modules: dict[str, nn.Module]) -> str:
+    suspects = [
+        f"{path} ({type(m).__name__})" for path, m in modules.items() if re.search("Expert|MoE|Moe", type(m).__name__)
+    ]
+    inner = [s for s in suspects if s.split(" ")[0]]
+    if inner:
+        return (
+            f"{type(model).__name__} has modules that look like experts but no router and experts pair that can be "
+            f"observed, first {inner[0]}; it routes in a way this version does not know"
+        )
+    return f"{type(model).__name__} has no routers: it is a dense model; choose a mixture-of-experts model"
+
+
+def _forward_arguments(module: nn.Module) -> list[str]:
+    return list(inspect.signature(inspect.unwrap(type(module).forward)).parameters)[1:]
+
+
+def _is_experts(path: str, module: nn.Module) -> bool:
+    """Routed experts: a class named so whose forward takes states, index and weights, or one of two known others."""
+    name = type(module).__name__
+    if not _EXPERTS_CLASS.search(name) or path.rpartition(".")[2].startswith("shared"):
+        return name == "JetMoeMoE"
+    return name == "Llama4TextExperts" or len(_forward_arguments(module)) == 3
+
+
+def _site(modules: dict[str, nn.Module], experts_path: str) -> Site:
+    experts = modules[experts_path]
+    block_path = experts_path if type(experts).__name__ == "JetMoeMoE" else experts_path.rpartition(".")[0]
+    block = modules[block_path]
+    found = [name for name, child in block.named_children() if name in _ROUTER_CHILDREN]
+    if len(found) != 1:
+        raise RouterError(
+            f"{block_path or type(block).__name__} ({type(block).__name__}) holds experts but "
+            f"{'no child' if not found else 'several children'} named {', '.join(found or _ROUTER_CHILDREN)}; "
+            "its router cannot be identified"
+        )
+    router, path = block.get_submodule(found[0]), f"{block_path}.{found[0]}"
+    layer = _LAYER.search(experts_path + ".")
+    if layer is None:
+        raise RouterError(f"{path} ({type(router).__name__}) lies in no numbered decoder layer")
+    weight = _gate_weight(router, path)
+    columns = weight.shape[0]
+    num_experts = _count(
+        ("num_experts", "num_routed_experts"), experts, router, limit=columns, what="experts", path=path
+    )
+    return Site(
+        layer=int(layer.group(1)),
+        router=router,
+        path=path,
+        experts=experts,
+        experts_path=experts_path,
+        block=block,
+        block_path=block_path,
+        kind=_kind(router, experts, block),
+        columns=columns,
+        classes=columns - _shared_columns(router),
+        num_experts=num_experts,
+        top_k=_count(("top_k", "moe_top_k"), router, block, limit=columns, what="top-k", path=path),
+        shared=tuple(n for n, _ in block.named_children() if "shared" in n and not n.endswith("gate")),
+        weight=weight,
+    )
+
+
+def _kind(router: nn.Module, experts: nn.Module, block: nn.Module) -> str:
+    if type(experts).__name__ == "Llama4TextExperts":
+        return "scores"
+    if type(experts).__name__ == "JetMoeMoE":
+        return "sorted"
+    return "block" if callable(getattr(block, "route_tokens_to_experts", None)) else "standard"
+
+
+def _gate_weight(router: nn.Module, path: str) -> Tensor:
+    """The matrix that makes the logits: the router's own `weight`, else that of its last linear map."""
+    own = getattr(router, "weight", None)
+    linears = [m.weight for m in router.modules() if isinstance(m, nn.Linear)]
+    candidates = ([own] if isinstance(own, Tensor) and own.ndim == 2 else []) or linears[-1:]
+    if not candidates:
+        raise RouterError(f"{path} ({type(router).__name__}) holds no linear map that could make router logits")
+    return candidates[0]
+
+
+def _shared_columns(router: nn.Module) -> int:
+    """Columns of the gate that score shared experts (Inkling)."""
+    total = getattr(router, "n_total_experts", None)
+    return 0 if total is None else int(router.n_shared_experts)  # type: ignore[arg-type]
+
+
+def _count(names: tuple[str, ...], *owners: nn.Module, limit: int, what: str, path: str) -> int:
+    values: list[Any] = [getattr(owner, name, None) for owner in owners for name in names]
+    configs = [getattr(owner, "config", None) for owner in owners]
+    values += [getattr(c, "top_k_experts", None) for c in configs if what == "top-k"]
+    known = [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
+    if not known or not 1 <= known[0] <= limit:
+        raise RouterError(
+            f"{path}: the number of {what} cannot be read off its modules (found {known[:1] or 'none'}, the gate has "
+            f"{limit} rows)"
+        )
+    return known[0]
+
+
+def describe_sites(sites: list[Site]) -> list[dict[str, Any]]:
+    """Plain facts of each site, as rows."""
+    return [
+        {
+            "layer": s.layer, "router": s.path, "class": type(s.router).__name__, "experts": s.num_experts,
+            "classes": s.classes, "top_k": s.top_k, "shared": ", ".join(s.shared), "kind": s.kind,
+        }
+        for s in sites
+    ]  # fmt: skip
