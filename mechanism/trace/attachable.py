@@ -1,5 +1,6 @@
 """What cannot be observed, and what observed numbers come from."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,21 @@ def refuse_unobservable(model: nn.Module, sites: Sequence[Site]) -> None:
             raise AttachError(
                 f"{site.name} is sharded over processes; routing can be observed on unsharded layers only"
             )
+
+
+SUPPORTED = ("5.15", "6")
+
+
+def warn_unsupported(version: str = transformers.__version__) -> None:
+    """Warn outside the tested range of transformers; contracts still decide."""
+    found = tuple(int(part) for part in version.split(".")[:2])
+    low, high = (tuple(int(part) for part in bound.split(".")) for bound in SUPPORTED)
+    if not low <= found < (*high, 0):
+        warnings.warn(
+            f"transformers {version} is outside {SUPPORTED[0]} <= version < {SUPPORTED[1]}, the range tested; "
+            "run `mechanism contracts MODEL` before believing a number",
+            stacklevel=3,
+        )
 
 
 def provenance(model: nn.Module, interventions: Sequence[Intervention] = (), seed: int = 0) -> dict[str, Any]:

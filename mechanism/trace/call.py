@@ -26,6 +26,11 @@ class Change:
     moved: float = 0.0
 
 
+def _on(scope: Tensor | bool, device: torch.device) -> Tensor | bool:
+    """The layers of a model may lie on other devices than its input."""
+    return scope.to(device) if isinstance(scope, Tensor) else scope
+
+
 class Host:
     """What a call needs from the trace it belongs to.
 
@@ -67,7 +72,7 @@ class Call:
         self.stop()
         self.edit = None
         if self.own:
-            scopes = [at.scope(i.scope, self.host.masks) for i in self.own]
+            scopes = [_on(at.scope(i.scope, self.host.masks), self.site.weight.device) for i in self.own]
             means = self.host.means.get(self.site.layer)
             self.edit = SiteEdit(self.site, self.own, scopes, means, self.host.seed)
 
@@ -170,8 +175,8 @@ class Call:
         """Add this pass to what the interventions changed."""
         assert self.routing is not None
         assert self.clean is not None
-        real = at.mask.reshape(-1)
         index, weight = self.clean
+        real = at.mask.reshape(-1).to(index.device)
         other = (index.sort(-1).values != self.routing.index.to(index.dtype).sort(-1).values).any(-1)
         before, after = self._dense(index, weight), self._dense(self.routing.index, self.routing.weight)
         change.tokens += int(real.sum())

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from torch import Tensor, nn
 
-from .attachable import provenance, refuse_unobservable
+from .attachable import provenance, refuse_unobservable, warn_unsupported
 from .call import Call, Change, Host
 from .errors import AttachError, CaptureError, InterventionError
 from .interventions import Intervention
@@ -46,6 +46,7 @@ class Trace(Host):
         self.masks, self.means, self.seed = dict(masks or {}), dict(means or {}), seed
         self.sites = find_sites(model)
         refuse_unobservable(model, self.sites)
+        warn_unsupported()
         validate(self.interventions, self.sites)
         self._check_means()
         if check:

@@ -42,7 +42,7 @@ def _dataset(record: Record) -> xr.Dataset:
     slots = max(r.index.shape[-1] for r in record.layers.values())
     pad = record.at.mask.cpu().numpy()[..., None] == 0
 
-    def stacked(name: str, width: int, blank: float) -> np.ndarray:
+    def stacked(name: str, width: int, blank: float | int) -> np.ndarray:
         parts = []
         for layer in layers:
             values = getattr(record.layers[layer], name).numpy()

@@ -88,7 +88,7 @@ class RoutingStats:
         table = torch.cat([(v.double() * 2.0 ** BITS[k]).round() for k, v in parts.items()], -1)
         present = sorted(set(rows), key=self.groups.index)
         member = torch.tensor([[r == g for r in rows] for g in present], device=table.device)
-        member = (member.unsqueeze(-1) & at.mask).flatten(1).double()
+        member = (member.unsqueeze(-1) & at.mask.to(table.device)).flatten(1).double()
         groups = torch.tensor([self.groups.index(g) for g in present])
         slot = self.layers.index(layer)
         self._staged.append((PHASES.index(at.phase), slot, groups, (member @ table).cpu().numpy()))
@@ -101,7 +101,7 @@ class RoutingStats:
         self._staged.append((PHASES.index(at.phase), -1, groups, member.sum(1).cpu().numpy()))
 
     def _sequence_means(self, probability: Tensor, at: Pass) -> list[Tensor]:
-        weights = at.mask.float()
+        weights = at.mask.to(probability.device, torch.float32)
         grid = probability.view(*at.mask.shape, -1)
         means = torch.einsum("bpe,bp->be", grid, weights) / weights.sum(1, keepdim=True).clamp_min(1)
         return list(F.pad(means, (0, self.classes - means.shape[1])).cpu())
@@ -111,7 +111,7 @@ class RoutingStats:
         for phase, slot, groups, table in self._staged:
             whole = table.astype(np.int64)
             if slot < 0:
-                self.tokens[phase, groups] += whole[:, None]
+                self.tokens[phase, groups.numpy()] += whole[:, None]
             else:
                 self._add(phase, slot, groups.numpy(), whole)
         if self._rows:

@@ -1,0 +1,41 @@
+"""The contract list over every Mixture-of-Experts family of the installed transformers."""
+
+import pytest
+import torch
+
+from mechanism.trace import RouterError, check
+from mechanism.trace.families import families, tiny_model
+
+UNSEEN = {"doge": "look like experts"}
+REFUSING = {
+    "phimoe": {"force_forces", "forbid_forbids"},
+    "deepseek_v4": {
+        "activation_activates", "deactivation_deactivates", "force_forces", "forbid_forbids", "reroute_reroutes",
+    },
+    "jetmoe": {"output_is_sum", "zero_ablation_removes", "mean_ablation_replaces"},
+    "llama4_text": {"output_is_sum", "zero_ablation_removes", "mean_ablation_replaces"},
+}  # fmt: skip
+ALWAYS = {"observed_identical", "logits_are_raw", "selection_is_whole", "weights_follow_logits", "zero_edits_identical"}
+
+
+@pytest.mark.parametrize("family", sorted(set(families()) - set(UNSEEN)))
+def test_contracts(family):
+    results = {r.contract: r for r in check(tiny_model(family))}
+    assert not [r for r in results.values() if r.status == "failed"]
+    assert {n for n, r in results.items() if r.status == "refused"} == REFUSING.get(family, set())
+    assert {results[n].status for n in ALWAYS} == {"passed"}
+
+
+@pytest.mark.parametrize("family", sorted(UNSEEN))
+def test_families_that_cannot_be_observed_say_so(family):
+    with pytest.raises(RouterError, match=UNSEEN[family]):
+        check(tiny_model(family))
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "deepseek_v3", "gpt_oss", "dbrx", "zaya"])
+def test_contracts_in_bfloat16(family):
+    assert not [r for r in check(tiny_model(family, dtype=torch.bfloat16)) if r.status == "failed"]
+
+
+def test_nearly_all_families_are_observed():
+    assert len(set(families()) - set(UNSEEN)) >= 54
