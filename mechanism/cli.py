@@ -35,10 +35,11 @@ def main() -> None:
     """Run a command; an expected failure is one sentence and exit code 1."""
     from .nn.training import TrainingError
     from .report.build import BuildError
+    from .trace import TraceError
 
     try:
         app()
-    except (ValueError, TrainingError, BuildError, FileNotFoundError, KeyError, TypeError) as error:
+    except (ValueError, TraceError, TrainingError, BuildError, FileNotFoundError, KeyError, TypeError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         err.print(f"mechanism: {message}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
@@ -128,6 +129,75 @@ def bench_compression(json_: Json = False) -> None:
         out.print_json(json.dumps(rows))
     else:
         _print_table(rows, "bits per byte, compression")
+
+
+def _print_bench(result: dict, json_: bool) -> None:
+    if json_:
+        out.print_json(json.dumps(result))
+        return
+    _print_table(result["cases"], f"{result['name']}: ratio {result['ratio']}")
+    if "memory" in result:
+        _print_table(result["memory"], "memory")
+
+
+@bench_app.command("capture")
+def bench_capture(
+    repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
+) -> None:
+    """Time and memory of watching routing, against the bare forward of the embedded architecture."""
+    from .study import bench_trace
+
+    _print_bench(bench_trace.bench_capture(repeats), json_)
+
+
+@bench_app.command("intervene")
+def bench_intervene(
+    repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
+) -> None:
+    """Time of each kind of intervention on every layer, against the bare forward of the embedded architecture."""
+    from .study import bench_trace
+
+    _print_bench(bench_trace.bench_intervene(repeats), json_)
+
+
+@app.command()
+def contracts(
+    model: Annotated[str | None, typer.Argument(help="A committed model's name, a folder, or a hub id.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every family of the installed transformers, tiny.")] = False,
+    dtype: str = "float32",
+    device: str = "auto",
+    json_: Json = False,
+) -> None:
+    """Run the contract list on a model, or on every MoE family: what capture and interventions guarantee there."""
+    if bool(model) == all_:
+        raise ValueError("name a model, or use --all for every family; not both")
+    rows = _all_contracts(dtype) if all_ else _model_contracts(str(model), device, dtype)
+    if json_:
+        out.print_json(json.dumps(rows))
+    else:
+        _print_table(rows, "contracts")
+    if not all_ and any(row["status"] == "failed" for row in rows):
+        raise typer.Exit(1)
+
+
+def _all_contracts(dtype: str) -> list[dict]:
+    from .study.models import parse_dtype
+    from .trace.survey import survey
+
+    rows = []
+    for row in survey(parse_dtype(dtype)):
+        rows.append(row)
+        err.print(f"{row['family']}: {row['passed']} passed, {row['failed']} failed", style="dim")
+    return rows
+
+
+def _model_contracts(model: str, device: str, dtype: str) -> list[dict]:
+    from dataclasses import asdict
+
+    from .study.models import load_model
+    from .trace import check
+
+    return [asdict(result) for result in check(load_model(model, device, dtype)[0])]
 
 
 @app.command()

@@ -54,8 +54,7 @@ def load_model(
     Raises:
         ModelError: no such model, no network for a hub id, a dense model where `moe`, damaged weights.
     """
-    if not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ModelError(f"unknown dtype {dtype!r}; use float32, bfloat16 or float16")
+    precision = parse_dtype(dtype)
     where = resolve(spec)
     verify_weights(Path(where))
     transformers_logging.disable_progress_bar()
@@ -63,12 +62,24 @@ def load_model(
         config = AutoConfig.from_pretrained(where)
         if moe and not is_moe(config):
             raise ModelError(f"{spec} is a dense model ({config.model_type}): it has no routed experts to study")
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=precision)
         tokenizer = AutoTokenizer.from_pretrained(where)
     except (OSError, SafetensorError) as error:
         raise ModelError(_why(spec, where, error)) from error
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return model.to(target).eval(), tokenizer
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """A torch dtype by name.
+
+    Raises:
+        ModelError: there is none of that name.
+    """
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ModelError(f"unknown dtype {name!r}; use float32, bfloat16 or float16")
+    return found
 
 
 def is_moe(config) -> bool:

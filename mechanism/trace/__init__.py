@@ -5,7 +5,8 @@ with attach(model) as trace:
 trace.dataset()
 """
 
-from .capture import Trace, attach
+from .attach import attach
+from .capture import Trace
 from .checks import check, routers
 from .contributions import expert_means, slot_outputs
 from .errors import AttachError, CaptureError, ContractError, InterventionError, RouterError, TraceError

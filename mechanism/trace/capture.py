@@ -1,4 +1,4 @@
-"""Attach to a model: watch its routing, and edit it, for as long as a `with` block lasts."""
+"""A trace: watches a model's routing, and edits it, for as long as a `with` block lasts."""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _ATTACHED: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
 class Trace(Host):
-    """What `attach` gives: observes every pass of the model inside the `with` block.
+    """What `attach` gives, without its proof: observes every pass of the model inside the `with` block.
 
     Attributes:
         sites: the model's routers; records: full tensors by pass, if they are kept; notes: what was translated.
@@ -39,7 +39,6 @@ class Trace(Host):
         stats: RoutingStats | None = None,
         masks: Mapping[str, TokenMask] | None = None,
         means: Mapping[int, Tensor] | None = None,
-        check: bool = True,
         seed: int = 0,
     ) -> None:
         self.model, self.interventions, self.keep, self.stats = model, tuple(interventions), keep, stats
@@ -49,10 +48,6 @@ class Trace(Host):
         warn_unsupported()
         validate(self.interventions, self.sites)
         self._check_means()
-        if check:
-            from .checks import require
-
-            require(model)
         self.records: list[Record] = []
         self.notes: list[str] = []
         self.groups: tuple[str, ...] | None = None
@@ -226,22 +221,3 @@ class Trace(Host):
             CaptureError: nothing was recorded, or passes have different batch sizes.
         """
         return to_dataset(self.records)
-
-
-def attach(model: nn.Module, interventions: Sequence[Intervention] = (), **options: Any) -> Trace:
-    """Watch, and on request edit, the routing of a mixture-of-experts model: `with attach(model) as trace: model(...)`.
-
-    Args:
-        model: a causal language model of transformers, or one of ours; every call of it inside the block is a pass.
-        interventions: what to edit, applied seam by seam: logits, selection, weights.
-        keep: keep full tensors of every pass (`Trace.records`, `Trace.dataset`).
-        stats: streaming sums instead, or as well.
-        masks: named token masks for interventions with `where`: tensors `(batch, pos)`, or functions of the token ids.
-        means: layer -> `(class, d)` mean outputs for `Ablate(mode="mean")`.
-        check: prove the quick contracts on this model first (once a model).
-        seed: breaks ties of `Activate` and `Deactivate`.
-
-    Raises:
-        RouterError, AttachError, InterventionError, ContractError: see `mechanism.trace.errors`.
-    """
-    return Trace(model, interventions, **options)

@@ -44,7 +44,7 @@ class Probe:
 
     def traced(self, interventions: Sequence[Intervention] = (), **options: Any) -> Trace:
         """A trace without checks."""
-        return Trace(self.model, interventions, check=False, **options)
+        return Trace(self.model, interventions, **options)
 
     def captured(self, interventions: Sequence[Intervention] = (), **options: Any) -> Record:
         """The routing of one traced pass."""

@@ -1,0 +1,113 @@
+"""What watching and editing cost: paired timings against the bare forward, and peak memory of streaming capture."""
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+
+from ..nn.lm import LMConfig
+from ..trace import (
+    Ablate,
+    Activate,
+    Forbid,
+    ForceSelection,
+    Intervention,
+    RoutingStats,
+    ScaleWeight,
+    SoftSteer,
+    attach,
+    pairs,
+)
+
+BATCH, LENGTH = 8, 256
+Case = tuple[str, Callable[[], AbstractContextManager], dict[str, Any]]
+
+
+def _model() -> torch.nn.Module:
+    """The embedded model's architecture; its speed does not depend on its weights."""
+    torch.manual_seed(0)
+    return LMConfig().build().eval()
+
+
+def _ids(seed: int) -> torch.Tensor:
+    return torch.randint(LMConfig().vocab, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
+
+
+def paired(model: torch.nn.Module, cases: list[Case], repeats: int) -> list[dict[str, Any]]:
+    """Seconds of a forward under each case, interleaved so that drift of the machine meets all alike.
+
+    Returns:
+        a row per case: `case`, median `seconds`, `ratio` the median over repeats of its time by the first case's of
+        the same repeat.
+    """
+    times: dict[str, list[float]] = {name: [] for name, _, _ in cases}
+    for repeat in range(-2, repeats):
+        ids = _ids(repeat + 2)
+        for name, context, options in cases:
+            with torch.no_grad(), context():
+                started = time.perf_counter()
+                model(input_ids=ids, use_cache=False, **options)
+                times[name].append(time.perf_counter() - started)
+    first = times[cases[0][0]][2:]
+    return [
+        {
+            "case": name,
+            "seconds": round(statistics.median(seconds[2:]), 5),
+            "ratio": round(statistics.median(a / b for a, b in zip(seconds[2:], first, strict=True)), 4),
+        }
+        for name, seconds in times.items()
+    ]
+
+
+def bench_capture(repeats: int = 30, tokens: tuple[int, int] = (20_480, 204_800)) -> dict[str, Any]:
+    """Cost of capture. `ratio`: streaming capture by bare forward."""
+    model = _model()
+    cases: list[Case] = [
+        ("bare", nullcontext, {}),
+        ("streaming capture", lambda: attach(model, keep=False, stats=RoutingStats()), {}),
+        ("full capture", lambda: attach(model), {}),
+        ("output_router_logits", nullcontext, {"output_router_logits": True}),
+    ]
+    rows = paired(model, cases, repeats)
+    memory = [{"case": f"peak memory, {n:,} tokens", "megabytes": _peak(n)} for n in tokens]
+    full = tokens[1] * LMConfig().layers * LMConfig().experts * 4 / 1e6
+    memory.append({"case": f"full logits of {tokens[1]:,} tokens", "megabytes": round(full, 1)})
+    return {"name": "capture", "ratio": rows[1]["ratio"], "cases": rows, "memory": memory}
+
+
+def bench_intervene(repeats: int = 30) -> dict[str, Any]:
+    """Cost of interventions on every layer. `ratio`: the dearest by the bare forward."""
+    model = _model()
+    target = pairs(range(LMConfig().layers), 3)
+    edits = (
+        SoftSteer(target, strength=0.5), Activate(target), ForceSelection(target), Forbid(target),
+        ScaleWeight(target, factor=0.5), Ablate(target), Ablate(target, mode="reroute"),
+    )  # fmt: skip
+    cases: list[Case] = [("bare", nullcontext, {})]
+    cases += [(_label(edit), partial(attach, model, [edit], keep=False), {}) for edit in edits]
+    rows = paired(model, cases, repeats)
+    return {"name": "intervene", "ratio": max(row["ratio"] for row in rows[1:]), "cases": rows}
+
+
+def _label(edit: Intervention) -> str:
+    return f"Ablate {edit.mode}" if isinstance(edit, Ablate) else type(edit).__name__
+
+
+def _peak(tokens: int) -> float:
+    """Peak resident memory in MB of a fresh process that streams so many tokens through capture."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_stream, (tokens,))
+
+
+def _stream(tokens: int) -> float:
+    model, stats = _model(), RoutingStats()
+    with torch.no_grad(), attach(model, keep=False, stats=stats):
+        for i in range(tokens // (BATCH * LENGTH)):
+            model(input_ids=_ids(i), use_cache=False)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
