@@ -88,16 +88,31 @@ def train(
     export: Annotated[
         str | None, typer.Option(help="Write the weights to data/models/NAME; its card says if the run was finished.")
     ] = None,
+    stage: Annotated[
+        bool,
+        typer.Option(
+            "--stage",
+            help="Do not train: write the newest checkpoint's weights and the record so far to data/runs/HASH, where a "
+            "run without checkpoints goes on from.",
+        ),
+    ] = False,
 ) -> None:
     """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH."""
     from .study import embedded
 
-    embedded.keep_memory()
+    if stage and (steps or branch or export):
+        raise typer.BadParameter("--stage does not train: leave out --steps, --branch and --export")
+    if not stage:
+        embedded.keep_memory()
 
     def find(name: str) -> embedded.Run:
         return embedded.load_run(Path(name) if name.endswith(".yaml") else embedded.CONFIGS / f"{name}.yaml")
 
     run = find(str(config))
+    if stage:
+        path = embedded.stage(run)
+        err.print(f"stage of {path.stat().st_size / 1e6:.0f} MB in {path}", soft_wrap=True)
+        return
     if branch:
         err.print(f"branching at step {embedded.branch(run, find(branch))}")
     embedded.run_training(run, steps, export, err)
