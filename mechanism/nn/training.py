@@ -166,7 +166,7 @@ class Trainer:
             with deferred_interrupt() as interrupted:
                 while self.step < last and not interrupted:
                     self._probe()
-                    row = self._one_step()
+                    row = self.advance()
                     self._log(row)
                     progress(row)
                     if time.monotonic() - saved > self.checkpoint_seconds:
@@ -200,7 +200,12 @@ class Trainer:
         terms = [balance_loss(logits, index) for logits, index in self._routed]
         return loss, torch.stack(terms).mean() if terms else loss.new_zeros(())
 
-    def _one_step(self) -> dict:
+    def advance(self) -> dict:
+        """One training step, neither logged nor saved; returns its row of the metrics.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
         started = time.monotonic()
         rate = self.config.rate(self.step, max(self.restarts, default=0))
         ids = torch.as_tensor(self.batches(self.step), dtype=torch.long, device=self.device)
