@@ -22,12 +22,12 @@ from ..corpus.tokenizer import load_tokenizer
 from ..nn.checkpoint import TrainingError, checkpoint_files
 from ..nn.training import TrainConfig, Trainer, dump_json, read_config
 from .emergence import ProbeLog, join_probes, write_stats
-from .evaluate import EvaluateConfig, evaluate
+from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
 from .models import MODELS, save_model
 from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, thin, write_stage
 
 TOKENIZER = DATA / "tokenizer"
-EVALUATION = "evaluation.csv"
+EVALUATION, SHARES = "evaluation.csv", "shares.json"
 RUNS = DATA / "runs"
 CONFIGS = DATA / "configs"
 
@@ -98,17 +98,34 @@ def load_run(config: Path) -> Run:
     return Run(config.stem, read_config(payload.get("train", {})), MixtureConfig(**mixture), data_hash())
 
 
-def trainer(run: Run) -> Trainer:
+def find_run(config: str) -> Run:
+    """The run of a `.yaml` file, or of a committed configuration's name; see `load_run`."""
+    return load_run(Path(config) if config.endswith(".yaml") else CONFIGS / f"{config}.yaml")
+
+
+def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
     """The run's trainer, at its newest checkpoint, or at the stage of its record where the workspace has none."""
     restore_stage(run.record, run.workspace, run.train.step_tokens)
     tokenizer = load_tokenizer(TOKENIZER)
-    mixture = Mixture(run.mixture, tokenizer)
+    mixture = mixture or Mixture(run.mixture, tokenizer)
     config = run.train
 
     def batches(step: int) -> np.ndarray:
         return mixture.batch(config.seed, step, config.batch, config.length)
 
     return Trainer(config, batches, run.workspace, ProbeLog(run.workspace / "probes", tokenizer))
+
+
+def stream_shares(run: Run, mixture: Mixture | None = None) -> dict[str, float]:
+    """Share of tokens by kind of document on the first 20 batches of a run's stream; measured once, then read from the
+    run's record."""
+    path = run.record / SHARES
+    if not path.exists():
+        mixture = mixture or Mixture(run.mixture, load_tokenizer(TOKENIZER))
+        shares = mixture.shares(run.train.seed, size=run.train.batch, length=run.train.length)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dump_json(path, {kind: round(share, 4) for kind, share in shares.items()})
+    return json.loads(path.read_text("utf-8"))
 
 
 def finish(run: Run, train: Trainer) -> Path:
@@ -118,7 +135,7 @@ def finish(run: Run, train: Trainer) -> Path:
     record = write_record(run, train.step, train.restarts, done)
     if done and not (record / EVALUATION).exists():
         tokenizer = load_tokenizer(TOKENIZER)
-        table = evaluate(train.model, tokenizer, EvaluateConfig(max_segments=100))
+        table = evaluate(train.model, tokenizer, EvaluateConfig(max_segments=RECORD_SEGMENTS))
         table.round(5).to_csv(record / EVALUATION, index=False)
     if done:
         (record / STAGE).unlink(missing_ok=True)
@@ -213,7 +230,8 @@ def run_training(run: Run, steps: int | None, export: str | None, console: Conso
     Raises:
         TrainingError: see `Trainer.run`.
     """
-    train = trainer(run)
+    mixture = Mixture(run.mixture, load_tokenizer(TOKENIZER))
+    train = trainer(run, mixture)
     console.print(f"run {run.name} {run.hash}: step {train.step} of {run.train.steps}, checkpoints in {run.workspace}")
     if train.step in train.restarts:
         console.print(
@@ -233,8 +251,10 @@ def run_training(run: Run, steps: int | None, export: str | None, console: Conso
         finally:
             if train.step:
                 finish(run, train)
+                stream_shares(run, mixture)
     if export:
         card = {
+            "name": run.name,
             "run": run.hash,
             "tokens": train.step * run.train.step_tokens,
             "finished": train.step >= run.train.steps,

@@ -70,7 +70,8 @@ def test_a_run_in_two_parts_leaves_the_record_of_one(place):
     assert list(found.stats["tokens_seen"]) == [0, 128, 512]
     assert (run.record / embedded.EVALUATION).exists()
     card = json.loads((place / "models" / "small" / "card.json").read_text())
-    assert card["run"] == run.hash
+    assert (card["name"], card["run"]) == ("parts", run.hash)
+    assert sum(json.loads((run.record / embedded.SHARES).read_text()).values()) == pytest.approx(1, abs=1e-3)
     shares = history.expert_shares(found.stats, "tech", "om")
     assert shares.sum("expert").values == pytest.approx(1)
     assert ((history.effective_experts(shares) >= 1) & (history.effective_experts(shares) <= 4)).all()
