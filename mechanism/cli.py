@@ -122,7 +122,7 @@ def train(
     from .study import embedded
 
     if stage and (steps or branch or export):
-        raise typer.BadParameter("--stage does not train: leave out --steps, --branch and --export")
+        raise ValueError("--stage does not train: leave out --steps, --branch and --export")
     if not stage:
         embedded.keep_memory()
 
