@@ -23,6 +23,7 @@ app.add_typer(bench_app, name="bench")
 out, err = Console(), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
 Only = Annotated[list[str] | None, typer.Option("--only", help="Notebook to run (its name, or a prefix); repeatable.")]
 Force = Annotated[bool, typer.Option("--force", help="Run also what is unchanged.")]
 Parameter = Annotated[
@@ -57,6 +58,14 @@ def _print_table(rows: list[dict], title: str) -> None:
     out.print(table)
 
 
+def _print_bench(found: dict, as_json: bool, title: str) -> None:
+    if as_json:
+        out.print_json(json.dumps(found))
+    else:
+        _print_table(found["cases"], title)
+        out.print(f"ratio {found['ratio']}")
+
+
 @corpus_app.command("build")
 def corpus_build(
     names: Annotated[list[str] | None, typer.Argument(help="Corpora to build; all without any.")] = None,
@@ -79,9 +88,21 @@ def corpus_verify() -> None:
     out.print(f"{len(verify(ROOT))} files match the manifest")
 
 
+@corpus_app.command("shares")
+def corpus_shares(config: Config, json_: Json = False) -> None:
+    """Print the share of tokens of each kind of document in a run's stream (measured once, then in its record)."""
+    from .study.embedded import find_run, stream_shares
+
+    shares = stream_shares(find_run(config))
+    if json_:
+        out.print_json(json.dumps(shares))
+    else:
+        _print_table([{"document": kind, "share of tokens": share} for kind, share in shares.items()], "stream")
+
+
 @app.command()
 def train(
-    config: Annotated[Path, typer.Option("--config", help="A configuration, or the name of a committed one.")],
+    config: Config,
     steps: Annotated[int | None, typer.Option(help="Stop after this many steps; the run can go on later.")] = None,
     branch: Annotated[
         str | None, typer.Option(help="Begin at the checkpoint of this longer run of the same seed.")
@@ -89,18 +110,30 @@ def train(
     export: Annotated[
         str | None, typer.Option(help="Write the weights to data/models/NAME; its card says if the run was finished.")
     ] = None,
+    stage: Annotated[
+        bool,
+        typer.Option(
+            "--stage",
+            help="Do not train: write the newest checkpoint's weights and the record so far to data/runs/HASH, where a "
+            "run without checkpoints goes on from.",
+        ),
+    ] = False,
 ) -> None:
     """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH."""
     from .study import embedded
 
-    embedded.keep_memory()
+    if stage and (steps or branch or export):
+        raise ValueError("--stage does not train: leave out --steps, --branch and --export")
+    if not stage:
+        embedded.keep_memory()
 
-    def find(name: str) -> embedded.Run:
-        return embedded.load_run(Path(name) if name.endswith(".yaml") else embedded.CONFIGS / f"{name}.yaml")
-
-    run = find(str(config))
+    run = embedded.find_run(config)
+    if stage:
+        path = embedded.stage(run)
+        err.print(f"stage of {path.stat().st_size / 1e6:.0f} MB in {path}", soft_wrap=True)
+        return
     if branch:
-        err.print(f"branching at step {embedded.branch(run, find(branch))}")
+        err.print(f"branching at step {embedded.branch(run, embedded.find_run(branch))}")
     embedded.run_training(run, steps, export, err)
 
 
@@ -109,26 +142,25 @@ def bench_train(
     steps: Annotated[int, typer.Option(help="Counted steps per variant.")] = 8,
     json_: Json = False,
 ) -> None:
-    """Compare experts implementations and dtypes on a training step of the embedded model."""
-    from .study.bench import bench
+    """Compare experts implementations, dtypes and compilation on a training step of the embedded model.
 
-    rows = bench(steps)
-    if json_:
-        out.print_json(json.dumps(rows))
-    else:
-        _print_table(rows, "tokens per second, training")
+    The variants take turns; a variant's ratio is the median over turns of its rate to that of the first."""
+    from .study import bench
+
+    _print_bench(bench.bench(steps), json_, "tokens per second, training")
 
 
 @bench_app.command("compression")
 def bench_compression(json_: Json = False) -> None:
-    """Bits per byte of xz and PPM on the test text, given the same training text (computed once, then read)."""
-    from .study.baselines import load
+    """Bits per byte of xz and PPM on the test text, given the same training text (computed once, then read).
 
-    rows = load(lambda line: err.print(line, style="dim"), make=True).to_dict("records")
-    if json_:
-        out.print_json(json.dumps(rows))
-    else:
-        _print_table(rows, "bits per byte, compression")
+    The ratio is the median over languages and corpora of PPM's to xz's."""
+    from .study import baselines
+
+    table = baselines.load(lambda line: err.print(line, style="dim"), make=True)
+    ratio = round(float((table["ppm"] / table["xz"]).median()), 4)
+    found = {"name": "compression", "ratio": ratio, "cases": table.to_dict("records")}
+    _print_bench(found, json_, "bits per byte, compression")
 
 
 def _print_bench(result: dict, json_: bool) -> None:

@@ -42,6 +42,8 @@ def test_evaluate_as_json():
         (["evaluate", "tiny", "--languages", "xx"], "unknown language 'xx'"),
         (["evaluate", "tiny", "--data", "/nowhere"], "no data '/nowhere'"),
         (["train", "--config", "nothing"], "no training configuration at"),
+        (["train", "--config", "tiny", "--stage", "--steps", "3"], "--stage does not train: leave out --steps"),
+        (["corpus", "shares", "--config", "nothing"], "no training configuration at"),
         (["corpus", "build", "nothing"], "unknown corpus ['nothing']"),
         (["notebooks", "-p", "modle=tiny"], "modle"),
         (["notebooks", "--only", "99"], "99"),

@@ -17,11 +17,13 @@ from .library import committed, training_budgets, training_rows
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """Shares of the stream, by tokens, and how strongly languages are levelled.
+    """Shares of the stream, by documents drawn, and how strongly languages are levelled.
+
+    Documents are of unequal length; `Mixture.shares` measures the shares by tokens.
 
     Attributes:
         bilingual: share of documents that alternate two languages segment by segment.
-        problems: share of word problems.
+        problems: share of documents of word problems.
         alpha: a language is drawn with probability proportional to (its training characters) ** alpha.
         english_pair: probability that a bilingual document has English as one of its languages.
         problem_decay: a language's share of problems falls as 1 / rank ** problem_decay in resource order.

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from . import dispatch
+from .checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
 from .lm import LMConfig, routers
 from .optim import build_optimisers
 
@@ -67,18 +67,15 @@ class TrainConfig:
     def steps(self) -> int:
         return math.ceil(self.tokens / self.step_tokens)
 
-    def rate(self, step: int) -> float:
-        """Learning rate of a step (warm-up, constant, linear decay)."""
+    def rate(self, step: int, restart: int = 0) -> float:
+        """Learning rate of a step (warm-up, constant, linear decay); warmed up anew from a restart."""
         start = self.steps * (1 - self.decay)
-        return self.lr * min((step + 1) / self.warmup, 1.0, max(self.steps - step, 1) / max(self.steps - start, 1))
+        warm, left = (step - restart + 1) / self.warmup, max(self.steps - step, 1)
+        return self.lr * min(warm, 1.0, left / max(self.steps - start, 1))
 
     def probe_steps(self) -> set[int]:
         """Steps before which the model is probed."""
         return {0, self.steps} | {s for t in self.probes if (s := round(t / self.step_tokens)) < self.steps}
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the sentence says why and what to do. Nothing written so far is lost."""
 
 
 @contextmanager
@@ -118,6 +115,10 @@ class Trainer:
         folder: where checkpoints and `metrics.csv` live.
         probe: called as `probe(model, tokens)` at the probe steps.
         checkpoint_seconds: a checkpoint is written at least this often.
+
+    Attributes:
+        step: steps done.
+        restarts: steps after which the optimiser began afresh, because the checkpoint there held weights only.
     """
 
     KEEP = 2
@@ -148,6 +149,7 @@ class Trainer:
             router.register_forward_hook(lambda module, args, out: self._routed.append((out[0], out[2])))
         self._loss = torch.compile(self._losses) if config.compile else self._losses
         self.step = 0
+        self.restarts: tuple[int, ...] = ()
         self._resume()
 
     def run(
@@ -164,7 +166,7 @@ class Trainer:
             with deferred_interrupt() as interrupted:
                 while self.step < last and not interrupted:
                     self._probe()
-                    row = self._one_step()
+                    row = self.advance()
                     self._log(row)
                     progress(row)
                     if time.monotonic() - saved > self.checkpoint_seconds:
@@ -198,9 +200,14 @@ class Trainer:
         terms = [balance_loss(logits, index) for logits, index in self._routed]
         return loss, torch.stack(terms).mean() if terms else loss.new_zeros(())
 
-    def _one_step(self) -> dict:
+    def advance(self) -> dict:
+        """One training step, neither logged nor saved; returns its row of the metrics.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
         started = time.monotonic()
-        rate = self.config.rate(self.step)
+        rate = self.config.rate(self.step, max(self.restarts, default=0))
         ids = torch.as_tensor(self.batches(self.step), dtype=torch.long, device=self.device)
         loss, balance = self._loss(ids)
         if not torch.isfinite(loss):
@@ -234,15 +241,10 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a checkpoint, whole or not at all; the newest two and nothing else are kept."""
-        path = self.folder / f"step-{self.step:07d}.safetensors"
+        path = checkpoint_path(self.folder, self.step)
         if not path.exists():
-            temporary = path.with_suffix(".tmp")
-            try:
-                save_file(self._state(), temporary, metadata={"step": str(self.step)})
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        for old in sorted(self.folder.glob("step-*.safetensors"))[: -self.KEEP]:
+            Checkpoint(self._state(), self.step, self.restarts).write(path)
+        for old in list(checkpoint_files(self.folder).values())[: -self.KEEP]:
             old.unlink()
         return path
 
@@ -254,20 +256,16 @@ class Trainer:
         return state
 
     def _resume(self) -> None:
-        """Go on from the newest checkpoint that can be read; later rows of the metrics are dropped."""
-        for path in sorted(self.folder.glob("step-*.safetensors"), reverse=True):
-            try:
-                state = load_file(path)
-            except Exception as error:
-                raise TrainingError(
-                    f"checkpoint {path} is corrupted ({error}); delete it to go on from the one before"
-                ) from error
-            self.load(state, int(path.stem.removeprefix("step-")))
-            break
+        """Go on from the newest checkpoint; later rows of the metrics are dropped."""
+        found = checkpoint_files(self.folder)
+        if found:
+            self.load(read_checkpoint(found[max(found)]))
         self._truncate_metrics()
 
-    def load(self, state: dict[str, Tensor], step: int) -> None:
-        """Put the trainer into the state of a checkpoint."""
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Put the trainer into the state of a checkpoint. After one of weights only the optimisers begin afresh, which
+        counts as a restart."""
+        state = checkpoint.state
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 p.copy_(state[f"model.{name}"])
@@ -278,7 +276,8 @@ class Trainer:
                     _, _, index, slot = key.split(".", 3)
                     slots.setdefault(int(index), {})[slot] = value
             optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
-        self.step = step
+        again = () if checkpoint.whole or checkpoint.step in checkpoint.restarts else (checkpoint.step,)
+        self.step, self.restarts = checkpoint.step, (*checkpoint.restarts, *again)
 
     def _truncate_metrics(self) -> None:
         path = self.folder / "metrics.csv"

@@ -10,7 +10,7 @@ import pyppmd
 from ..corpus.languages import LANGUAGES
 from ..corpus.library import DATA, DOMAINS, PARALLEL, committed, training_budgets, training_rows
 from .embedded import data_hash
-from .evaluate import running_text
+from .evaluate import RECORD_SEGMENTS, running_text
 
 ORDER, MEMORY = 5, 512 << 20
 FOLDER = DATA / "baselines"
@@ -50,8 +50,8 @@ def training_text(code: str) -> bytes:
 
 
 def compute(report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
-    """Bits per byte on the test text of every language and corpus: columns `corpus, lang, bytes, ppm, xz`. Languages
-    without training text start from nothing."""
+    """Bits per byte on the test text that the records of runs are evaluated on, of every language and corpus: columns
+    `corpus, lang, bytes, ppm, xz`. Languages without training text start from nothing."""
     rows = []
     for code in LANGUAGES:
         train = training_text(code) if LANGUAGES[code].train_chars != 0 else b""
@@ -67,7 +67,7 @@ def compute(report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
 def _tests(code: str) -> Iterator[tuple[str, bytes]]:
     for name in (*PARALLEL, *DOMAINS):
         corpus = committed(name)
-        documents = running_text(corpus, code, "test") if code in corpus.columns else []
+        documents = running_text(corpus, code, "test", RECORD_SEGMENTS) if code in corpus.columns else []
         if documents:
             yield name, corpus.joiner.join(documents).encode()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import xarray as xr
 import yaml
 from rich.console import Console
 from rich.progress import Progress, TextColumn
@@ -20,13 +19,15 @@ from ..corpus.build import read_manifest
 from ..corpus.library import DATA, ROOT
 from ..corpus.mixture import Mixture, MixtureConfig
 from ..corpus.tokenizer import load_tokenizer
-from ..nn.training import TrainConfig, Trainer, TrainingError, dump_json, read_config
-from .emergence import ProbeLog
-from .evaluate import EvaluateConfig, evaluate
+from ..nn.checkpoint import TrainingError, checkpoint_files
+from ..nn.training import TrainConfig, Trainer, dump_json, read_config
+from .emergence import ProbeLog, join_probes, write_stats
+from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
 from .models import MODELS, save_model
+from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, thin, write_stage
 
 TOKENIZER = DATA / "tokenizer"
-EVALUATION = "evaluation.csv"
+EVALUATION, SHARES = "evaluation.csv", "shares.json"
 RUNS = DATA / "runs"
 CONFIGS = DATA / "configs"
 
@@ -97,10 +98,16 @@ def load_run(config: Path) -> Run:
     return Run(config.stem, read_config(payload.get("train", {})), MixtureConfig(**mixture), data_hash())
 
 
-def trainer(run: Run) -> Trainer:
-    """The run's trainer, at its newest checkpoint."""
+def find_run(config: str) -> Run:
+    """The run of a `.yaml` file, or of a committed configuration's name; see `load_run`."""
+    return load_run(Path(config) if config.endswith(".yaml") else CONFIGS / f"{config}.yaml")
+
+
+def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
+    """The run's trainer, at its newest checkpoint, or at the stage of its record where the workspace has none."""
+    restore_stage(run.record, run.workspace, run.train.step_tokens)
     tokenizer = load_tokenizer(TOKENIZER)
-    mixture = Mixture(run.mixture, tokenizer)
+    mixture = mixture or Mixture(run.mixture, tokenizer)
     config = run.train
 
     def batches(step: int) -> np.ndarray:
@@ -109,25 +116,55 @@ def trainer(run: Run) -> Trainer:
     return Trainer(config, batches, run.workspace, ProbeLog(run.workspace / "probes", tokenizer))
 
 
+def stream_shares(run: Run, mixture: Mixture | None = None) -> dict[str, float]:
+    """Share of tokens by kind of document on the first 20 batches of a run's stream; measured once, then read from the
+    run's record."""
+    path = run.record / SHARES
+    if not path.exists():
+        mixture = mixture or Mixture(run.mixture, load_tokenizer(TOKENIZER))
+        shares = mixture.shares(run.train.seed, size=run.train.batch, length=run.train.length)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dump_json(path, {kind: round(share, 4) for kind, share in shares.items()})
+    return json.loads(path.read_text("utf-8"))
+
+
 def finish(run: Run, train: Trainer) -> Path:
     """Write the record of a run to `data/runs/<hash>`: configuration, metrics thinned to one row in ten, statistics at
-    the probes, and `result.json`. Unfinished runs are recorded as such."""
+    the probes, `result.json`, and the evaluation once it is finished. Unfinished runs are recorded as such."""
+    done = train.step >= run.train.steps
+    record = write_record(run, train.step, train.restarts, done)
+    if done and not (record / EVALUATION).exists():
+        tokenizer = load_tokenizer(TOKENIZER)
+        table = evaluate(train.model, tokenizer, EvaluateConfig(max_segments=RECORD_SEGMENTS))
+        table.round(5).to_csv(record / EVALUATION, index=False)
+    if done:
+        (record / STAGE).unlink(missing_ok=True)
+    return record
+
+
+def write_record(run: Run, step: int, restarts: tuple[int, ...], finished: bool) -> Path:
+    """The record of a run up to a step, from what its workspace holds."""
     record = run.record
     record.mkdir(parents=True, exist_ok=True)
     config = {"name": run.name, "train": asdict(run.train), "mixture": asdict(run.mixture), "data": run.data}
     dump_json(record / "config.json", config)
     metrics = pd.read_csv(run.workspace / "metrics.csv")
-    metrics[(metrics["step"] % 10 == 0) | (metrics["step"] == len(metrics))].to_csv(record / "metrics.csv", index=False)
-    probes = sorted((run.workspace / "probes").glob("*.nc"))
-    stats = xr.concat([xr.load_dataset(path) for path in probes], "tokens_seen")
-    encoding = {name: {"zlib": True, "complevel": 9, "dtype": "float32"} for name in stats.data_vars}
-    stats.to_netcdf(record / "stats.nc", encoding=encoding)
-    if train.step >= run.train.steps and not (record / EVALUATION).exists():
-        tokenizer = load_tokenizer(TOKENIZER)
-        table = evaluate(train.model, tokenizer, EvaluateConfig(max_segments=100))
-        table.round(5).to_csv(record / EVALUATION, index=False)
-    dump_json(record / "result.json", _result(run, train, metrics))
+    metrics = metrics[metrics["step"] <= step]
+    thin(metrics).to_csv(record / "metrics.csv", index=False)
+    write_stats(join_probes(run.workspace / "probes", step * run.train.step_tokens), record / "stats.nc")
+    dump_json(record / "result.json", _result(run, step, restarts, finished, metrics))
     return record
+
+
+def stage(run: Run) -> Path:
+    """Write the newest checkpoint's weights and the record up to it to `data/runs/<hash>`, without training; the
+    workspace is only read, also while the run goes on. Returns the file of the weights.
+
+    Raises:
+        TrainingError: no checkpoint, or a corrupted one; the disk is full.
+    """
+    found = newest_checkpoint(run.workspace, run.name)
+    return write_stage(found, write_record(run, found.step, found.restarts, finished=False))
 
 
 def branch(run: Run, parent: Run) -> int:
@@ -142,7 +179,8 @@ def branch(run: Run, parent: Run) -> int:
     if replace(run.train, tokens=0) != replace(parent.train, tokens=0) or run.mixture != parent.mixture:
         raise TrainingError(f"{run.name} cannot branch off {parent.name}: they differ in more than their tokens")
     stable = min(r.train.steps * (1 - r.train.decay) for r in (run, parent))
-    found = {int(p.stem.removeprefix("step-")): p for p in parent.workspace.glob("step-*.safetensors")}
+    restore_stage(parent.record, parent.workspace, parent.train.step_tokens)
+    found = checkpoint_files(parent.workspace)
     shared = [step for step in found if step <= stable]
     if not shared:
         raise TrainingError(f"{parent.name} has no checkpoint up to step {int(stable)}; it has {sorted(found)}")
@@ -155,13 +193,14 @@ def branch(run: Run, parent: Run) -> int:
     return max(shared)
 
 
-def _result(run: Run, train: Trainer, metrics: pd.DataFrame) -> dict:
+def _result(run: Run, step: int, restarts: tuple[int, ...], finished: bool, metrics: pd.DataFrame) -> dict:
     return {
-        "finished": train.step >= run.train.steps,
-        "steps": train.step,
-        "tokens": train.step * run.train.step_tokens,
-        "loss": round(float(metrics["loss"].tail(50).mean()), 4),
-        "hours": round(float(metrics["seconds"].sum()) / 3600, 2),
+        "finished": finished,
+        "steps": step,
+        "tokens": step * run.train.step_tokens,
+        "restarts": list(restarts),
+        "loss": round(final_loss(metrics), 4),
+        "hours": round(seconds(metrics) / 3600, 2),
         "parameters": run.train.model.parameters(),
         "active_parameters": run.train.model.active_parameters(),
         "torch": torch.__version__.split("+")[0],
@@ -191,8 +230,14 @@ def run_training(run: Run, steps: int | None, export: str | None, console: Conso
     Raises:
         TrainingError: see `Trainer.run`.
     """
-    train = trainer(run)
+    mixture = Mixture(run.mixture, load_tokenizer(TOKENIZER))
+    train = trainer(run, mixture)
     console.print(f"run {run.name} {run.hash}: step {train.step} of {run.train.steps}, checkpoints in {run.workspace}")
+    if train.step in train.restarts:
+        console.print(
+            f"it goes on from a stage: weights rounded to bf16, the optimiser's state was reset, and the learning rate "
+            f"is warmed up again over {run.train.warmup} steps"
+        )
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("training", total=run.train.steps, completed=train.step, told="")
@@ -206,8 +251,10 @@ def run_training(run: Run, steps: int | None, export: str | None, console: Conso
         finally:
             if train.step:
                 finish(run, train)
+                stream_shares(run, mixture)
     if export:
         card = {
+            "name": run.name,
             "run": run.hash,
             "tokens": train.step * run.train.step_tokens,
             "finished": train.step >= run.train.steps,

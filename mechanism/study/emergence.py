@@ -74,6 +74,11 @@ def _language(
     return xr.Dataset(data, coords={"segment": np.arange(size)}).expand_dims(lang=[code])
 
 
+def probe_path(folder: Path, tokens: int) -> Path:
+    """File of the probe after so many tokens."""
+    return folder / f"{tokens:012d}.nc"
+
+
 class ProbeLog:
     """Callable for the trainer: probes the model and keeps each result as netCDF in a folder."""
 
@@ -82,9 +87,30 @@ class ProbeLog:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, model: PreTrainedModel, tokens: int) -> None:
-        path = self.folder / f"{tokens:012d}.nc"
+        path = probe_path(self.folder, tokens)
         if not path.exists():
-            stats = probe(model, self.tokenizer).assign_coords(tokens_seen=tokens)
-            encoding = {name: {"zlib": True, "complevel": 9, "dtype": "float32"} for name in stats.data_vars}
-            stats.to_netcdf(path.with_suffix(".tmp"), encoding=encoding)
-            path.with_suffix(".tmp").replace(path)
+            write_stats(probe(model, self.tokenizer).assign_coords(tokens_seen=tokens), path)
+
+
+def write_stats(stats: xr.Dataset, path: Path) -> None:
+    """Write statistics as compressed float32 netCDF, whole or not at all."""
+    encoding = {name: {"zlib": True, "complevel": 9, "dtype": "float32"} for name in stats.data_vars}
+    stats.to_netcdf(path.with_suffix(".tmp"), encoding=encoding)
+    path.with_suffix(".tmp").replace(path)
+
+
+def join_probes(folder: Path, until: int | None = None) -> xr.Dataset:
+    """The probes of a folder as one dataset over `tokens_seen`, up to and including `until` tokens."""
+    kept = [path for path in sorted(folder.glob("*.nc")) if until is None or int(path.stem) <= until]
+    return xr.concat([xr.load_dataset(path) for path in kept], "tokens_seen")
+
+
+def split_probes(joined: Path, folder: Path, until: int) -> None:
+    """Put joined probes up to `until` tokens back into a folder, one file each; what else was there is removed."""
+    stats = xr.load_dataset(joined)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.nc"):
+        old.unlink()
+    for at, tokens in enumerate(stats["tokens_seen"].values):
+        if tokens <= until:
+            write_stats(stats.isel(tokens_seen=at), probe_path(folder, int(tokens)))

@@ -16,6 +16,8 @@ from ..measure.statistics import ClusterBootstrap, Estimate
 from .passes import segment_pass
 from .scoring import exact_match, score_choices, score_text
 
+RECORD_SEGMENTS = 100  # cap of the evaluation in a run's record, and of the compression baselines beside it
+POOLED = "pooled"
 COLUMNS = ["task", "corpus", "lang", "layer", "estimate", "low", "high", "n", "chance"]
 
 
@@ -56,22 +58,25 @@ def evaluate(
     """The task table, one row per task, corpus, language (and layer for retrieval).
 
     Tasks: `bits_per_byte` on running text; `relative_loss`, total loss over the loss on the English of the same
-    segments; `next_segment`, `word_problem`, `word_problem_words` (4-way choice, chance .25); `word_problem_exact`
-    (greedy exact match); `retrieval` and `retrieval_centred` of the English translation, per hidden state.
+    segments; `next_segment`, `word_problem`, `word_problem_words` (4-way choice, chance .25); `next_segment_pooled`,
+    over the items of all corpora; `word_problem_exact` (greedy exact match); `retrieval` and `retrieval_centred` of the
+    English translation, per hidden state.
 
     Raises:
         CorpusError: nothing to evaluate: no named corpus has a named language.
     """
     model.eval()
     rows: list[dict] = []
+    choices = _Choices(config.seed)
     for name in config.data:
         corpus = load(name, config.languages or ())
         for code in config.codes(corpus):
             progress(f"{corpus.name} {code}")
             rows += [
                 row | {"corpus": corpus.name, "lang": code}
-                for row in _corpus_rows(model, tokenizer, corpus, code, config)
+                for row in _corpus_rows(model, tokenizer, corpus, code, config, choices)
             ]
+    rows += choices.pooled()
     for code in word_problems.languages():
         if config.languages is None or code in config.languages:
             progress(f"word problems {code}")
@@ -90,7 +95,30 @@ def _row(task: str, estimate: Estimate, chance: float | None = None, layer: int 
     }  # fmt: skip
 
 
-def _corpus_rows(model, tokenizer, corpus: Corpus, code: str, config: EvaluateConfig) -> Iterator[dict]:
+class _Choices:
+    """Next-segment hits, kept by language so that corpora can be pooled: documents of all corpora are resampled."""
+
+    def __init__(self, seed: int) -> None:
+        self.bootstrap = ClusterBootstrap(seed=seed)
+        self.kept: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    def row(self, corpus: str, code: str, hits: np.ndarray, clusters: np.ndarray) -> dict:
+        """The row of one corpus."""
+        labels = np.array([f"{corpus} {cluster}" for cluster in clusters])
+        self.kept.setdefault(code, []).append((np.asarray(hits), labels))
+        return _row("next_segment", self.bootstrap(hits, clusters=labels), 1 / tasks.CHOICES)
+
+    def pooled(self) -> Iterator[dict]:
+        """A row per language over its items of all corpora."""
+        for code, parts in self.kept.items():
+            hits, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+            estimate = self.bootstrap(hits, clusters=labels)
+            yield _row("next_segment_pooled", estimate, 1 / tasks.CHOICES) | {"corpus": POOLED, "lang": code}
+
+
+def _corpus_rows(
+    model, tokenizer, corpus: Corpus, code: str, config: EvaluateConfig, choices: _Choices
+) -> Iterator[dict]:
     bootstrap = ClusterBootstrap(seed=config.seed)
     documents = running_text(corpus, code, config.split, config.max_segments)
     if documents:
@@ -99,7 +127,7 @@ def _corpus_rows(model, tokenizer, corpus: Corpus, code: str, config: EvaluateCo
     items = tasks.next_segment(corpus, code, config.split, limit=config.max_segments, seed=config.seed)
     if items:
         hits = score_choices(model, tokenizer, items, per_byte=True)
-        yield _row("next_segment", bootstrap(hits, clusters=np.array([i.cluster for i in items])), 1 / tasks.CHOICES)
+        yield choices.row(corpus.name, code, hits, np.array([item.cluster for item in items]))
     if code != "en" and "en" in corpus.columns:
         yield from _parallel_rows(model, tokenizer, corpus, code, config)
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mechanism.nn import training
+from mechanism.nn import checkpoint
+from mechanism.nn.checkpoint import read_checkpoint
 from mechanism.nn.lm import LMConfig
 from mechanism.nn.training import TrainConfig, Trainer, TrainingError, balance_loss, read_config
 
@@ -76,7 +77,7 @@ def test_full_disk_is_one_sentence_and_leaves_no_half_written_file(tmp_path, mon
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(training, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(TrainingError, match="No space left on device; free some space"):
         trainer.run(stop_after=2)
     assert [p.name for p in tmp_path.glob("step-*")] == ["step-0000003.safetensors"]
@@ -151,3 +152,34 @@ def test_unknown_configuration_key_is_refused():
 
 def test_at_most_five_minutes_are_lost():
     assert inspect.signature(Trainer).parameters["checkpoint_seconds"].default <= 300
+
+
+def test_weights_alone_restart_the_optimiser_and_its_warm_up(tmp_path):
+    first = Trainer(CONFIG, batches, tmp_path / "first")
+    first.run(stop_after=5)
+    (tmp_path / "second").mkdir()
+    stage = read_checkpoint(first.save()).weights()
+    stage.write(tmp_path / "second" / "step-0000005.safetensors")
+    second = Trainer(CONFIG, batches, tmp_path / "second")
+    assert (second.step, second.restarts) == (5, (5,))
+    assert all(not optimiser.state for optimiser in second.optimisers)
+    for (name, a), b in zip(first.model.named_parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a.to(torch.bfloat16).float(), b), name
+    second.run(stop_after=3)
+    with (tmp_path / "second" / "metrics.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == [CONFIG.lr / 2, CONFIG.lr, CONFIG.lr]
+    third = Trainer(CONFIG, batches, tmp_path / "second")
+    assert (third.step, third.restarts) == (8, (5,))
+    assert all(optimiser.state for optimiser in third.optimisers)
+
+
+def test_a_changed_byte_of_a_checkpoint_is_found(tmp_path):
+    trainer = Trainer(CONFIG, batches, tmp_path)
+    trainer.run(stop_after=1)
+    path = trainer.save()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"is corrupted \(its content does not match its sha256\); delete it"):
+        read_checkpoint(path)

@@ -8,7 +8,7 @@ from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.study import baselines
 from mechanism.study.emergence import probe, probe_rows
-from mechanism.study.evaluate import COLUMNS, EvaluateConfig, evaluate
+from mechanism.study.evaluate import COLUMNS, EvaluateConfig, _Choices, evaluate
 from mechanism.study.models import load_model
 
 
@@ -27,13 +27,30 @@ def test_the_table_has_every_task_with_interval_and_chance(tiny):
     table = score(tiny, config)
     assert list(table.columns) == COLUMNS
     tasks = {"bits_per_byte", "relative_loss", "next_segment", "word_problem", "word_problem_exact"}
-    assert tasks | {"word_problem_words", "retrieval", "retrieval_centred"} == set(table["task"])
+    assert tasks | {"next_segment_pooled", "word_problem_words", "retrieval", "retrieval_centred"} == set(table["task"])
     assert (table["low"] <= table["estimate"] + 1e-9).all()
     assert (table["estimate"] <= table["high"] + 1e-9).all()
     assert (table["n"] > 0).all()
     retrieval = table[table["task"] == "retrieval"]
     assert len(retrieval) == tiny[0].config.num_hidden_layers + 1
     assert score(tiny, config).equals(table), "deterministic"
+
+
+def test_choices_of_several_corpora_are_pooled_by_document():
+    choices = _Choices(seed=0)
+    good, bad = np.ones(30, dtype=bool), np.zeros(10, dtype=bool)
+    choices.row("a", "en", good, np.arange(30))
+    choices.row("b", "en", bad, np.zeros(10, dtype=int))
+    choices.row("a", "de", good, np.arange(30))
+    english, german = choices.pooled()
+    assert (english["estimate"], english["n"], english["corpus"]) == (0.75, 40, "pooled")
+    assert english["low"] < 0.75 < english["high"], "one document of ten misses comes or stays away as a whole"
+    assert (german["low"], german["high"]) == (1.0, 1.0)
+    same_number = _Choices(seed=0)
+    same_number.row("a", "en", good, np.zeros(30, dtype=int))
+    same_number.row("b", "en", bad, np.zeros(10, dtype=int))
+    (row,) = same_number.pooled()
+    assert (row["low"], row["high"]) == (0.0, 1.0), "document 0 of one corpus is not document 0 of another"
 
 
 def test_users_own_parallel_text(tiny, tmp_path):
