@@ -163,15 +163,6 @@ def bench_compression(json_: Json = False) -> None:
     _print_bench(found, json_, "bits per byte, compression")
 
 
-def _print_bench(result: dict, json_: bool) -> None:
-    if json_:
-        out.print_json(json.dumps(result))
-        return
-    _print_table(result["cases"], f"{result['name']}: ratio {result['ratio']}")
-    if "memory" in result:
-        _print_table(result["memory"], "memory")
-
-
 @bench_app.command("capture")
 def bench_capture(
     repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
@@ -179,7 +170,10 @@ def bench_capture(
     """Time and memory of watching routing, against the bare forward of the embedded architecture."""
     from .study import bench_trace
 
-    _print_bench(bench_trace.bench_capture(repeats), json_)
+    found = bench_trace.bench_capture(repeats)
+    _print_bench(found, json_, "seconds per forward, capture")
+    if not json_:
+        _print_table(found["memory"], "memory")
 
 
 @bench_app.command("intervene")
@@ -189,7 +183,7 @@ def bench_intervene(
     """Time of each kind of intervention on every layer, against the bare forward of the embedded architecture."""
     from .study import bench_trace
 
-    _print_bench(bench_trace.bench_intervene(repeats), json_)
+    _print_bench(bench_trace.bench_intervene(repeats), json_, "seconds per forward, interventions")
 
 
 @app.command()

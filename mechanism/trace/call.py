@@ -1,5 +1,6 @@
 """One site during one pass: the hooks that watch its router and experts and carry out the interventions."""
 
+import inspect
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from .errors import CaptureError
 from .interventions import Intervention
 from .outputs import read_output, selected_classes, write_output
 from .passes import Pass, TokenMask
-from .seam import RouterTap, Routing
+from .seam import RouterTap, Routing, tapped
 from .sites import Site
 
 
@@ -103,11 +104,16 @@ class Call:
         block: Any = self.site.block
         select = block.route_tokens_to_experts
 
-        def wrapped(logits: Tensor) -> Any:
-            self.tap = RouterTap(self.site)
-            with self.tap as tap:
-                output = select(tap.made(logits))
-            return self._routed(output, lambda tap: select(tap.made(logits)))
+        names = list(inspect.signature(select).parameters)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+
+            def call(tap: RouterTap) -> Any:
+                return select(**{**given, "router_logits": tap.made(given["router_logits"])})
+
+            output, self.tap = tapped(self.site, call, None, None)
+            return self._routed(output, call)
 
         block.__dict__["route_tokens_to_experts"] = wrapped
         stack.callback(block.__dict__.pop, "route_tokens_to_experts")

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import transformers
 
 from mechanism.trace import RouterError, check
 from mechanism.trace.families import families, tiny_model
 
-UNSEEN = {"doge": "look like experts"}
+FLOOR = transformers.__version__.startswith("5.15.")
+UNSEEN = {"doge": "look like experts"} | ({"aria_text": "look like experts"} if FLOOR else {})
 REFUSING = {
     "phimoe": {"force_forces", "forbid_forbids"},
     "deepseek_v4": {
@@ -38,4 +40,4 @@ def test_contracts_in_bfloat16(family):
 
 
 def test_nearly_all_families_are_observed():
-    assert len(set(families()) - set(UNSEEN)) >= 54
+    assert len(set(families()) - set(UNSEEN)) >= (46 if FLOOR else 54)
