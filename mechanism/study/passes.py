@@ -1,6 +1,7 @@
 """One forward pass over segments, reduced per segment to what the studies need."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..nn.lm import routers
+from ..trace import DenseModelError, attach
+from ..trace.records import Record
 
 
 def _nothing() -> np.ndarray:
@@ -72,43 +74,59 @@ def segment_pass(
 ) -> SegmentPass:
     """Run every text alone through the model."""
     sequences = encode(tokenizer, texts)
-    gates = routers(model)
     rows: dict[int, dict[str, np.ndarray]] = {}
-    routed: list[tuple[torch.Tensor, torch.Tensor]] = []
-    hooks = [g.register_forward_hook(lambda m, a, out: routed.append((out[0], out[2]))) for g in gates]
-    try:
+    with watched(model) as records:
         for batch in batches_by_length(sequences):
-            ids, mask = pad([sequences[i] for i in batch], tokenizer.pad_token_id)
-            routed.clear()
-            out = model(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False,
-                output_hidden_states=hidden,
-            )  # fmt: skip
+            ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], tokenizer.pad_token_id))
+            records.clear()
+            out = model(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=hidden)
             states = torch.stack(out.hidden_states, 2) if hidden else None
-            reduced = _reduce(out.logits, ids.to(model.device), mask.to(model.device), states, routed)
+            reduced = _reduce(out.logits, ids, mask, states) | _reduce_routing(records, mask.cpu())
             for row, i in enumerate(batch):
                 rows[i] = {key: value[row] for key, value in reduced.items()}
-    finally:
-        for hook in hooks:
-            hook.remove()
     stacked = {key: np.stack([rows[i][key] for i in range(len(texts))]) for key in rows[0]}
     return SegmentPass(**stacked)
 
 
-def _reduce(logits, ids, mask, states, routed) -> dict[str, np.ndarray]:
-    """Sums and means over the real tokens of each sequence, the opening end-of-text token left out."""
+@contextmanager
+def watched(model: PreTrainedModel) -> Iterator[list[Record]]:
+    """Records of the model's passes inside the block; none of a dense model's."""
+    try:
+        trace = attach(model)
+    except DenseModelError:
+        yield []
+    else:
+        with trace:
+            yield trace.records
+
+
+def _inner(mask: torch.Tensor) -> torch.Tensor:
+    """Real tokens without the one that opens the sequence."""
     inner = mask.clone()
     inner[:, 0] = 0
+    return inner
+
+
+def _reduce(
+    logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, states: torch.Tensor | None
+) -> dict[str, np.ndarray]:
+    """Sums and means over the inner tokens of each sequence."""
+    inner = _inner(mask)
     count = inner.sum(1)
     nll = next_token_nll(logits, ids)
     found = {"nll": (nll * mask[:, 1:]).sum(1), "tokens": count}
     if states is not None:
         found["hidden"] = torch.einsum("bpld,bp->bld", states.float(), inner.float()) / count[:, None, None]
-    if routed:
-        shape = (*mask.shape, -1)
-        probs = torch.stack([z.float().softmax(-1).view(shape) for z, _ in routed], 2)
-        found["importance"] = torch.einsum("bple,bp->ble", probs, inner.float()) / count[:, None, None]
-        experts = probs.shape[-1]
-        chosen = torch.stack([F.one_hot(i, experts).sum(-2).view(shape) for _, i in routed], 2)
-        found["selections"] = torch.einsum("bple,bp->ble", chosen.float(), inner.float())
     return {key: value.cpu().numpy() for key, value in found.items()}
+
+
+def _reduce_routing(records: Sequence[Record], mask: torch.Tensor) -> dict[str, np.ndarray]:
+    """Importance and selections of each sequence over its inner tokens."""
+    if not records:
+        return {}
+    inner = _inner(mask).float()
+    routed = [records[0].layers[layer] for layer in sorted(records[0].layers)]
+    probs = torch.stack([r.logits.softmax(-1) for r in routed], 2)
+    chosen = torch.stack([F.one_hot(r.index, probs.shape[-1]).sum(-2) for r in routed], 2).float()
+    importance = torch.einsum("bple,bp->ble", probs, inner) / inner.sum(1)[:, None, None]
+    return {"importance": importance.numpy(), "selections": torch.einsum("bple,bp->ble", chosen, inner).numpy()}

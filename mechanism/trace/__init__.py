@@ -9,7 +9,15 @@ from .attach import attach
 from .capture import Trace
 from .checks import check, routers
 from .contributions import expert_means, slot_outputs
-from .errors import AttachError, CaptureError, ContractError, InterventionError, RouterError, TraceError
+from .errors import (
+    AttachError,
+    CaptureError,
+    ContractError,
+    DenseModelError,
+    InterventionError,
+    RouterError,
+    TraceError,
+)
 from .interventions import (
     Ablate,
     Activate,
@@ -33,6 +41,7 @@ __all__ = [
     "CaptureError",
     "ContractError",
     "Deactivate",
+    "DenseModelError",
     "Forbid",
     "ForceSelection",
     "Intervention",

@@ -6,7 +6,11 @@ class TraceError(RuntimeError):
 
 
 class RouterError(TraceError):
-    """A model without routers, or a router that cannot be understood."""
+    """A router that cannot be understood."""
+
+
+class DenseModelError(RouterError):
+    """A model without routers: it does not route at all."""
 
 
 class AttachError(TraceError):

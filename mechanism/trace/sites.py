@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import RouterError
+from .errors import DenseModelError, RouterError
 
 _ROUTER_CHILDREN = ("router", "gate", "wg")
 _EXPERTS_CLASS = re.compile(r"(Experts|NaiveMoe)$")
@@ -58,13 +58,14 @@ def find_sites(model: nn.Module) -> list[Site]:
     """Every site of a model, by layer.
 
     Raises:
-        RouterError: no routers, experts whose router cannot be identified, or a router whose gate, number of experts
+        DenseModelError: no routers.
+        RouterError: experts whose router cannot be identified, or a router whose gate, number of experts
             or top-k cannot be read off the modules.
     """
     modules = dict(model.named_modules())
     sites = [_site(modules, path) for path, module in modules.items() if _is_experts(path, module)]
     if not sites:
-        raise RouterError(_nothing_found(model, modules))
+        raise _nothing_found(model, modules)
     layers = [s.layer for s in sites]
     repeated = {layer for layer in layers if layers.count(layer) > 1}
     if repeated:
@@ -74,17 +75,16 @@ def find_sites(model: nn.Module) -> list[Site]:
     return sorted(sites, key=lambda s: s.layer)
 
 
-def _nothing_found(model: nn.Module, modules: dict[str, nn.Module]) -> str:
-    suspects = [
-        f"{path} ({type(m).__name__})" for path, m in modules.items() if re.search("Expert|MoE|Moe", type(m).__name__)
-    ]
-    inner = [s for s in suspects if s.split(" ")[0]]
-    if inner:
-        return (
-            f"{type(model).__name__} has modules that look like experts but no router and experts pair that can be "
-            f"observed, first {inner[0]}; it routes in a way this version does not know"
+def _nothing_found(model: nn.Module, modules: dict[str, nn.Module]) -> RouterError:
+    name = type(model).__name__
+    inside = [f"{path} ({type(m).__name__})" for path, m in modules.items() if path]
+    suspects = [text for text in inside if re.search(r"\(.*(Expert|MoE|Moe)", text)]
+    if suspects:
+        return RouterError(
+            f"{name} has modules that look like experts but no router and experts pair that can be observed, first "
+            f"{suspects[0]}; it routes in a way this version does not know"
         )
-    return f"{type(model).__name__} has no routers: it is a dense model; choose a mixture-of-experts model"
+    return DenseModelError(f"{name} has no routers: it is a dense model; choose a mixture-of-experts model")
 
 
 def _forward_arguments(module: nn.Module) -> list[str]:
