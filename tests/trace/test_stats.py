@@ -135,7 +135,7 @@ ERROR = {"activation_rate": 1e-12, "probability": 3e-7, "weight": 2e-9, "entropy
 @given(seed=st.integers(0, 999), mask=masks.filter(lambda m: bool(m.any())), gain=st.sampled_from([0.0, 1.0, 8.0]))
 @settings(max_examples=60)
 def test_means_are_those_of_the_full_tensors(seed: int, mask: Tensor, gain: float):
-    routing = synthetic(seed, *mask.shape, gain=gain)
+    routing = synthetic(seed, mask.shape[0], mask.shape[1], gain=gain)
     data = counted(empty(), routing, geometry(mask), ["sw"] * len(mask)).dataset()
     for layer in LAYERS:
         wanted, keep = oracle(routing[layer], mask.flatten()), mask.flatten()
@@ -172,8 +172,8 @@ def test_no_token_is_nan_and_never_zero():
 
 def test_an_expert_nobody_selected_has_a_rate_of_zero_and_no_weight():
     routing = synthetic(0, 1, 4)
-    for found in routing.values():
-        found.index[:] = torch.tensor([0, 1])
+    for chosen in routing.values():
+        chosen.index[:] = torch.tensor([0, 1])
     data = counted(empty(), routing, geometry(torch.ones(1, 4, dtype=torch.bool)), ["en"]).dataset()
     found = data.sel(phase="prefill", group="en", layer=1)
     assert found["activation_rate"].values.tolist() == [1, 1, 0, 0, 0]
