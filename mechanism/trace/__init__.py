@@ -31,6 +31,7 @@ from .interventions import (
     pairs,
     to_json,
 )
+from .served import Served, decode_routed_experts
 from .sites import Site, find_sites
 from .stats import RoutingStats
 
@@ -49,12 +50,14 @@ __all__ = [
     "RouterError",
     "RoutingStats",
     "ScaleWeight",
+    "Served",
     "Site",
     "SoftSteer",
     "Trace",
     "TraceError",
     "attach",
     "check",
+    "decode_routed_experts",
     "expert_means",
     "find_sites",
     "from_json",

@@ -59,7 +59,7 @@ def logits_are_raw(p: Probe) -> None:
 
 
 def selection_is_whole(p: Probe) -> None:
-    """Every token has top-k distinct classes in range, and finite weights that are not all zero."""
+    """Every token has top-k distinct classes in range and finite weights; a layer's weights are not all zero."""
     for site in p.sites:
         r = p.record.layers[site.layer]
         ordered = r.index.sort(-1).values
@@ -69,6 +69,7 @@ def selection_is_whole(p: Probe) -> None:
             distinct and in_range, f"{site.name}: selected classes repeat or are out of range 0..{site.classes - 1}"
         )
         _expect(bool(torch.isfinite(r.weight).all()), f"{site.name}: weights are not finite")
+        _expect(bool(r.weight.any()), f"{site.name}: all weights are zero")
 
 
 def weights_follow_logits(p: Probe) -> None:

@@ -5,12 +5,11 @@ data over passes, processes or machines gives the same bits.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor
 
@@ -19,9 +18,11 @@ from .passes import Pass
 from .seam import Routing
 
 PHASES = ("prefill", "decode")
-# Binary digits after the point. Values stay below 16 (entropy, weights) or 1 (probabilities), and a pass has fewer
-# than 2 ** 21 tokens, so that a pass's sums are exact in float64 and 2 ** 31 tokens fit into int64.
+# Binary digits after the point: a value is kept to half a unit of the last digit. A pass's sums are exact in float64
+# below 2 ** 53, all sums together in int64 below 2 ** 63; what does not fit is refused.
 BITS = {"probability": 32, "probability_squared": 32, "selections": 0, "weight": 28, "entropy": 28}
+AXES = ("phase", "group", "layer", "expert")
+_PASS, _TOTAL = 2.0**53, 2**62
 
 
 class RoutingStats:
@@ -30,11 +31,18 @@ class RoutingStats:
     Per phase, group, layer and expert: `selections`, full-softmax `probability`, its square, gate `weight` of the
     selected; per phase, group and layer: `entropy` of the full softmax (nats) and tokens.
 
+    Attributes:
+        sums: int64 arrays of what was observed; routing that came without probabilities has no sums of them.
+        tokens: `(phase, group, layer)` int64.
+        widths: `(layer,)` classes of each layer, 0 before the first pass.
+        importance: group and `(layer, class)` mean router probabilities of each sequence, in the order of the passes.
+
     Args:
         groups: names, one of which every sequence is counted under (languages, domains).
         layers: decoder layers that route; classes: width of the widest router.
         provenance: what the numbers come from.
         sequences: keep each sequence's mean router probabilities of its prefill (grows with sequences, not tokens).
+        observed: names of the sums that can be known.
     """
 
     def __init__(
@@ -42,90 +50,125 @@ class RoutingStats:
         groups: Sequence[str] = ("all",),
         layers: Sequence[int] = (),
         classes: int = 0,
-        provenance: dict | None = None,
+        provenance: Mapping | None = None,
         sequences: bool = False,
+        observed: Sequence[str] = tuple(BITS),
     ) -> None:
-        if not groups or len(set(groups)) < len(groups):
-            raise CaptureError(f"groups of statistics have to be distinct names, got {list(groups)}")
+        if not groups or isinstance(groups, str) or len(set(groups)) < len(groups):
+            raise CaptureError(f"groups of statistics have to be distinct names, got {groups!r}")
         self.groups, self.sequences = tuple(groups), sequences
-        self.provenance = dict(provenance or {})
-        self._staged: list[tuple[int, int, Tensor, np.ndarray]] = []
+        self.provenance = _plain(provenance or {})
+        self._staged: list[tuple[int, int, np.ndarray, dict[str, np.ndarray]]] = []
         self._rows: dict[int, list[Tensor]] = {}
         self.importance: list[tuple[str, np.ndarray]] = []
-        self._allocate(tuple(layers), classes)
+        self._allocate(tuple(layers), classes, observed)
 
-    def _allocate(self, layers: tuple[int, ...], classes: int) -> None:
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Names of the sums that are known."""
+        return tuple(self.sums)
+
+    def _allocate(self, layers: tuple[int, ...], classes: int, observed: Sequence[str]) -> None:
         self.layers, self.classes = layers, classes
         shape = (len(PHASES), len(self.groups), len(layers))
         self.tokens = np.zeros(shape, dtype=np.int64)
+        self.widths = np.zeros(len(layers), dtype=np.int64)
         self.sums = {
-            key: np.zeros(shape if key == "entropy" else (*shape, classes), dtype=np.int64) for key in BITS
-        }  # fmt: skip
+            key: np.zeros(shape if key == "entropy" else (*shape, classes), dtype=np.int64)
+            for key in BITS
+            if key in observed
+        }
 
-    def bind(self, layers: Sequence[int], classes: int, provenance: dict) -> None:
+    def bind(
+        self, layers: Sequence[int], classes: int, provenance: Mapping, observed: Sequence[str] = tuple(BITS)
+    ) -> None:
         """Take the shape of a model; a second model has to have the same.
 
         Raises:
-            CaptureError: other layers, experts or provenance than what was counted so far.
+            CaptureError: other layers, experts, provenance or sums than what was counted so far; importance of
+                sequences without probabilities.
         """
+        if self.sequences and "probability" not in observed:
+            raise CaptureError("a sequence's importance is made of router probabilities, and this routing has none")
         if not self.layers:
-            self._allocate(tuple(layers), classes)
-            self.provenance = dict(provenance)
-        if (tuple(layers), classes) != (self.layers, self.classes) or provenance != self.provenance:
+            self._allocate(tuple(layers), classes, observed)
+            self.provenance = _plain(provenance)
+        kept = tuple(key for key in BITS if key in observed)
+        if (tuple(layers), classes, kept, _plain(provenance)) != self._identity:
             raise CaptureError("these statistics were begun with another model or setting; use a fresh RoutingStats")
 
-    def observe(self, layer: int, routing: Routing, at: Pass, rows: Sequence[str]) -> None:
-        """Stage one layer of a pass; `rows` names the group of each batch row."""
-        probability = routing.logits.softmax(-1)
-        entropy = torch.special.entr(probability).sum(-1, keepdim=True)
-        classes = probability.shape[-1]
-        hot = F.one_hot(routing.index.clamp(0, classes - 1), classes).to(torch.float64)
-        gates = torch.einsum("tse,ts->te", hot, routing.weight.double())
-        parts = {
-            "probability": probability, "probability_squared": probability.square(), "selections": hot.sum(1),
-            "weight": gates, "entropy": entropy,
-        }  # fmt: skip
-        table = torch.cat([(v.double() * 2.0 ** BITS[k]).round() for k, v in parts.items()], -1)
-        present = sorted(set(rows), key=self.groups.index)
-        member = torch.tensor([[r == g for r in rows] for g in present], device=table.device)
-        member = (member.unsqueeze(-1) & at.mask.to(table.device)).flatten(1).double()
-        groups = torch.tensor([self.groups.index(g) for g in present])
-        slot = self.layers.index(layer)
-        self._staged.append((PHASES.index(at.phase), slot, groups, (member @ table).cpu().numpy()))
-        if slot == 0:
-            self._count(at, groups, member)
-        if self.sequences and at.phase == "prefill":
-            self._rows[slot] = self._sequence_means(probability, at)
+    @property
+    def _identity(self) -> tuple:
+        return self.layers, self.classes, self.observed, self.provenance
 
-    def _count(self, at: Pass, groups: Tensor, member: Tensor) -> None:
-        self._staged.append((PHASES.index(at.phase), -1, groups, member.sum(1).cpu().numpy()))
+    def observe(self, layer: int, routing: Routing, at: Pass, rows: Sequence[str]) -> None:
+        """Stage one layer of a pass; `rows` names the group of each batch row.
+
+        Raises:
+            CaptureError: a selected class out of range.
+        """
+        probability = routing.logits.softmax(-1)
+        width = probability.shape[-1]
+        if bool(((routing.index < 0) | (routing.index >= width)).any()):
+            raise CaptureError(f"layer {layer}: a selected expert is out of range 0..{width - 1}")
+        parts = {
+            "probability": probability,
+            "probability_squared": probability.square(),
+            **slot_sums(routing.index, routing.weight, width),
+            "entropy": torch.special.entr(probability).sum(-1),
+        }
+        self.stage(layer, parts, at.mask, at.phase, rows)
+        if self.sequences and at.phase == "prefill":
+            self._rows[self.layers.index(layer)] = self._sequence_means(probability, at)
+
+    def stage(self, layer: int, parts: Mapping[str, Tensor], mask: Tensor, phase: str, rows: Sequence[str]) -> None:
+        """Hold one layer's values per token back until `commit`.
+
+        Args:
+            parts: `(token, class)` values by name, entropy `(token,)`, tokens flattened batch-major.
+            mask: `(batch, pos)` bool, the tokens to count.
+            rows: group of each batch row.
+
+        Raises:
+            CaptureError: a sum is not a number or too large to be exact.
+        """
+        device = parts["selections"].device
+        present = sorted(set(rows), key=self.groups.index)
+        member = torch.tensor([[r == g for r in rows] for g in present], device=device)
+        member = (member.unsqueeze(-1) & mask.to(device)).flatten(1).double()
+        sums = {k: (member @ (v.double() * 2.0 ** BITS[k]).round()).cpu().numpy() for k, v in parts.items()}
+        for name, values in sums.items():
+            if not (np.abs(values) < _PASS).all():
+                raise CaptureError(f"layer {layer}: the pass's sum of {name} is not finite or too large to be exact")
+        sums["tokens"] = member.sum(1).cpu().numpy()
+        groups = np.array([self.groups.index(g) for g in present])
+        self._staged.append((PHASES.index(phase), self.layers.index(layer), groups, sums))
 
     def _sequence_means(self, probability: Tensor, at: Pass) -> list[Tensor]:
+        """`(class,)` of each row; NaN for a row that is all padding, and for classes that the layer does not have."""
         weights = at.mask.to(probability.device, torch.float32)
         grid = probability.view(*at.mask.shape, -1)
-        means = torch.einsum("bpe,bp->be", grid, weights) / weights.sum(1, keepdim=True).clamp_min(1)
-        return list(F.pad(means, (0, self.classes - means.shape[1])).cpu())
+        means = torch.einsum("bpe,bp->be", grid, weights) / weights.sum(1, keepdim=True)
+        return list(torch.nn.functional.pad(means, (0, self.classes - means.shape[1]), value=torch.nan).cpu())
 
     def commit(self, rows: Sequence[str]) -> None:
-        """Count what the pass staged; called when the pass ended without an error."""
-        for phase, slot, groups, table in self._staged:
-            whole = table.astype(np.int64)
-            if slot < 0:
-                self.tokens[phase, groups.numpy()] += whole[:, None]
-            else:
-                self._add(phase, slot, groups.numpy(), whole)
+        """Count what the pass staged; called when the pass ended without an error.
+
+        Raises:
+            CaptureError: the sums are full.
+        """
+        for phase, slot, groups, sums in self._staged:
+            self.tokens[phase, groups, slot] += sums.pop("tokens").astype(np.int64)
+            for key, values in sums.items():
+                where = self.sums[key][phase, :, slot]
+                where = where if values.ndim == 1 else where[:, : values.shape[1]]
+                where[groups] += values.astype(np.int64)
+                _check_room(where)
+            self.widths[slot] = sums["selections"].shape[1]
         if self._rows:
             stacked = np.stack([np.stack([t.numpy() for t in self._rows[s]]) for s in sorted(self._rows)], 1)
             self.importance += list(zip(rows, stacked, strict=True))
         self.discard()
-
-    def _add(self, phase: int, slot: int, groups: np.ndarray, table: np.ndarray) -> None:
-        classes = (table.shape[1] - 1) // 4
-        for i, key in enumerate(BITS):
-            if key == "entropy":
-                self.sums[key][phase, groups, slot] += table[:, -1]
-            else:
-                self.sums[key][phase, groups, slot, :classes] += table[:, i * classes : (i + 1) * classes]
 
     def discard(self) -> None:
         """Forget a pass that did not end."""
@@ -135,41 +178,43 @@ class RoutingStats:
         """Sum of two statistics over the union of their groups.
 
         Raises:
-            CaptureError: they describe different models.
+            CaptureError: they describe different models or settings, or the sums are full.
         """
-        if (self.layers, self.classes, self.provenance) != (other.layers, other.classes, other.provenance):
+        if self._identity != other._identity:
             raise CaptureError("statistics of different models or settings cannot be merged")
         groups = (*self.groups, *(g for g in other.groups if g not in self.groups))
-        total = RoutingStats(groups, self.layers, self.classes, self.provenance, self.sequences or other.sequences)
+        sequences = self.sequences or other.sequences
+        total = RoutingStats(groups, self.layers, self.classes, self.provenance, sequences, self.observed)
         for part in (self, other):
             at = [groups.index(g) for g in part.groups]
             total.tokens[:, at] += part.tokens
+            total.widths = np.maximum(total.widths, part.widths)
             for key, values in part.sums.items():
                 total.sums[key][:, at] += values
+                _check_room(total.sums[key])
             total.importance += part.importance
         return total
 
     def dataset(self) -> xr.Dataset:
-        """Means per token: `(phase, group, layer, expert)`; NaN where no token was seen, never 0.
+        """Means per token: `(phase, group, layer, expert)`; NaN where no token was seen, for experts that a layer does
+        not have, and for what was not observed, never 0.
 
         `activation_rate` share of tokens that selected the expert; `probability` and `probability_std` of the full
         softmax; `weight` mean gate weight over the tokens that selected it; `entropy` in nats; `tokens`.
         """
         tokens = np.where(self.tokens > 0, self.tokens, np.nan)
-        real = {key: values / 2.0 ** BITS[key] for key, values in self.sums.items()}
         per_token = tokens[..., None]
-        chosen = np.where(real["selections"] > 0, real["selections"], np.nan)
-        mean = real["probability"] / per_token
-        spread = np.sqrt(np.maximum(real["probability_squared"] / per_token - mean**2, 0))
-        axes = ("phase", "group", "layer", "expert")
+        selections = self._real("selections")
+        mean = self._real("probability") / per_token
+        spread = np.sqrt(np.maximum(self._real("probability_squared") / per_token - mean**2, 0))
         return xr.Dataset(
             {
-                "tokens": (axes[:3], self.tokens),
-                "entropy": (axes[:3], real["entropy"] / tokens),
-                "activation_rate": (axes, real["selections"] / per_token),
-                "probability": (axes, mean),
-                "probability_std": (axes, spread),
-                "weight": (axes, real["weight"] / chosen),
+                "tokens": (AXES[:3], self.tokens),
+                "entropy": (AXES[:3], self._real("entropy") / tokens),
+                "activation_rate": (AXES, selections / per_token),
+                "probability": (AXES, mean),
+                "probability_std": (AXES, spread),
+                "weight": (AXES, self._real("weight") / np.where(selections > 0, selections, np.nan)),
             },
             coords={
                 "phase": list(PHASES), "group": list(self.groups), "layer": list(self.layers),
@@ -178,18 +223,26 @@ class RoutingStats:
             attrs={"provenance": json.dumps(self.provenance, sort_keys=True)},
         )  # fmt: skip
 
+    def _real(self, key: str) -> np.ndarray:
+        """A sum as float64; NaN if it was not observed, or where a layer has no such expert."""
+        shape = self.tokens.shape if key == "entropy" else (*self.tokens.shape, self.classes)
+        if key not in self.sums:
+            return np.full(shape, np.nan)
+        real = self.sums[key] / 2.0 ** BITS[key]
+        return real if key == "entropy" else np.where(np.arange(self.classes) < self.widths[:, None], real, np.nan)
+
     def save(self, path: Path) -> None:
         """Write the sums as netCDF; `load` gives back the same bits."""
         names = [name for name, _ in self.importance]
         rows = np.stack([row for _, row in self.importance]) if names else np.zeros((0, len(self.layers), self.classes))
-        axes = ("phase", "group", "layer", "expert")
-        data = {key: (axes[: v.ndim], v) for key, v in self.sums.items()} | {"tokens": (axes[:3], self.tokens)}
+        data = {key: (AXES[: v.ndim], v) for key, v in self.sums.items()}
+        data |= {"tokens": (AXES[:3], self.tokens), "widths": (("layer",), self.widths)}
         data["importance"] = (("sequence", "layer", "expert"), rows.astype(np.float32))
         header = {
             "groups": self.groups, "layers": self.layers, "classes": self.classes, "provenance": self.provenance,
-            "sequences": self.sequences, "sequence_groups": names,
+            "sequences": self.sequences, "sequence_groups": names, "observed": self.observed,
         }  # fmt: skip
-        temporary = Path(path).with_suffix(".tmp")
+        temporary = Path(path).with_name(Path(path).name + ".tmp")
         xr.Dataset(data, attrs={"header": json.dumps(header, sort_keys=True)}).to_netcdf(temporary)
         temporary.replace(path)
 
@@ -199,14 +252,43 @@ class RoutingStats:
 
         Raises:
             CaptureError: the file holds something else.
+            FileNotFoundError: there is no such file.
         """
-        with xr.open_dataset(path) as file:
-            data = file.load()
-        if "header" not in data.attrs:
-            raise CaptureError(f"{path} does not hold routing statistics")
-        header = json.loads(data.attrs["header"])
-        stats = cls(header["groups"], header["layers"], header["classes"], header["provenance"], header["sequences"])
-        stats.tokens = data["tokens"].values
-        stats.sums = {key: data[key].values for key in BITS}
+        try:
+            with xr.open_dataset(path, engine="netcdf4") as file:
+                data = file.load()
+            header = json.loads(data.attrs["header"])
+        except FileNotFoundError:
+            raise
+        except (OSError, KeyError, ValueError) as error:
+            raise CaptureError(f"{path} does not hold routing statistics") from error
+        names = ("groups", "layers", "classes", "provenance", "sequences", "observed")
+        stats = cls(**{name: header[name] for name in names})
+        stats.tokens, stats.widths = data["tokens"].values, data["widths"].values
+        stats.sums = {key: data[key].values for key in stats.observed}
         stats.importance = list(zip(header["sequence_groups"], data["importance"].values, strict=True))
         return stats
+
+
+def slot_sums(index: Tensor, weight: Tensor | None, classes: int) -> dict[str, Tensor]:
+    """`selections` and, with weights, `weight` per class: `(token, class)` float64.
+
+    Args:
+        index: `(token, slot)` distinct classes, or `classes` for an empty slot; weight: `(token, slot)`.
+    """
+    empty = torch.zeros(index.shape[0], classes + 1, dtype=torch.float64, device=index.device)
+    index = index.long()
+    found = {"selections": empty.scatter_add(1, index, torch.ones_like(index, dtype=torch.float64))}
+    if weight is not None:
+        found["weight"] = empty.scatter_add(1, index, weight.double())
+    return {name: table[:, :classes] for name, table in found.items()}
+
+
+def _plain(provenance: Mapping) -> dict:
+    """As JSON gives it back, so that saved and fresh statistics compare equal."""
+    return json.loads(json.dumps(dict(provenance)))
+
+
+def _check_room(sums: np.ndarray) -> None:
+    if (np.abs(sums) >= _TOTAL).any():
+        raise CaptureError("the sums are full (a group holds some 2 ** 30 tokens); go on with fresh statistics")
