@@ -1,12 +1,13 @@
 """What cannot be observed, and what observed numbers come from."""
 
+import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import AttachError
 from .interventions import Intervention, to_json
@@ -66,3 +67,19 @@ def provenance(model: nn.Module, interventions: Sequence[Intervention] = (), see
         "interventions": to_json(interventions),
         "seed": seed,
     }
+
+
+def contents(masks: Mapping[str, Any], means: Mapping[int, Tensor]) -> dict[str, Any]:
+    """What named masks and mean outputs hold: SHA-256 of tensors, qualified names of functions."""
+    held: dict[str, Any] = {}
+    if masks:
+        held["masks"] = {name: _content(mask) for name, mask in sorted(masks.items())}
+    if means:
+        held["means"] = {str(layer): _content(mean) for layer, mean in sorted(means.items())}
+    return held
+
+
+def _content(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return getattr(value, "__qualname__", type(value).__name__)
+    return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from torch import Tensor, nn
 
-from .attachable import provenance, refuse_unobservable, warn_unsupported
+from .attachable import contents, provenance, refuse_unobservable, warn_unsupported
 from .call import Call, Change, Host
 from .errors import AttachError, CaptureError, InterventionError
 from .interventions import Intervention
@@ -67,6 +67,18 @@ class Trace(Host):
                 f"Ablate(mode='mean') in layers {missing} needs mean outputs: "
                 "attach(..., means=expert_means(model, batches))"
             )
+        unknown = [
+            (layer, expert)
+            for i in self.interventions
+            if i.seam == "output"
+            for layer, expert in i.targets
+            if bool(self.means[layer][expert].isnan().any())
+        ]
+        if unknown:
+            raise InterventionError(
+                f"Ablate(mode='mean'): (layer, expert) {unknown} have no mean output, no token of the batches selected "
+                "them; compute the means on more text"
+            )
 
     def __enter__(self) -> "Trace":
         if self.model in _ATTACHED:
@@ -87,9 +99,8 @@ class Trace(Host):
     def _hook(self) -> None:
         if self.stats is not None:
             classes = max(s.classes for s in self.sites)
-            self.stats.bind(
-                [s.layer for s in self.sites], classes, provenance(self.model, self.interventions, self.seed)
-            )
+            origin = provenance(self.model, self.interventions, self.seed) | contents(self.masks, self.means)
+            self.stats.bind([s.layer for s in self.sites], classes, origin)
         self._keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
         self._keep(self.model.register_forward_hook(self._end, always_call=True))
         for site in self.sites:
@@ -155,10 +166,10 @@ class Trace(Host):
         if silent:
             self._abandon()
             raise CaptureError(f"these routers did not run in this pass: {', '.join(silent)}")
-        if self.keep:
-            self.records.append(Record(at, {layer: c.kept(at) for layer, c in self._open.items()}))
         if self.stats is not None:
             self.stats.commit(self._rows(at))
+        if self.keep:
+            self.records.append(Record(at, {layer: c.kept(at) for layer, c in self._open.items()}))
         for layer, change in self._changes.items():
             self._open[layer].count(change, at)
         return None

@@ -99,18 +99,25 @@ def routers(model: nn.Module) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("layer")
 
 
-_PROVEN: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+_PROVEN: "weakref.WeakKeyDictionary[nn.Module, tuple]" = weakref.WeakKeyDictionary()
+
+
+def _setting(model: nn.Module) -> tuple:
+    """What a proof holds for: it is repeated after a change of dtype, device or implementation."""
+    config, first = getattr(model, "config", None), next(model.parameters())
+    chosen = [getattr(config, f"_{part}_implementation", None) for part in ("experts", "attn")]
+    return (first.dtype, first.device, *map(str, chosen))
 
 
 def require(model: nn.Module) -> None:
-    """Prove the quick contracts, once a model.
+    """Prove the quick contracts, once a model and setting.
 
     Raises:
         ContractError: naming the first that failed.
     """
-    if model in _PROVEN:
+    if _PROVEN.get(model) == _setting(model):
         return
     for result in check(model, QUICK):
         if result.status == "failed":
             raise ContractError(f"{type(model).__name__} breaks {result.contract}: {result.detail}")
-    _PROVEN.add(model)
+    _PROVEN[model] = _setting(model)

@@ -67,7 +67,7 @@ class ExpertsInput:
 @torch.no_grad()
 def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict[int, Tensor]:
     """Mean output of every expert over the real tokens that selected it: layer -> `(class, d)` float32, for
-    `Ablate(mode="mean")`. An expert that was never selected has mean 0.
+    `Ablate(mode="mean")`. An expert that was never selected has no mean: NaN, and ablation refuses it.
 
     Args:
         batches: keyword arguments of the model's forward.
@@ -90,7 +90,7 @@ def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict
             hook.remove()
     if not sums:
         raise InterventionError("mean outputs need at least one batch")
-    return {layer: sums[layer] / counts[layer].clamp_min(1)[:, None] for layer in sums}
+    return {layer: sums[layer] / counts[layer][:, None] for layer in sums}
 
 
 def _add_means(

@@ -90,7 +90,7 @@ class SiteEdit:
             hit = self.hits(one, scope, index)
             gates = torch.zeros(index.shape[0], self.site.classes, device=index.device)
             gates.scatter_add_(1, index.clamp(0, self.site.classes - 1), weight.float() * hit)
-            part = (gates @ self.means.to(gates)).to(like.dtype)
+            part = (gates @ self.means.to(gates).nan_to_num()).to(like.dtype)
             total = part if total is None else total + part
         return total
 

@@ -167,11 +167,11 @@ class Served:
         filled = index != self.fill
         valid = filled & (index >= 0) & (index < self.experts)
         classes = torch.from_numpy(np.where(valid, index, self.experts))
-        parts = slot_sums(classes, None if gates is None else torch.from_numpy(gates), self.experts)
+        parts = slot_sums(classes[None], None if gates is None else torch.from_numpy(gates)[None], self.experts)
         for phase, rows in spans.items():
             mask = torch.from_numpy(rows & filled.any(1))
             if bool(mask.any()):
-                stats.stage(layer, parts, mask[None], phase, [group])
+                stats.stage([layer], parts, mask[None], phase, [group])
 
 
 def decode_routed_experts(text: str, layers: int, top_k: int) -> np.ndarray:

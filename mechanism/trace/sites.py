@@ -3,7 +3,7 @@
 import inspect
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def find_sites(model: nn.Module) -> list[Site]:
     modules = dict(model.named_modules())
     sites = [_site(modules, path) for path, module in modules.items() if _is_experts(path, module)]
     if not sites:
-        raise _nothing_found(model, modules)
+        _nothing_found(model, modules)
     layers = [s.layer for s in sites]
     repeated = {layer for layer in layers if layers.count(layer) > 1}
     if repeated:
@@ -75,16 +75,16 @@ def find_sites(model: nn.Module) -> list[Site]:
     return sorted(sites, key=lambda s: s.layer)
 
 
-def _nothing_found(model: nn.Module, modules: dict[str, nn.Module]) -> RouterError:
+def _nothing_found(model: nn.Module, modules: dict[str, nn.Module]) -> NoReturn:
     name = type(model).__name__
     inside = [f"{path} ({type(m).__name__})" for path, m in modules.items() if path]
     suspects = [text for text in inside if re.search(r"\(.*(Expert|MoE|Moe)", text)]
     if suspects:
-        return RouterError(
+        raise RouterError(
             f"{name} has modules that look like experts but no router and experts pair that can be observed, first "
             f"{suspects[0]}; it routes in a way this version does not know"
         )
-    return DenseModelError(f"{name} has no routers: it is a dense model; choose a mixture-of-experts model")
+    raise DenseModelError(f"{name} has no routers: it is a dense model; choose a mixture-of-experts model")
 
 
 def _forward_arguments(module: nn.Module) -> list[str]:

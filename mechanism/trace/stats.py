@@ -23,6 +23,8 @@ PHASES = ("prefill", "decode")
 BITS = {"probability": 32, "probability_squared": 32, "selections": 0, "weight": 28, "entropy": 28}
 AXES = ("phase", "group", "layer", "expert")
 _PASS, _TOTAL = 2.0**53, 2**62
+# Logits held back at most before they are summed: 32 MB.
+_HELD = 2**23
 
 
 class RoutingStats:
@@ -59,7 +61,10 @@ class RoutingStats:
         self.groups, self.sequences = tuple(groups), sequences
         self.provenance = _plain(provenance or {})
         self._staged: list[tuple[int, int, np.ndarray, dict[str, np.ndarray]]] = []
-        self._rows: dict[int, list[Tensor]] = {}
+        self._rows: dict[int, Tensor] = {}
+        self._held: list[tuple[int, Routing]] = []
+        self._at: Pass | None = None
+        self._groups: tuple[str, ...] = ()
         self.importance: list[tuple[str, np.ndarray]] = []
         self._allocate(tuple(layers), classes, observed)
 
@@ -102,30 +107,51 @@ class RoutingStats:
         return self.layers, self.classes, self.observed, self.provenance
 
     def observe(self, layer: int, routing: Routing, at: Pass, rows: Sequence[str]) -> None:
-        """Stage one layer of a pass; `rows` names the group of each batch row.
+        """Hold one layer of a pass back; `rows` names the group of each batch row. Layers of one shape are summed
+        together, a few at a time.
 
         Raises:
-            CaptureError: a selected class out of range.
+            CaptureError: see `stage`; a selected class out of range.
         """
-        probability = routing.logits.softmax(-1)
-        width = probability.shape[-1]
-        if bool(((routing.index < 0) | (routing.index >= width)).any()):
-            raise CaptureError(f"layer {layer}: a selected expert is out of range 0..{width - 1}")
+        held = sum(r.logits.numel() for _, r in self._held)
+        if self._held and (held > _HELD or self._held[0][1].logits.shape != routing.logits.shape):
+            self._sum_held()
+        self._held.append((layer, routing))
+        self._at, self._groups = at, tuple(rows)
+
+    def _sum_held(self) -> None:
+        if not self._held or self._at is None:
+            return
+        layers = [layer for layer, _ in self._held]
+        device = self._held[0][1].logits.device
+        logits, index, weight = (
+            torch.stack([getattr(r, name).to(device) for _, r in self._held]) for name in ("logits", "index", "weight")
+        )
+        width = logits.shape[-1]
+        wrong = ((index < 0) | (index >= width)).flatten(1).any(1)
+        if bool(wrong.any()):
+            at = layers[int(wrong.int().argmax())]
+            raise CaptureError(f"layer {at}: a selected expert is out of range 0..{width - 1}")
+        probability = logits.softmax(-1)
         parts = {
             "probability": probability,
             "probability_squared": probability.square(),
-            **slot_sums(routing.index, routing.weight, width),
+            **slot_sums(index, weight, width),
             "entropy": torch.special.entr(probability).sum(-1),
         }
-        self.stage(layer, parts, at.mask, at.phase, rows)
-        if self.sequences and at.phase == "prefill":
-            self._rows[self.layers.index(layer)] = self._sequence_means(probability, at)
+        self.stage(layers, parts, self._at.mask, self._at.phase, self._groups)
+        if self.sequences and self._at.phase == "prefill":
+            means = self._sequence_means(probability, self._at.mask)
+            self._rows |= {self.layers.index(layer): own for layer, own in zip(layers, means, strict=True)}
+        self._held = []
 
-    def stage(self, layer: int, parts: Mapping[str, Tensor], mask: Tensor, phase: str, rows: Sequence[str]) -> None:
-        """Hold one layer's values per token back until `commit`.
+    def stage(
+        self, layers: Sequence[int], parts: Mapping[str, Tensor], mask: Tensor, phase: str, rows: Sequence[str]
+    ) -> None:
+        """Hold values per token of some layers back until `commit`, as sums.
 
         Args:
-            parts: `(token, class)` values by name, entropy `(token,)`, tokens flattened batch-major.
+            parts: `(layer, token, class)` values by name, entropy `(layer, token)`, tokens flattened batch-major.
             mask: `(batch, pos)` bool, the tokens to count.
             rows: group of each batch row.
 
@@ -136,27 +162,33 @@ class RoutingStats:
         present = sorted(set(rows), key=self.groups.index)
         member = torch.tensor([[r == g for r in rows] for g in present], device=device)
         member = (member.unsqueeze(-1) & mask.to(device)).flatten(1).double()
-        sums = {k: (member @ (v.double() * 2.0 ** BITS[k]).round()).cpu().numpy() for k, v in parts.items()}
-        for name, values in sums.items():
-            if not (np.abs(values) < _PASS).all():
-                raise CaptureError(f"layer {layer}: the pass's sum of {name} is not finite or too large to be exact")
-        sums["tokens"] = member.sum(1).cpu().numpy()
+        sums = {name: _group_sums(member, values, BITS[name]) for name, values in parts.items()}
+        tokens = member.sum(1).cpu().numpy()
         groups = np.array([self.groups.index(g) for g in present])
-        self._staged.append((PHASES.index(phase), self.layers.index(layer), groups, sums))
+        for i, layer in enumerate(layers):
+            own = {name: values[i] for name, values in sums.items()}
+            for name, values in own.items():
+                if not (np.abs(values) < _PASS).all():
+                    raise CaptureError(
+                        f"layer {layer}: the pass's sum of {name} is not finite or too large to be exact"
+                    )
+            own["tokens"] = tokens
+            self._staged.append((PHASES.index(phase), self.layers.index(layer), groups, own))
 
-    def _sequence_means(self, probability: Tensor, at: Pass) -> list[Tensor]:
-        """`(class,)` of each row; NaN for a row that is all padding, and for classes that the layer does not have."""
-        weights = at.mask.to(probability.device, torch.float32)
-        grid = probability.view(*at.mask.shape, -1)
-        means = torch.einsum("bpe,bp->be", grid, weights) / weights.sum(1, keepdim=True)
-        return list(torch.nn.functional.pad(means, (0, self.classes - means.shape[1]), value=torch.nan).cpu())
+    def _sequence_means(self, probability: Tensor, mask: Tensor) -> list[Tensor]:
+        """`(batch, class)` of each layer; NaN for a row that is all padding, and for classes that a layer lacks."""
+        weights = mask.to(probability.device, torch.float32)
+        grid = probability.unflatten(1, mask.shape)
+        means = torch.einsum("lbpe,bp->lbe", grid, weights) / weights.sum(1)[:, None]
+        return list(torch.nn.functional.pad(means, (0, self.classes - means.shape[-1]), value=torch.nan).cpu())
 
     def commit(self, rows: Sequence[str]) -> None:
         """Count what the pass staged; called when the pass ended without an error.
 
         Raises:
-            CaptureError: the sums are full.
+            CaptureError: the sums are full; see `observe`.
         """
+        self._sum_held()
         for phase, slot, groups, sums in self._staged:
             self.tokens[phase, groups, slot] += sums.pop("tokens").astype(np.int64)
             for key, values in sums.items():
@@ -166,13 +198,13 @@ class RoutingStats:
                 _check_room(where)
             self.widths[slot] = sums["selections"].shape[1]
         if self._rows:
-            stacked = np.stack([np.stack([t.numpy() for t in self._rows[s]]) for s in sorted(self._rows)], 1)
+            stacked = np.stack([self._rows[s].numpy() for s in sorted(self._rows)], 1)
             self.importance += list(zip(rows, stacked, strict=True))
         self.discard()
 
     def discard(self) -> None:
         """Forget a pass that did not end."""
-        self._staged, self._rows = [], {}
+        self._staged, self._rows, self._held = [], {}, []
 
     def merge(self, other: "RoutingStats") -> "RoutingStats":
         """Sum of two statistics over the union of their groups.
@@ -271,17 +303,23 @@ class RoutingStats:
 
 
 def slot_sums(index: Tensor, weight: Tensor | None, classes: int) -> dict[str, Tensor]:
-    """`selections` and, with weights, `weight` per class: `(token, class)` float64.
+    """`selections` and, with weights, `weight` per class: `(..., token, class)` float64.
 
     Args:
-        index: `(token, slot)` distinct classes, or `classes` for an empty slot; weight: `(token, slot)`.
+        index: `(..., token, slot)` distinct classes, or `classes` for an empty slot; weight: the same shape.
     """
-    empty = torch.zeros(index.shape[0], classes + 1, dtype=torch.float64, device=index.device)
+    empty = torch.zeros(*index.shape[:-1], classes + 1, dtype=torch.float64, device=index.device)
     index = index.long()
-    found = {"selections": empty.scatter_add(1, index, torch.ones_like(index, dtype=torch.float64))}
+    found = {"selections": empty.scatter_add(-1, index, torch.ones_like(index, dtype=torch.float64))}
     if weight is not None:
-        found["weight"] = empty.scatter_add(1, index, weight.double())
-    return {name: table[:, :classes] for name, table in found.items()}
+        found["weight"] = empty.scatter_add(-1, index, weight.double())
+    return {name: table[..., :classes] for name, table in found.items()}
+
+
+def _group_sums(member: Tensor, values: Tensor, bits: int) -> np.ndarray:
+    """Fixed-point sums `(layer, group, class)` of `(layer, token, class)` values over the members of each group."""
+    fixed = values.to(torch.float64, copy=True).mul_(2.0**bits).round_() if bits else values.double()
+    return torch.einsum("gt,lt...->lg...", member, fixed).cpu().numpy()
 
 
 def _plain(provenance: Mapping) -> dict:

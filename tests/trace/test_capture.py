@@ -145,6 +145,9 @@ def test_mean_ablation_needs_means(model):
     means = expert_means(model, [{"input_ids": IDS, "attention_mask": MASK}])
     with attach(model, edit, means=means):
         assert not torch.equal(run(model), run(tiny_model("qwen3_moe")))
+    means[1][3] = torch.nan
+    with pytest.raises(InterventionError, match=r"\(1, 3\)\] have no mean output"):
+        attach(model, edit, means=means)
     with pytest.raises(InterventionError, match="at least one batch"):
         expert_means(model, [])
 

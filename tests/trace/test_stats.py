@@ -278,7 +278,7 @@ def test_a_selection_out_of_range_is_refused_not_moved_into_range(index: int):
     routing = synthetic(0, 1, 4)[1]
     routing.index[2, 1] = index
     with pytest.raises(CaptureError, match=r"layer 1: a selected expert is out of range 0\.\.4"):
-        empty().observe(1, routing, geometry(torch.ones(1, 4, dtype=torch.bool)), ["en"])
+        counted(empty(), {1: routing}, geometry(torch.ones(1, 4, dtype=torch.bool)), ["en"])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
@@ -287,7 +287,7 @@ def test_weights_that_cannot_be_summed_exactly_are_refused(value: float):
     routing.weight[0, 0] = value
     stats = empty()
     with pytest.raises(CaptureError, match="layer 1: the pass's sum of weight is not finite or too large to be exact"):
-        stats.observe(1, routing, geometry(torch.ones(1, 4, dtype=torch.bool)), ["en"])
+        counted(stats, {1: routing}, geometry(torch.ones(1, 4, dtype=torch.bool)), ["en"])
     stats.discard()
     assert not stats.tokens.any()
 
