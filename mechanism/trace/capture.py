@@ -1,5 +1,6 @@
 """A trace: watches a model's routing, and edits it, for as long as a `with` block lasts."""
 
+import inspect
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -51,6 +52,8 @@ class Trace(Host):
         self.records: list[Record] = []
         self.notes: list[str] = []
         self.groups: tuple[str, ...] | None = None
+        self._checkpointable: list[Any] = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+        self._arguments = tuple(inspect.signature(model.forward).parameters)
         self._changes = {s.layer: Change() for s in self.sites if self._of(s)}
         self._stack = ExitStack()
         self._pass: Pass | None = None
@@ -145,13 +148,12 @@ class Trace(Host):
 
     def _begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         self._abandon()
-        checkpointing = any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
-        if checkpointing and model.training:
+        if model.training and any(m.gradient_checkpointing for m in self._checkpointable):
             raise CaptureError(
                 "gradient checkpointing runs every router twice in training; switch it off "
                 "(model.gradient_checkpointing_disable()) or use model.eval()"
             )
-        at = read_pass(model, args, kwargs)
+        at = read_pass({**dict(zip(self._arguments, args, strict=False)), **kwargs})
         if self.stats is not None:
             self._rows(at)
         self._pass = at

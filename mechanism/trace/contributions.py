@@ -81,7 +81,7 @@ def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict
     counts: dict[int, Tensor] = {}
     try:
         for batch in batches:
-            at = read_pass(model, (), dict(batch))
+            at = read_pass(batch)
             model(**batch)
             for site in sites:
                 _add_means(site, seen[site.layer], at.mask.reshape(-1), sums, counts)

@@ -1,12 +1,11 @@
 """What a forward pass is about: its tokens, which of them are real, where they stand and whether it decodes."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import CaptureError, InterventionError
 from .interventions import Scope
@@ -72,15 +71,13 @@ class Pass:
         return found.to(self.mask.device, torch.bool)
 
 
-def read_pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pass:
-    """Geometry of a call of a causal language model.
+def read_pass(given: Mapping[str, Any]) -> Pass:
+    """Geometry of a call of a causal language model, from its arguments by name.
 
     Raises:
         CaptureError: no token ids or embeddings, a mask that is not two-dimensional or does not cover them, or a batch
             that is all padding.
     """
-    names = list(_parameters(model))
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
     ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
     tokens = ids if ids is not None else embeds
     if tokens is None:
@@ -96,11 +93,7 @@ def read_pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return Pass(mask[:, -length:], position, phase, None if ids is None else ids.detach())
 
 
-def _parameters(model: nn.Module) -> list[str]:
-    return list(inspect.signature(model.forward).parameters)
-
-
-def _mask(given: dict[str, Any], batch: int, length: int, device: torch.device) -> tuple[Tensor, int]:
+def _mask(given: Mapping[str, Any], batch: int, length: int, device: torch.device) -> tuple[Tensor, int]:
     """The attention mask as bool over cached and new tokens, and how many are cached."""
     cached = _cached(given)
     mask = given.get("attention_mask")
@@ -115,7 +108,7 @@ def _mask(given: dict[str, Any], batch: int, length: int, device: torch.device) 
     return mask.to(device) != 0, max(cached, mask.shape[1] - length)
 
 
-def _cached(given: dict[str, Any]) -> int:
+def _cached(given: Mapping[str, Any]) -> int:
     """Tokens in the cache: its own count, else the first position (MiniMax's cache always counts zero)."""
     cache, positions = given.get("past_key_values"), given.get("position_ids")
     if cache is None:

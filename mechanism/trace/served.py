@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from .errors import CaptureError
-from .stats import PHASES, RoutingStats, slot_sums
+from .stats import PHASES, RoutingStats
 
 
 @dataclass(frozen=True)
@@ -166,12 +166,12 @@ class Served:
         """Stage one layer: `(token, slot)` ids and weights; `(token,)` masks by phase."""
         filled = index != self.fill
         valid = filled & (index >= 0) & (index < self.experts)
-        classes = torch.from_numpy(np.where(valid, index, self.experts))
-        parts = slot_sums(classes[None], None if gates is None else torch.from_numpy(gates)[None], self.experts)
+        classes = torch.from_numpy(np.where(valid, index, self.experts))[None]
+        weight = None if gates is None else torch.from_numpy(gates)[None]
         for phase, rows in spans.items():
             mask = torch.from_numpy(rows & filled.any(1))
             if bool(mask.any()):
-                stats.stage([layer], parts, mask[None], phase, [group])
+                stats.stage([layer], classes, weight, {}, mask[None], phase, [group])
 
 
 def decode_routed_experts(text: str, layers: int, top_k: int) -> np.ndarray:

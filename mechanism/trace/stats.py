@@ -132,39 +132,48 @@ class RoutingStats:
         if bool(wrong.any()):
             at = layers[int(wrong.int().argmax())]
             raise CaptureError(f"layer {at}: a selected expert is out of range 0..{width - 1}")
-        probability = logits.softmax(-1)
+        surprisal = logits.log_softmax(-1)
+        probability = surprisal.exp()
         parts = {
             "probability": probability,
             "probability_squared": probability.square(),
-            **slot_sums(index, weight, width),
-            "entropy": torch.special.entr(probability).sum(-1),
+            "entropy": -torch.linalg.vecdot(probability, surprisal),
         }
-        self.stage(layers, parts, self._at.mask, self._at.phase, self._groups)
+        self.stage(layers, index, weight, parts, self._at.mask, self._at.phase, self._groups)
         if self.sequences and self._at.phase == "prefill":
             means = self._sequence_means(probability, self._at.mask)
             self._rows |= {self.layers.index(layer): own for layer, own in zip(layers, means, strict=True)}
         self._held = []
 
     def stage(
-        self, layers: Sequence[int], parts: Mapping[str, Tensor], mask: Tensor, phase: str, rows: Sequence[str]
+        self,
+        layers: Sequence[int],
+        index: Tensor,
+        weight: Tensor | None,
+        parts: Mapping[str, Tensor],
+        mask: Tensor,
+        phase: str,
+        rows: Sequence[str],
     ) -> None:
-        """Hold values per token of some layers back until `commit`, as sums.
+        """Hold some layers of a pass back until `commit`, as sums; tokens are flattened batch-major.
 
         Args:
-            parts: `(layer, token, class)` values by name, entropy `(layer, token)`, tokens flattened batch-major.
+            index: `(layer, token, slot)` distinct classes, or the number of classes for an empty slot.
+            weight: the same shape, or None if it is not known.
+            parts: further values by name, `(layer, token, class)`, or `(layer, token)` for the entropy.
             mask: `(batch, pos)` bool, the tokens to count.
             rows: group of each batch row.
 
         Raises:
             CaptureError: a sum is not a number or too large to be exact.
         """
-        device = parts["selections"].device
         present = sorted(set(rows), key=self.groups.index)
-        member = torch.tensor([[r == g for r in rows] for g in present], device=device)
-        member = (member.unsqueeze(-1) & mask.to(device)).flatten(1).double()
+        member = torch.tensor([[r == g for r in rows] for g in present], device=index.device)
+        member = (member.unsqueeze(-1) & mask.to(index.device)).flatten(1)
+        width = parts["probability"].shape[-1] if "probability" in parts else self.classes
         sums = {name: _group_sums(member, values, BITS[name]) for name, values in parts.items()}
-        tokens = member.sum(1).cpu().numpy()
-        groups = np.array([self.groups.index(g) for g in present])
+        sums |= _slot_sums(member, index, weight, width)
+        groups, tokens = np.array([self.groups.index(g) for g in present]), member.sum(1).cpu().numpy()
         for i, layer in enumerate(layers):
             own = {name: values[i] for name, values in sums.items()}
             for name, values in own.items():
@@ -302,24 +311,24 @@ class RoutingStats:
         return stats
 
 
-def slot_sums(index: Tensor, weight: Tensor | None, classes: int) -> dict[str, Tensor]:
-    """`selections` and, with weights, `weight` per class: `(..., token, class)` float64.
-
-    Args:
-        index: `(..., token, slot)` distinct classes, or `classes` for an empty slot; weight: the same shape.
-    """
-    empty = torch.zeros(*index.shape[:-1], classes + 1, dtype=torch.float64, device=index.device)
-    index = index.long()
-    found = {"selections": empty.scatter_add(-1, index, torch.ones_like(index, dtype=torch.float64))}
-    if weight is not None:
-        found["weight"] = empty.scatter_add(-1, index, weight.double())
-    return {name: table[..., :classes] for name, table in found.items()}
-
-
 def _group_sums(member: Tensor, values: Tensor, bits: int) -> np.ndarray:
-    """Fixed-point sums `(layer, group, class)` of `(layer, token, class)` values over the members of each group."""
-    fixed = values.to(torch.float64, copy=True).mul_(2.0**bits).round_() if bits else values.double()
-    return torch.einsum("gt,lt...->lg...", member, fixed).cpu().numpy()
+    """Fixed-point sums `(layer, group, ...)` of `(layer, token, ...)` values over the members `(group, token)`."""
+    fixed = values.to(torch.float64, copy=True).mul_(2.0**bits).round_()
+    return torch.einsum("gt,lt...->lg...", member.double(), fixed).cpu().numpy()
+
+
+def _slot_sums(member: Tensor, index: Tensor, weight: Tensor | None, classes: int) -> dict[str, np.ndarray]:
+    """Selections, and fixed-point sums of weights, `(layer, group, class)`; a token is in one group or in none."""
+    shape = (index.shape[0], len(member), classes + 1)
+    group, token = member.nonzero(as_tuple=True)
+    cell = torch.arange(shape[0], device=index.device)[:, None] * shape[1] + group
+    cells = (cell.unsqueeze(-1) * shape[2] + index[:, token]).flatten()
+    size = shape[0] * shape[1] * shape[2]
+    found = {"selections": torch.bincount(cells, minlength=size)}
+    if weight is not None:
+        fixed = weight[:, token].to(torch.float64, copy=True).mul_(2.0 ** BITS["weight"]).round_()
+        found["weight"] = torch.bincount(cells, fixed.flatten(), minlength=size)
+    return {name: sums.view(shape)[..., :classes].cpu().numpy() for name, sums in found.items()}
 
 
 def _plain(provenance: Mapping) -> dict:
