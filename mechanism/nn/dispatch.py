@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 PAD = 32
@@ -74,34 +75,51 @@ def _backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
 grouped_linear.register_autograd(_backward, setup_context=_save)
 
 
-def segments(index: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Place every (token, slot) in its expert's padded segment.
+@register_flop_formula(torch.ops.mechanism.grouped_linear, get_raw=True)
+def _flops(x: Tensor, weight: Tensor, counts: Tensor, out_val: Any = None, **_: Any) -> int:
+    """What `torch.utils.flop_counter` counts for the segments, their padding included."""
+    return 2 * int(counts.sum()) * weight.shape[1] * weight.shape[2]
+
+
+@register_flop_formula(torch.ops.mechanism.grouped_linear_backward, get_raw=True)
+def _flops_backward(grad: Tensor, x: Tensor, weight: Tensor, counts: Tensor, out_val: Any = None, **_: Any) -> int:
+    return 2 * _flops(x, weight, counts)
+
+
+def segments(index: Tensor, experts: int, pad: int = PAD) -> tuple[Tensor, Tensor, Tensor]:
+    """Place every (token, slot) in its expert's segment, padded to a multiple of `pad` rows.
 
     Args:
         index: `(token, slot)` expert of each slot.
 
     Returns:
         `source` `(rows,)` the token each row reads (0 for padding), `place` `(token * slot,)` the row of each slot,
-        `padded` `(expert,)` segment lengths. `rows = token * slot + expert * PAD`, whatever the routing.
+        `padded` `(expert,)` segment lengths. `rows = token * slot + expert * pad`, whatever the routing; without
+        padding (`pad = 1`) `token * slot`.
     """
     flat = index.reshape(-1)
     ordered, order = torch.sort(flat, stable=True)
     counts = torch.zeros(experts, dtype=torch.long, device=flat.device).scatter_add(0, flat, torch.ones_like(flat))
-    padded = (counts + PAD - 1) // PAD * PAD
+    padded = (counts + pad - 1) // pad * pad
     shift = (padded.cumsum(0) - padded) - (counts.cumsum(0) - counts)
     row = torch.arange(flat.numel(), device=flat.device) + shift[ordered]
-    rows = flat.numel() + experts * PAD
+    rows = flat.numel() + (experts * pad if pad > 1 else 0)
     source = torch.zeros(rows, dtype=torch.long, device=flat.device).scatter(0, row, order // index.shape[-1])
     place = torch.empty_like(row).scatter(0, order, row)
     return source, place, padded
 
 
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors as autocast wants the operands of a product; the custom ops are not known to it."""
+    if not torch.is_autocast_enabled(tensors[0].device.type):
+        return tensors
+    dtype = torch.get_autocast_dtype(tensors[0].device.type)
+    return tuple(t.to(dtype) for t in tensors)
+
+
 def padded_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
     """Experts forward for transformers' registry: fused gated experts without bias, `(token, d) -> (token, d)`."""
-    up, down, x = self.gate_up_proj, self.down_proj, hidden_states
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        up, down, x = up.to(dtype), down.to(dtype), x.to(dtype)
+    x, up, down = autocast(hidden_states, self.gate_up_proj, self.down_proj)
     source, place, padded = segments(top_k_index, self.num_experts)
     hidden = self._apply_gate(grouped_linear(x.index_select(0, source), up, padded))
     out = grouped_linear(hidden, down, padded).index_select(0, place)

@@ -22,6 +22,7 @@ from . import dispatch
 from .checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
 from .lm import LMConfig, routers
 from .optim import build_optimisers
+from .router import balance_loss
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,6 @@ def deferred_interrupt() -> Iterator[list[int]]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
-
-
-def balance_loss(logits: Tensor, index: Tensor) -> Tensor:
-    """Load-balance loss of one layer, `E * sum_e share_e * mean_prob_e` (Switch Transformer, eq. 4, over top-k):
-    1 when routing is uniform.
-
-    Args:
-        logits: `(token, expert)` router logits; index: `(token, slot)` selected experts.
-    """
-    experts = logits.shape[-1]
-    share = torch.zeros(experts, device=logits.device).index_add_(
-        0, index.reshape(-1), torch.full((index.numel(),), 1 / index.numel(), device=logits.device)
-    )
-    return experts * (share * logits.float().softmax(-1).mean(0)).sum()
 
 
 class Trainer:
