@@ -1,0 +1,215 @@
+"""Widths and numbers of experts at which layers cost the same and hold the same.
+
+A baseline of `E` experts of width `f`, of which a token of width `d` passes `k0`, and a multi-head layer of `h` heads
+whose sub-tokens pass `k` experts each, both of feed-forward networks of `m` matrices, have equal matrix products and
+equal parameters, routers and biases aside, at
+
+    f' = (f k0 - s d / m) / k        E' = h (f E - s d / m) / f'
+
+with `s` the square layers around the experts (head and merge: 2). For `m = 2` and `k = k0` the first is eq. 8 of
+arXiv 2411.16205, `f' = f - d / k`, and both together are its eq. 9. The source's layers are SwiGLU, `m = 3`.
+"""
+
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from math import ceil, floor
+from typing import Any
+
+from .errors import LayerError
+from .experts import MATRICES
+from .feedforward import DenseConfig
+from .moe import SparseMoEConfig
+from .multihead import MultiHeadMoEConfig
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer and its cost by the baseline's, routers and biases aside.
+
+    Attributes:
+        config: the layer; flops, parameters: ratios to the baseline.
+    """
+
+    config: SparseMoEConfig
+    flops: Fraction
+    parameters: Fraction
+
+    @property
+    def distance(self) -> Fraction:
+        """How far from parity, both ratios together."""
+        return abs(self.flops - 1) + abs(self.parameters - 1)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.config.experts} experts of width {self.config.width} (FLOPs {float(self.flops - 1):+.2%}, "
+            f"parameters {float(self.parameters - 1):+.2%})"
+        )
+
+
+class ParityError(LayerError):
+    """No layer of whole numbers is at parity.
+
+    Attributes:
+        nearest: layers that are not far from it, nearest first.
+    """
+
+    def __init__(self, message: str, nearest: tuple[Candidate, ...]) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
+def solve(
+    baseline: SparseMoEConfig, heads: int, top_k: int, head: bool = True, merge: bool = True
+) -> tuple[Fraction, Fraction]:
+    """Exact width and number of experts, which need not be whole; see the module.
+
+    Raises:
+        LayerError: the square layers alone cost, or hold, what the baseline does.
+    """
+    squares = Fraction((head + merge) * baseline.hidden, MATRICES[baseline.activation])
+    width = (baseline.width * baseline.top_k - squares) / top_k
+    held = baseline.width * baseline.experts - squares
+    if width <= 0 or held <= 0:
+        raise LayerError(
+            f"{head + merge} square layers of width {baseline.hidden} cost more than {baseline.top_k} experts of width "
+            f"{baseline.width}: nothing is left for experts at equal FLOPs; widen the baseline's experts"
+        )
+    return width, heads * held / width
+
+
+def multi_head(
+    baseline: SparseMoEConfig, heads: int, top_k: int, head: bool = True, merge: bool = True
+) -> MultiHeadMoEConfig:
+    """The multi-head layer at parity with a sparse one; everything else is the baseline's. With one slot its weights
+    are not normalised.
+
+    Raises:
+        ParityError: the width or the number of experts is not whole; the nearest are offered.
+        LayerError: see `solve`; heads that do not divide the width.
+    """
+    found = _exact(baseline, {"heads": heads, "head": head, "merge": merge}, top_k)
+    assert isinstance(found, MultiHeadMoEConfig)
+    return found
+
+
+def fine_grained(baseline: SparseMoEConfig, top_k: int) -> SparseMoEConfig:
+    """The sparse layer of narrower experts at parity with a sparse one.
+
+    Raises:
+        ParityError: see `multi_head`.
+    """
+    return _exact(baseline, {}, top_k)
+
+
+def dense(baseline: SparseMoEConfig) -> DenseConfig:
+    """The dense layer of a token's FLOPs, shared experts included."""
+    width = baseline.top_k * baseline.width + baseline.shared_width
+    return DenseConfig(baseline.hidden, width, baseline.activation, baseline.precision)
+
+
+def nearest(
+    baseline: SparseMoEConfig, heads: int, top_k: int, head: bool = True, merge: bool = True
+) -> tuple[Candidate, ...]:
+    """Layers of whole numbers around parity, nearest first.
+
+    Raises:
+        LayerError: see `multi_head`.
+    """
+    return _nearest(baseline, {"heads": heads, "head": head, "merge": merge}, top_k)
+
+
+def _exact(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int) -> SparseMoEConfig:
+    width, experts = _solve(baseline, cut, top_k)
+    if width.denominator == experts.denominator == 1 and experts >= top_k:
+        return _layer(baseline, cut, top_k, int(width), int(experts))
+    around = _nearest(baseline, cut, top_k)
+    raise ParityError(
+        f"parity asks for {float(experts):.2f} experts of width {float(width):.2f}, which are not whole numbers, or "
+        f"fewer than top_k = {top_k}; nearest: {'; '.join(map(str, around[:3]))}",
+        around,
+    )
+
+
+def _solve(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int) -> tuple[Fraction, Fraction]:
+    if top_k < 1 or cut.get("heads", 1) < 1:
+        raise LayerError(f"top_k = {top_k} and heads = {cut.get('heads', 1)} have to be at least 1")
+    return solve(baseline, cut.get("heads", 1), top_k, cut.get("head", False), cut.get("merge", False))
+
+
+def _nearest(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int) -> tuple[Candidate, ...]:
+    width, experts = _solve(baseline, cut, top_k)
+    held, found = width * experts, []
+    for w in {max(floor(width), 1), ceil(width)}:
+        for e in {max(floor(held / w), top_k), max(ceil(held / w), top_k)}:
+            found.append(_candidate(baseline, _layer(baseline, cut, top_k, w, e)))
+    return tuple(sorted(found, key=lambda c: (c.distance, c.config.width)))
+
+
+def _layer(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int, width: int, experts: int) -> SparseMoEConfig:
+    sizes = {"top_k": top_k, "width": width, "experts": experts, "normalise": baseline.normalise and top_k > 1}
+    if not cut:
+        return replace(baseline, **sizes)
+    own = {f.name: getattr(baseline, f.name) for f in fields(SparseMoEConfig) if f.init}
+    return MultiHeadMoEConfig(**{**own, **sizes, **cut})
+
+
+def _candidate(baseline: SparseMoEConfig, config: SparseMoEConfig) -> Candidate:
+    (flops, total), (flops0, total0) = _cost(config), _cost(baseline)
+    return Candidate(config, Fraction(flops, flops0), Fraction(total, total0))
+
+
+def _cost(config: SparseMoEConfig) -> tuple[int, int]:
+    """FLOPs and parameters of experts and square layers."""
+    parts = {name: part for name, part in replace(config, **_no_bias(config)).parts().items() if name not in _ASIDE}
+    return sum(p.flops for p in parts.values()), sum(p.total for p in parts.values())
+
+
+_ASIDE = ("router", "shared")
+
+
+def _no_bias(config: SparseMoEConfig) -> dict[str, bool]:
+    return {"bias": False} if isinstance(config, MultiHeadMoEConfig) else {}
+
+
+def source_operations(d: int, width: int, top_k: int, heads: int = 1, squares: int = 0) -> int:
+    """Multiplications and additions of a token in layers of two matrices without bias, as the source counts them
+    (arXiv 2411.16205, eq. 6 with `squares = 2`, eq. 7 without): a product of length n takes n multiplications and n - 1
+    additions, and the sum over slots is not counted."""
+    return squares * (2 * d * d - d) + (4 * d * width - d - width * heads) * top_k
+
+
+SOURCE_BASELINE = SparseMoEConfig(768, experts=8, top_k=1, width=2048, normalise=False)
+"""The sparse layer of arXiv 2411.16205: every second of 12 layers, SwiGLU."""
+
+SOURCE_LAYERS = (
+    ("SMoE", SOURCE_BASELINE),
+    ("fine-grained SMoE", replace(SOURCE_BASELINE, experts=16, top_k=2, width=1024)),
+    ("MH-MoE, h=2", MultiHeadMoEConfig(768, experts=40, top_k=2, width=768, heads=2, normalise=False)),
+    ("MH-MoE, h=3", MultiHeadMoEConfig(768, experts=96, top_k=3, width=512, heads=3, normalise=False)),
+)
+"""Its layers as printed; the top-k of the fine-grained layer is not printed and follows from its width."""
+
+
+def source_table() -> list[dict[str, Any]]:
+    """The source's layers against exact parity with its sparse layer, a row each.
+
+    `width`, `experts`: as printed. `width_exact`, `experts_exact`: this module's, for SwiGLU; `width_two_matrices`: what
+    the printed eq. 8 gives, which counts two matrices. `multiplications`: of a token in experts and square layers.
+    `parameters`: of the layer, its router included; `parameters_ratio`, `multiplications_ratio`: to the sparse layer.
+    """
+    base = SOURCE_BASELINE
+    rows = []
+    for name, layer in SOURCE_LAYERS:
+        many = isinstance(layer, MultiHeadMoEConfig)
+        cut = {"heads": layer.heads, "head": True, "merge": True} if isinstance(layer, MultiHeadMoEConfig) else {}
+        width, experts = _solve(base, cut, layer.top_k)
+        rows.append(
+            {
+                "layer": name, "top_k": layer.top_k, "width": layer.width, "width_exact": float(width),
+                "width_two_matrices": float(base.width - Fraction(base.hidden, layer.top_k)) if many else None,
+                "experts": layer.experts, "experts_exact": float(experts),
+                "multiplications": _cost(layer)[0] // 2, "multiplications_ratio": _cost(layer)[0] / _cost(base)[0],
+                "parameters": layer.parameters(), "parameters_ratio": layer.parameters() / base.parameters(),
+            }
+        )  # fmt: skip
+    return rows
