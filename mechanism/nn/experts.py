@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .bitlinear import PRECISIONS, normed_int8, ternary
 from .accounting import Count, matrix
+from .bitlinear import PRECISIONS, normed_int8, ternary
 from .dispatch import PAD, autocast, grouped_linear, segments
 from .errors import LayerError
 from .router import STD

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .bitlinear import linear
 from .accounting import Count, Counted
+from .bitlinear import linear
 from .experts import ACTIVATIONS, MATRICES, check_feed_forward, count_feed_forward
 from .router import STD
 

@@ -6,8 +6,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .bitlinear import linear
 from .accounting import Count, matrix
+from .bitlinear import linear
 from .errors import LayerError
 from .experts import Experts
 from .feedforward import FeedForward
@@ -91,10 +91,8 @@ class MultiHeadMoE(nn.Module):
         mixed = hidden if self.head is None else self.head(hidden)
         rows = rearrange(mixed, "... (head sub) -> (... head) sub", head=self.config.heads)
         _, weights, indices = self.router(rows)
-        out = rearrange(
-            self.experts(rows, indices, weights), "(row head) sub -> row (head sub)", head=self.config.heads
-        )
-        out = out.view(hidden.shape)
+        out = self.experts(rows, indices, weights)
+        out = rearrange(out, "(token head) sub -> token (head sub)", head=self.config.heads).view(hidden.shape)
         if self.merge is not None:
             out = self.merge(out)
         return out if self.shared_experts is None else out + self.shared_experts(hidden)

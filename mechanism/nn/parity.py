@@ -193,8 +193,8 @@ SOURCE_LAYERS = (
 def source_table() -> list[dict[str, Any]]:
     """The source's layers against exact parity with its sparse layer, a row each.
 
-    `width`, `experts`: as printed. `width_exact`, `experts_exact`: this module's, for SwiGLU; `width_two_matrices`: what
-    the printed eq. 8 gives, which counts two matrices. `multiplications`: of a token in experts and square layers.
+    `width`, `experts`: as printed. `width_exact`, `experts_exact`: this module's, for SwiGLU; `width_two_matrices`:
+    what the printed eq. 8 gives, which counts two matrices. `multiplications`: of a token in experts and square layers.
     `parameters`: of the layer, its router included; `parameters_ratio`, `multiplications_ratio`: to the sparse layer.
     """
     base = SOURCE_BASELINE

@@ -27,7 +27,8 @@ def test_slots_are_distinct_and_weights_bounded(rows, top_k, normalise, scoring,
     router = drawn(TopKRouter(4, 6, top_k, scoring, normalise and top_k > 1))
     _, weights, indices = router(torch.randn(rows, 4, dtype=torch.double))
     assert all(len(set(row)) == top_k for row in indices.tolist())
-    assert bool((weights >= 0).all()) and bool((weights <= 1 + 1e-9).all())
+    assert bool((weights >= 0).all())
+    assert bool((weights <= 1 + 1e-9).all())
     if router.normalise:
         torch.testing.assert_close(weights.sum(-1), torch.ones(rows, dtype=torch.double))
 
