@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from .accounting import Count, matrix
+
 
 @dataclass(frozen=True)
 class LMConfig:
@@ -65,6 +67,16 @@ class LMConfig:
         """Parameters a token passes through, the router included."""
         return self._rest() + self.layers * (self.top_k * self._expert() + self.experts * self.hidden)
 
+    def flops(self, length: int = 0) -> int:
+        """FLOPs of one token's forward pass; see `accounting.Count`.
+
+        Args:
+            length: of the sequence, for the FLOPs of attention scores and values; 0 leaves them out.
+        """
+        frame = count_frame(self.vocab, self.hidden, self.layers, self.heads, self.head_dim, length)
+        router = 2 * self.experts * self.hidden
+        return sum(p.flops for p in frame.values()) + self.layers * (2 * self.top_k * self._expert() + router)
+
     def _expert(self) -> int:
         return 3 * self.hidden * self.expert_width
 
@@ -74,6 +86,18 @@ class LMConfig:
         return self.vocab * self.hidden + self.hidden + self.layers * (attention + norms)
 
 
+def count_frame(vocab: int, hidden: int, layers: int, heads: int, head_dim: int, length: int = 0) -> dict[str, Count]:
+    """What stands around the feed-forward layers: `embedding`, which is the output head as well, `attention` and
+    `norms`.
+
+    Args:
+        length: of the sequence; every token's scores and values are counted over all of it, as they are computed.
+    """
+    one = matrix(hidden, heads * head_dim) * 4 + Count(2 * head_dim, 2 * head_dim, 4 * length * heads * head_dim)
+    norms = (2 * layers + 1) * hidden
+    return {"embedding": matrix(vocab, hidden), "attention": one * layers, "norms": Count(norms, norms)}
+
+
 def routers(model: PreTrainedModel) -> list[nn.Module]:
     """The routers of a sparse model built here, by layer; empty for the dense twin."""
-    return [module for name, module in model.named_modules() if name.endswith(".mlp.gate")]
+    return [module for name, module in model.named_modules() if name.endswith((".mlp.gate", ".mlp.router"))]

@@ -54,7 +54,7 @@ def build_optimisers(
     """Muon for attention and feed-forward matrices; fused AdamW for embeddings, routers and norms."""
     matrices, others = [], []
     for name, p in model.named_parameters():
-        hidden = p.ndim >= 2 and not any(part in name for part in ("embed", "lm_head", "gate.weight"))
+        hidden = p.ndim >= 2 and not any(part in name for part in ("embed", "lm_head", "gate.weight", "router.weight"))
         (matrices if hidden else others).append(p)
     return [
         Muon(matrices, lr=lr, weight_decay=weight_decay, dtype=dtype),

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from . import dispatch
+from .auto import layer_config
 from .checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
 from .lm import LMConfig, routers
 from .optim import build_optimisers
-from .router import balance_loss
+from .router import TopKRouter, balance_loss, z_loss
+from .variants import VariantConfig
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class TrainConfig:
     """Everything a run depends on besides its data.
 
     Attributes:
-        model: architecture.
+        model: architecture; a `VariantConfig` brings its own experts and what balances them besides the loss.
         tokens: length of the run; it ends at the first step past it.
         batch, length: sequences per step and tokens per sequence.
         lr: peak learning rate, reached after `warmup` steps, constant, then linear to zero over the last
@@ -42,7 +44,7 @@ class TrainConfig:
         probes: tokens at which the model is probed, besides start and end.
     """
 
-    model: LMConfig = LMConfig()
+    model: LMConfig | VariantConfig = LMConfig()
     tokens: int = 40_000_000
     batch: int = 32
     length: int = 256
@@ -125,7 +127,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = config.model.build().to(self.device)
-        if config.model.experts:
+        if isinstance(config.model, LMConfig) and config.model.experts:
             self.model.set_experts_implementation(config.experts)
         if self.device.type == "cpu":
             # At 256 positions plain attention is twice as fast on a CPU as the flash kernel, whose backward dominates.
@@ -134,6 +136,8 @@ class Trainer:
         self._routed: list[tuple[Tensor, Tensor]] = []
         for router in routers(self.model):
             router.register_forward_hook(lambda module, args, out: self._routed.append((out[0], out[2])))
+        self._own = [router for router in routers(self.model) if isinstance(router, TopKRouter)]
+        self._scoring = [getattr(router, "scoring", "softmax") for router in routers(self.model)]
         self._loss = torch.compile(self._losses) if config.compile else self._losses
         self.step = 0
         self.restarts: tuple[int, ...] = ()
@@ -178,14 +182,16 @@ class Trainer:
             self._routed.clear()
             self.model.train()
 
-    def _losses(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses(self, ids: Tensor) -> tuple[Tensor, ...]:
+        """Loss, balance loss, and the weighted z-loss of each router that has one."""
         self._routed.clear()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
             hidden = self.model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
             logits = self.model.lm_head(hidden)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].reshape(-1))
-        terms = [balance_loss(logits, index) for logits, index in self._routed]
-        return loss, torch.stack(terms).mean() if terms else loss.new_zeros(())
+        terms = [balance_loss(*routed, scoring) for routed, scoring in zip(self._routed, self._scoring, strict=True)]
+        z = [r.z_weight * z_loss(logits) for r, (logits, _) in zip(self._own, self._routed, strict=False) if r.z_weight]
+        return loss, torch.stack(terms).mean() if terms else loss.new_zeros(()), *z
 
     def advance(self) -> dict:
         """One training step, neither logged nor saved; returns its row of the metrics.
@@ -196,16 +202,18 @@ class Trainer:
         started = time.monotonic()
         rate = self.config.rate(self.step, max(self.restarts, default=0))
         ids = torch.as_tensor(self.batches(self.step), dtype=torch.long, device=self.device)
-        loss, balance = self._loss(ids)
+        loss, balance, *z = self._loss(ids)
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss is {loss.item()} at step {self.step}; lower lr and start again")
-        (loss + self.config.balance * balance).backward()
+        sum(z, loss + self.config.balance * balance).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.step()
             optimiser.zero_grad()
+        for router in self._own:
+            router.update_correction()
         self.step += 1
         return {
             "step": self.step,
@@ -236,11 +244,16 @@ class Trainer:
         return path
 
     def _state(self) -> dict[str, Tensor]:
-        state = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        state = {f"model.{name}": p.detach() for name, p in self._tensors().items()}
         for o, optimiser in enumerate(self.optimisers):
             for i, slots in optimiser.state_dict()["state"].items():
                 state |= {f"optimiser.{o}.{i}.{key}": value for key, value in slots.items()}
         return state
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Parameters, and the corrections of routers that balance without a loss."""
+        saved = self.model.state_dict().keys()
+        return dict(self.model.named_parameters()) | {n: b for n, b in self.model.named_buffers() if n in saved}
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint; later rows of the metrics are dropped."""
@@ -254,7 +267,7 @@ class Trainer:
         counts as a restart."""
         state = checkpoint.state
         with torch.no_grad():
-            for name, p in self.model.named_parameters():
+            for name, p in self._tensors().items():
                 p.copy_(state[f"model.{name}"])
         for o, optimiser in enumerate(self.optimisers):
             slots: dict[int, dict[str, Tensor]] = {}
@@ -281,10 +294,17 @@ def read_config(payload: dict) -> TrainConfig:
         TypeError: a key that no field has.
     """
     payload = dict(payload)
-    model = LMConfig(**payload.pop("model", {}))
+    model = _read_model(payload.pop("model", {}))
     if "probes" in payload:
         payload["probes"] = tuple(payload["probes"])
     return TrainConfig(model=model, **payload)
+
+
+def _read_model(payload: dict) -> LMConfig | VariantConfig:
+    """With a `layer` a variant of the architecture, without one the architecture itself."""
+    if "layer" not in payload:
+        return LMConfig(**payload)
+    return VariantConfig(**{**payload, "layer": layer_config(payload["layer"])})
 
 
 def dump_json(path: Path, payload: dict) -> None:

@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..corpus.library import DATA
 from ..corpus.store import sha256
+from ..nn import auto
 
 MODELS = DATA / "models"
 MODEL_FILE, CARD = "model.safetensors", "card.json"
@@ -58,6 +59,7 @@ def load_model(
     where = resolve(spec)
     verify_weights(Path(where))
     transformers_logging.disable_progress_bar()
+    auto.register()
     try:
         config = AutoConfig.from_pretrained(where)
         if moe and not is_moe(config):

@@ -126,7 +126,8 @@ def _reduce_routing(records: Sequence[Record], mask: torch.Tensor) -> dict[str, 
         return {}
     inner = _inner(mask).float()
     routed = [records[0].layers[layer] for layer in sorted(records[0].layers)]
-    probs = torch.stack([r.logits.softmax(-1) for r in routed], 2)
-    chosen = torch.stack([F.one_hot(r.index, probs.shape[-1]).sum(-2) for r in routed], 2).float()
+    # A router with several rows a token (heads): the mean of their probabilities, the sum of their selections.
+    probs = torch.stack([r.logits.softmax(-1).unsqueeze(2).flatten(2, -2).mean(2) for r in routed], 2)
+    chosen = torch.stack([F.one_hot(r.index, probs.shape[-1]).flatten(2, -2).sum(2) for r in routed], 2).float()
     importance = torch.einsum("bple,bp->ble", probs, inner) / inner.sum(1)[:, None, None]
     return {"importance": importance.numpy(), "selections": torch.einsum("bple,bp->ble", chosen, inner).numpy()}

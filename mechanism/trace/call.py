@@ -20,16 +20,16 @@ from .sites import Site
 
 @dataclass
 class Change:
-    """Sums over the real tokens of edited layers."""
+    """Sums over the real tokens of edited layers; a token counts once for each of its heads."""
 
     tokens: int = 0
     changed: int = 0
     moved: float = 0.0
 
 
-def _on(scope: Tensor | bool, device: torch.device) -> Tensor | bool:
-    """The layers of a model may lie on other devices than its input."""
-    return scope.to(device) if isinstance(scope, Tensor) else scope
+def _rows(scope: Tensor | bool, site: Site) -> Tensor | bool:
+    """A scope over tokens as one over the router's rows. Layers may lie on other devices than the model's input."""
+    return site.rows(scope.to(site.weight.device)) if isinstance(scope, Tensor) else scope
 
 
 class Host:
@@ -73,7 +73,7 @@ class Call:
         self.stop()
         self.edit = None
         if self.own:
-            scopes = [_on(at.scope(i.scope, self.host.masks), self.site.weight.device) for i in self.own]
+            scopes = [_rows(at.scope(i.scope, self.host.masks), self.site) for i in self.own]
             means = self.host.means.get(self.site.layer)
             self.edit = SiteEdit(self.site, self.own, scopes, means, self.host.seed)
 
@@ -123,8 +123,9 @@ class Call:
         if tap is None or tap.logits is None:
             raise CaptureError(f"{site.name} made no logits by the linear map of its gate; it cannot be observed")
         at = self.host.current(site)
-        if tap.logits.shape[0] != at.tokens:
-            raise CaptureError(f"{site.name} saw {tap.logits.shape[0]} tokens, the model was given {at.tokens}")
+        if tap.logits.shape[0] != at.tokens * site.heads:
+            each = f" of {site.heads} rows each" if site.heads > 1 else ""
+            raise CaptureError(f"{site.name} saw {tap.logits.shape[0]} tokens, the model was given {at.tokens}{each}")
         if self.edit is not None:
             self.clean = selected_classes(site, output, tap), read_output(site, output, tap)[1]
             if self.edit.routes:
@@ -172,17 +173,18 @@ class Call:
         self.host.seen(self.site, self.routing)
 
     def kept(self, at: Pass) -> Routing:
-        """The routing on the CPU, unflattened to `(batch, pos, ...)`."""
+        """The routing on the CPU, unflattened to `(batch, pos, ...)`, with several heads `(batch, pos, head, ...)`."""
         assert self.routing is not None
         r = self.routing
-        return Routing(*(t.reshape(*at.mask.shape, -1).cpu() for t in (r.logits, r.index, r.weight.float())))
+        shape = at.mask.shape if self.site.heads == 1 else (*at.mask.shape, self.site.heads)
+        return Routing(*(t.reshape(*shape, -1).cpu() for t in (r.logits, r.index, r.weight.float())))
 
     def count(self, change: Change, at: Pass) -> None:
         """Add this pass to what the interventions changed."""
         assert self.routing is not None
         assert self.clean is not None
         index, weight = self.clean
-        real = at.mask.reshape(-1).to(index.device)
+        real = self.site.rows(at.mask.reshape(-1).to(index.device))
         other = (index.sort(-1).values != self.routing.index.to(index.dtype).sort(-1).values).any(-1)
         before, after = self._dense(index, weight), self._dense(self.routing.index, self.routing.weight)
         change.tokens += int(real.sum())

@@ -213,7 +213,8 @@ class Trace(Host):
 
     def changes(self) -> pd.DataFrame:
         """What the interventions changed, by layer: real `tokens`, `changed` share of them whose set of experts is
-        another, `weight_moved` mean over tokens of half the sum over experts of |w after - w before|.
+        another, `weight_moved` mean over tokens of half the sum over experts of |w after - w before|. A token counts
+        once for each head.
 
         Raises:
             CaptureError: no pass has run, so there is nothing to report.
@@ -228,7 +229,8 @@ class Trace(Host):
 
     def dataset(self) -> xr.Dataset:
         """Kept records as one dataset over `(batch, pos, layer, expert | slot)`: `router_logits`, `expert_index`,
-        `expert_weight`, `mask`, `phase`. Padding is NaN or -1; passes follow one another along `pos`.
+        `expert_weight`, `mask`, `phase`. Padding is NaN or -1; passes follow one another along `pos`. Where a router
+        has several rows a token (multi-head layers), `head` follows `layer`.
 
         Raises:
             CaptureError: nothing was recorded, or passes have different batch sizes.

@@ -140,7 +140,7 @@ def reroute_reroutes(p: Probe) -> None:
         _expect(not bool((r.index == expert).any()), f"{site.name}: expert {expert} is still selected after rerouting")
         rule = rules[site.layer]
         if rule.scoring != "other":
-            again = infer_rule(r.logits.flatten(0, 1), r.index.flatten(0, 1), r.weight.flatten(0, 1))
+            again = infer_rule(r.logits.flatten(0, -2), r.index.flatten(0, -2), r.weight.flatten(0, -2))
             same = (again.scoring, again.normalised) == (rule.scoring, rule.normalised)
             _expect(same, f"{site.name}: rerouted weights follow {again.scoring}, the rule was {rule.scoring}")
 

@@ -96,7 +96,7 @@ def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict
 def _add_means(
     site: Site, seen: ExpertsInput, real: Tensor, sums: dict[int, Tensor], counts: dict[int, Tensor]
 ) -> None:
-    real = real.to(seen.index.device)
+    real = site.rows(real.to(seen.index.device))
     outputs = slot_outputs(site, seen.hidden, seen.index)[real].float()
     index = seen.index[real]
     if site.layer not in sums:

@@ -64,6 +64,6 @@ class Probe:
     def rules(self) -> dict[int, Rule]:
         """Observed rule of every layer."""
         return {
-            layer: infer_rule(r.logits.flatten(0, 1), r.index.flatten(0, 1), r.weight.flatten(0, 1))
+            layer: infer_rule(r.logits.flatten(0, -2), r.index.flatten(0, -2), r.weight.flatten(0, -2))
             for layer, r in self.record.layers.items()
         }

@@ -16,7 +16,8 @@ class Record:
     """Full tensors of one pass, on the CPU.
 
     Attributes:
-        at: the pass; layers: layer -> `Routing` whose tensors are `(batch, pos, class or slot)`.
+        at: the pass; layers: layer -> `Routing` whose tensors are `(batch, pos, class or slot)`; a router with several
+            rows a token has `(batch, pos, head, class or slot)`.
     """
 
     at: Pass
@@ -24,7 +25,8 @@ class Record:
 
 
 def to_dataset(records: Sequence[Record]) -> xr.Dataset:
-    """Records as one dataset over `(batch, pos, layer, expert | slot)`; passes follow one another along `pos`.
+    """Records as one dataset over `(batch, pos, layer, expert | slot)`; passes follow one another along `pos`. Where a
+    router has several rows a token, `head` follows `layer`, and blanks fill the layers with fewer.
 
     Raises:
         CaptureError: nothing was recorded, or passes have different batch sizes.
@@ -40,25 +42,32 @@ def _dataset(record: Record) -> xr.Dataset:
     layers = sorted(record.layers)
     classes = max(r.logits.shape[-1] for r in record.layers.values())
     slots = max(r.index.shape[-1] for r in record.layers.values())
-    pad = record.at.mask.cpu().numpy()[..., None] == 0
+    heads = max((r.logits.shape[2] for r in record.layers.values() if r.logits.ndim == 4), default=0)
+    mask = record.at.mask.cpu().numpy() != 0
+    pad = ~mask[:, :, None, None]
 
     def stacked(name: str, width: int, blank: float | int) -> np.ndarray:
         parts = []
         for layer in layers:
             values = getattr(record.layers[layer], name).numpy()
-            full = np.full((*values.shape[:2], width), blank, dtype=values.dtype)
-            full[..., : values.shape[-1]] = values
+            values = values if values.ndim == 4 else values[:, :, None]
+            full = np.full((*values.shape[:2], max(heads, 1), width), blank, dtype=values.dtype)
+            full[:, :, : values.shape[2], : values.shape[3]] = values
             parts.append(np.where(pad, np.asarray(blank, dtype=values.dtype), full))
-        return np.stack(parts, 2)
+        joined = np.stack(parts, 2)
+        return joined if heads else joined[:, :, :, 0]
 
-    axes = ("batch", "pos", "layer")
+    axes = ("batch", "pos", "layer", *(("head",) if heads else ()))
     return xr.Dataset(
         {
             "router_logits": ((*axes, "expert"), stacked("logits", classes, np.nan)),
             "expert_index": ((*axes, "slot"), stacked("index", slots, -1)),
             "expert_weight": ((*axes, "slot"), stacked("weight", slots, np.nan)),
-            "mask": (axes[:2], ~pad[..., 0]),
-            "phase": ("pos", [record.at.phase] * pad.shape[1]),
+            "mask": (axes[:2], mask),
+            "phase": ("pos", [record.at.phase] * mask.shape[1]),
         },
-        coords={"layer": layers, "expert": np.arange(classes), "slot": np.arange(slots)},
-    )
+        coords={
+            "layer": layers, "expert": np.arange(classes), "slot": np.arange(slots),
+            **({"head": np.arange(heads)} if heads else {}),
+        },
+    )  # fmt: skip

@@ -30,6 +30,7 @@ class Site:
         num_experts: routed experts with weights.
         top_k: slots per token.
         shared: names of the shared experts beside the routed ones.
+        heads: consecutive rows of the router that make up a token, by its `rows_per_token`; 1 unless it says otherwise.
         weight: the gate's matrix `(columns, d)`.
     """
 
@@ -46,12 +47,17 @@ class Site:
     num_experts: int
     top_k: int
     shared: tuple[str, ...] = ()
+    heads: int = 1
     weight: Tensor = field(repr=False, default_factory=lambda: torch.empty(0))
 
     @property
     def name(self) -> str:
         """How errors name the site."""
         return f"layer {self.layer}: {self.path} ({type(self.router).__name__})"
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """Values `(token,)` as values `(row,)` of the router."""
+        return tokens if self.heads == 1 else tokens.repeat_interleave(self.heads)
 
 
 def find_sites(model: nn.Module) -> list[Site]:
@@ -133,6 +139,7 @@ def _site(modules: dict[str, nn.Module], experts_path: str) -> Site:
         num_experts=num_experts,
         top_k=_count(("top_k", "moe_top_k"), router, block, limit=columns, what="top-k", path=path),
         shared=tuple(n for n, _ in block.named_children() if "shared" in n and not n.endswith("gate")),
+        heads=int(getattr(router, "rows_per_token", 1)),
         weight=weight,
     )
 

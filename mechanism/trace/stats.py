@@ -28,7 +28,7 @@ _HELD = 2**23
 
 
 class RoutingStats:
-    """Sums over real tokens.
+    """Sums over real tokens. Where a router has several rows a token (heads), each row counts as a token.
 
     Per phase, group, layer and expert: `selections`, full-softmax `probability`, its square, gate `weight` of the
     selected; per phase, group and layer: `entropy` of the full softmax (nats) and tokens.
@@ -139,9 +139,12 @@ class RoutingStats:
             "probability_squared": probability.square(),
             "entropy": -torch.linalg.vecdot(probability, surprisal),
         }
-        self.stage(layers, index, weight, parts, self._at.mask, self._at.phase, self._groups)
+        mask = self._at.mask
+        if (heads := index.shape[1] // mask.numel()) > 1:
+            mask = mask.repeat_interleave(heads, 1)
+        self.stage(layers, index, weight, parts, mask, self._at.phase, self._groups)
         if self.sequences and self._at.phase == "prefill":
-            means = self._sequence_means(probability, self._at.mask)
+            means = self._sequence_means(probability, mask)
             self._rows |= {self.layers.index(layer): own for layer, own in zip(layers, means, strict=True)}
         self._held = []
 
