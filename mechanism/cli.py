@@ -186,6 +186,20 @@ def bench_intervene(
     _print_bench(bench_trace.bench_intervene(repeats), json_, "seconds per forward, interventions")
 
 
+@bench_app.command("layers")
+def bench_layers(
+    repeats: Annotated[int, typer.Option(help="Counted turns of each layer.")] = 20,
+    tokens: Annotated[int, typer.Option(help="Tokens in a turn.")] = 4096,
+    json_: Json = False,
+) -> None:
+    """Time of sparse and multi-head layers against transformers' Qwen3-MoE block and a dense layer of equal FLOPs.
+
+    A layer's ratio is to the faster of transformers' own implementations; the last one is SparseMoE's largest."""
+    from .study import bench_layers
+
+    _print_bench(bench_layers.bench_layers(repeats, tokens), json_, "seconds per layer, two threads")
+
+
 @app.command()
 def contracts(
     model: Annotated[str | None, typer.Argument(help="A committed model's name, a folder, or a hub id.")] = None,
