@@ -89,7 +89,9 @@ def observe(
     parts = [_language(_Spread(own, present[code], len(rows)), pivot, code) for code, own in passes.items()]
     found = xr.concat(parts, "lang", join="exact")
     found = found.assign_coords(cluster=("segment", [corpus.rows[i].group for i in rows]))
-    return found.assign_attrs(corpus=corpus.name, pivot=codes[0], left_out=" ".join(c for c in codes if c not in passes))
+    return found.assign_attrs(
+        corpus=corpus.name, pivot=codes[0], left_out=" ".join(c for c in codes if c not in passes)
+    )
 
 
 def _readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], code: str) -> None:
@@ -126,7 +128,7 @@ def _language(own: _Spread, pivot: _Spread, code: str) -> xr.Dataset:
     theirs = pivot(pivot.own.importance)
     data["divergence"] = (("segment", "layer"), own(normalised_js(mine.importance, theirs[own.present])))
     data |= _retrieval(own, pivot)
-    layers, experts = mine.importance.shape[1:]
+    experts = mine.importance.shape[2]
     coords = {"segment": np.arange(own.size), "layer": list(mine.layers), "expert": np.arange(experts)}
     return xr.Dataset(data, coords=coords).expand_dims(lang=[code])
 

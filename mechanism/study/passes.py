@@ -85,7 +85,8 @@ def segment_pass(
     consistency: bool = False,
 ) -> SegmentPass:
     """Run every text alone through the model."""
-    sequences, layers = encode(tokenizer, texts), ()
+    sequences = encode(tokenizer, texts)
+    layers: tuple[int, ...] = ()
     rows: dict[int, dict[str, np.ndarray]] = {}
     with watched(model) as records:
         for batch in batches_by_length(sequences):
