@@ -46,9 +46,9 @@ def cwas(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
     Rate alone finds experts that every domain uses, certainty alone experts that a handful of tokens use; the product
     needs both. An unused expert has 0.
 
-    Certainty is the expert's, not the cell's: against a permutation null a specialist stands out even in domains that it
-    shuns. Test experts by `Strongest(cwas)`, and cells by rate or lift. Sampling noise alone makes certainty positive:
-    read it beside its mean under the null.
+    Certainty is the expert's, not the cell's: against a permutation null a specialist stands out even in domains that
+    it shuns. Test experts by `Strongest(cwas)`, and cells by rate or lift. Sampling noise alone makes certainty
+    positive: read it beside its mean under the null.
     """
     return np.asarray(activation_rate(domains) * np.nan_to_num(certainty(domains))[..., None])
 
