@@ -9,28 +9,29 @@ from scipy.stats import pearsonr, spearmanr
 from mechanism.measure.correlation import Correlation
 from mechanism.measure.regression import NestedRegression
 
-few = {"n_boot": 60, "n_perm": 60}
+pearson = Correlation(n_boot=60, n_perm=60)
+spearman = Correlation("spearman", n_boot=60, n_perm=60)
 
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000))
 def test_equals_scipy_and_is_symmetric_and_bounded(seed):
     x, y = np.random.default_rng(seed).normal(size=(2, 9)).round(1)
-    for method, oracle in (("pearson", pearsonr), ("spearman", spearmanr)):
-        found = Correlation(method, **few)(x, y)
+    for correlation, oracle in ((pearson, pearsonr), (spearman, spearmanr)):
+        found = correlation(x, y)
         assert np.isclose(found.value, oracle(x, y).statistic)
-        assert np.isclose(found.value, Correlation(method, **few)(y, x).value)
-        assert np.isclose(found.value, -Correlation(method, **few)(-x, y).value)
+        assert np.isclose(found.value, correlation(y, x).value)
+        assert np.isclose(found.value, -correlation(-x, y).value)
         assert -1 <= found.low <= found.high <= 1
         assert 0 < found.p <= 1
 
 
 def test_partial_correlation_equals_the_inverse_of_the_correlation_matrix():
     data = np.random.default_rng(0).normal(size=(30, 4)) @ np.random.default_rng(1).normal(size=(4, 4))
-    for method, matrix in (("pearson", np.corrcoef(data.T)), ("spearman", spearmanr(data).statistic)):
+    for correlation, matrix in ((pearson, np.corrcoef(data.T)), (spearman, spearmanr(data).statistic)):
         inverse = np.linalg.inv(matrix)
         expected = -inverse[0, 1] / np.sqrt(inverse[0, 0] * inverse[1, 1])
-        found = Correlation(method, **few)(data[:, 0], data[:, 1], data[:, 2:])
+        found = correlation(data[:, 0], data[:, 1], data[:, 2:])
         assert np.isclose(found.value, expected)
 
 
@@ -75,7 +76,7 @@ def test_strata_leave_what_groups_explain_to_the_null():
 def test_undefined_correlations_are_errors(x, y, covariates, message):
     columns = None if covariates is None else np.array(covariates, dtype=float)[:, None]
     with pytest.raises(ValueError, match=message):
-        Correlation(**few)(np.array(x, dtype=float), np.array(y, dtype=float), columns)
+        pearson(np.array(x, dtype=float), np.array(y, dtype=float), columns)
 
 
 def test_nested_regression_equals_statsmodels():

@@ -18,8 +18,8 @@ def test_scores_equal_their_equations_token_by_token():
     document = np.repeat([0, 1, 2], [3, 5, 2])
     index = rng.permuted(np.tile(np.arange(4), (10, 1)), axis=1)[:, :2]
     weight, norm = rng.random((2, 10, 2))
-    sums = [slot_sums(index, document, 3, 4, v)[:, None] for v in (None, weight, weight * norm)]
-    domains = Domains(Documents(np.array(["a", "a", "b"]), np.bincount(document), *sums))
+    counts, weights, activity = (slot_sums(index, document, 3, 4, v)[:, None] for v in (None, weight, weight * norm))
+    domains = Domains(Documents(np.array(["a", "a", "b"]), np.bincount(document), counts, weights, activity))
     dense = np.zeros((10, 4))
     np.put_along_axis(dense, index, weight, 1)
     rows = [document == d for d in range(3)]

@@ -71,9 +71,9 @@ def test_equals_scipy_and_sklearn(seed):
 def test_one_domain_only_is_certain_and_all_alike_is_not():
     given = Documents(np.array(["a", "b"]), np.array([10, 20]), np.array([[[5, 2]], [[0, 4]]]))
     domains = Domains(given)
-    assert np.allclose(activation_share(domains), [[[1, 0], [0.5, 0.5]]])
+    assert np.allclose(activation_share(domains), [[[1.0, 0.0], [0.5, 0.5]]])
     assert np.allclose(certainty(domains), [[1, 0]])
-    assert np.allclose(cwas(domains), [[[0.5, 0], [0, 0]]])
+    assert np.allclose(cwas(domains), [[[0.5, 0.0], [0.0, 0.0]]])
     assert np.allclose(Lift()(domains), [[[2, 0], [1, 1]]])
 
 
