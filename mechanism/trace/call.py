@@ -27,7 +27,7 @@ class Change:
     moved: float = 0.0
 
 
-def _on(scope: Tensor | bool, device: torch.device) -> Tensor | bool:
+def on_device(scope: Tensor | bool, device: torch.device) -> Tensor | bool:
     """The layers of a model may lie on other devices than its input."""
     return scope.to(device) if isinstance(scope, Tensor) else scope
 
@@ -73,7 +73,7 @@ class Call:
         self.stop()
         self.edit = None
         if self.own:
-            scopes = [_on(at.scope(i.scope, self.host.masks), self.site.weight.device) for i in self.own]
+            scopes = [on_device(at.scope(i.scope, self.host.masks), self.site.weight.device) for i in self.own]
             means = self.host.means.get(self.site.layer)
             self.edit = SiteEdit(self.site, self.own, scopes, means, self.host.seed)
 
