@@ -21,9 +21,9 @@ class Association(NamedTuple):
 
 
 def residual(
-    values: Float[np.ndarray, "*batch n"], design: Float[np.ndarray, "*batch n k"]
+    values: Float[np.ndarray, "*batch n"], design: Float[np.ndarray, "*designs n k"]
 ) -> Float[np.ndarray, "*batch n"]:
-    """What least squares on the columns of `design` leaves of the values."""
+    """What least squares on the columns of `design`, one for all values or one for each, leaves of the values."""
     coefficients = np.linalg.pinv(design) @ values[..., None]
     return np.asarray(values - (design @ coefficients)[..., 0])
 
@@ -104,7 +104,7 @@ class Correlation:
         design = with_intercept(ranked[:, 2:])
         x, y = (residual(ranked[:, i], design) for i in (0, 1))
         orders = np.array(list(shuffles(len(y), self.n_perm, self.seed, strata)))
-        moved = residual(y[orders], np.broadcast_to(design, (len(orders), *design.shape)))
+        moved = residual(y[orders], design)
         return _cosine(np.broadcast_to(x, moved.shape), moved, ranked[:, :2])
 
 

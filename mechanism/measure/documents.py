@@ -13,7 +13,7 @@ class Documents:
 
     Attributes:
         domain: label of each document; tokens: number of its tokens.
-        selections: number of its tokens that selected the expert.
+        selections: number of its tokens that selected the expert; 0 for experts that a layer does not have.
         weight: sum over these tokens of the gate weight `g` that the experts received, if known.
         activity: sum over these tokens of `|g| ||E(x)||`, if known.
         peak: largest absolute output of the expert over these tokens (0 if there are none), if known.

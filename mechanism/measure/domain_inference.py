@@ -66,6 +66,9 @@ class LabelNull:
 class DocumentBootstrap:
     """Percentile intervals of a measure, documents resampled within their domains.
 
+    Sampling noise raises measures that cannot be negative (certainty, CWAS, information), in resamples once more: their
+    intervals may exclude 0, or lie above the value, where there is no specialisation. `LabelNull` decides that.
+
     Attributes:
         confidence: coverage of the interval; n_boot: resamples, held in memory; seed: of the resampling.
     """

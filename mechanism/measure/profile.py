@@ -23,7 +23,11 @@ def depth_windows(layers: int) -> dict[str, Bool[np.ndarray, "layer"]]:
     """
     if layers < 3:
         raise ValueError(f"a profile over depth needs at least three layers, got {layers}")
-    found = {"start": window(layers, 0.0, 1 / 6), "middle": window(layers, 1 / 3, 2 / 3), "end": window(layers, 5 / 6, 1.0)}
+    found = {
+        "start": window(layers, 0.0, 1 / 6),
+        "middle": window(layers, 1 / 3, 2 / 3),
+        "end": window(layers, 5 / 6, 1.0),
+    }
     found["start"][0] = found["end"][-1] = True
     return found
 

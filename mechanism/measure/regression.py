@@ -78,9 +78,6 @@ class NestedRegression:
 
 def _f(values: np.ndarray, small: np.ndarray, large: np.ndarray) -> np.ndarray:
     """F statistic of the columns that `large` has besides `small`, for each row of values."""
-    shape = values.shape[:-1]
-    errors = [
-        (residual(values, np.broadcast_to(design, (*shape, *design.shape))) ** 2).sum(-1) for design in (small, large)
-    ]
+    errors = [(residual(values, design) ** 2).sum(-1) for design in (small, large)]
     degrees = large.shape[1] - small.shape[1], len(large) - large.shape[1]
     return np.asarray((errors[0] - errors[1]) / degrees[0] / np.maximum(errors[1] / degrees[1], 1e-300))

@@ -6,6 +6,7 @@ entropy, certainty, CWAS) is our definition. Domains count equally in it: more t
 It is made of counts, not gate weights, so that it means the same for every router, normalised or not.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,9 +44,28 @@ def cwas(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
     """Certainty-weighted activation score, ours: `rate * certainty`, within [0, 1].
 
     Rate alone finds experts that every domain uses, certainty alone experts that a handful of tokens use; the product
-    needs both, and is high only in the domain that the expert serves. An unused expert has 0.
+    needs both. An unused expert has 0.
+
+    Certainty is the expert's, not the cell's: against a permutation null a specialist stands out even in domains that
+    it shuns. Test experts by `Strongest(cwas)`, and cells by rate or lift. Sampling noise alone makes certainty
+    positive: read it beside its mean under the null.
     """
     return np.asarray(activation_rate(domains) * np.nan_to_num(certainty(domains))[..., None])
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """A measure of cells at its largest over domains: a measure of the expert.
+
+    Attributes:
+        metric: measure with domains.
+    """
+
+    metric: Callable[[Domains], np.ndarray]
+
+    def __call__(self, domains: Domains) -> Float[np.ndarray, "layer expert"]:
+        """The largest value of each expert; NaN where a domain has none."""
+        return np.asarray(self.metric(domains).max(-1))
 
 
 def _prior(domains: Domains, prior: str) -> np.ndarray:
