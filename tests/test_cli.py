@@ -14,7 +14,7 @@ def mechanism(*arguments, **more):
 
 def test_help_names_every_command():
     shown = mechanism("--help").stdout
-    for command in ("train", "evaluate", "claims", "notebooks", "book", "pdf", "corpus", "bench"):
+    for command in ("train", "evaluate", "claims", "notebooks", "book", "pdf", "corpus", "bench", "contracts"):
         assert command in shown
 
 
@@ -34,9 +34,20 @@ def test_evaluate_as_json():
     assert {row["task"] for row in json.loads(done.stdout)} >= {"bits_per_byte", "word_problem"}
 
 
+def test_contracts_as_json():
+    done = mechanism("contracts", "tiny", "--json")
+    results = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert len(results) > 15
+    assert {r["status"] for r in results} == {"passed"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["contracts"], "name a model, or use --all"),
+        (["contracts", "tiny", "--all"], "not both"),
+        (["contracts", "tiny", "--dtype", "float33"], "unknown dtype"),
         (["evaluate", "./nothing"], "no model at './nothing'"),
         (["evaluate", "nobody/nothing"], "cannot get 'nobody/nothing' from the hub"),
         (["evaluate", "tiny", "--languages", "xx"], "unknown language 'xx'"),

@@ -1,7 +1,7 @@
-"""Distances between routing distributions."""
+"""Entropy of routing distributions and distances between them."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 def entropy(p: Float[np.ndarray, "... expert"]) -> Float[np.ndarray, "..."]:
@@ -22,3 +22,57 @@ def normalised_js(p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... 
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     room = np.log(p.shape[-1]) - (entropy(p) + entropy(q)) / 2
     return np.asarray(js_divergence(p, q) / np.maximum(room, 1e-6))
+
+
+def routing_entropy(importance: Float[np.ndarray, "segment layer expert"]) -> Float[np.ndarray, "layer"]:
+    """Mean over segments of the entropy of their importance distributions, in nats, within [0, log E]
+    (arXiv 2510.04694, appendix). It is the entropy of the mean over tokens, not the mean entropy of tokens.
+
+    Segments that are NaN (a language without that text) are left out.
+
+    Raises:
+        ValueError: no segment is left.
+    """
+    return np.asarray(entropy(_present(importance)).mean(0))
+
+
+def routing_divergence(
+    reference: Float[np.ndarray, "segment layer expert"], other: Float[np.ndarray, "segment layer expert"]
+) -> Float[np.ndarray, "layer"]:
+    """Routing divergence of a language from a reference (arXiv 2510.04694, eq. 2): `normalised_js` of each parallel
+    pair, then the mean over pairs. Divergence of corpus averages is something else: sentences average out.
+
+    Pairs of which one side is NaN are left out.
+
+    Raises:
+        ValueError: no pair is left.
+    """
+    both = _present(np.concatenate([reference, other], -1))
+    p, q = np.split(both, 2, -1)
+    return np.asarray(normalised_js(p, q).mean(0))
+
+
+def divergence_matrix(
+    importance: Float[np.ndarray, "lang segment layer expert"],
+) -> tuple[Float[np.ndarray, "layer lang lang"], Int[np.ndarray, "lang lang"]]:
+    """Routing divergence of every two languages, and the number of parallel segments it rests on (its diagonal: the
+    segments of the language).
+
+    A segment that a language lacks is NaN. Two languages without a common segment have divergence NaN and count 0.
+    """
+    langs, _, layers, _ = importance.shape
+    present = ~np.isnan(importance).any((2, 3))
+    counts = present.astype(np.int64) @ present.T.astype(np.int64)
+    found = np.zeros((layers, langs, langs))
+    for i in range(langs):
+        for j in range(i):
+            pair = routing_divergence(importance[i], importance[j]) if counts[i, j] else np.full(layers, np.nan)
+            found[:, i, j] = found[:, j, i] = pair
+    return found, counts
+
+
+def _present(importance: np.ndarray) -> np.ndarray:
+    kept = importance[~np.isnan(importance).any((1, 2))]
+    if not len(kept):
+        raise ValueError("no segment is left: all lack routing (NaN)")
+    return kept

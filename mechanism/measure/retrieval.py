@@ -1,4 +1,4 @@
-"""Parallel retrieval: is a sentence's translation its nearest neighbour?"""
+"""Parallel retrieval: is a sentence's translation its nearest neighbour, and how much nearer than others?"""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -21,3 +21,26 @@ def retrieval_hits(
         queries, keys = queries - queries.mean(0), keys - keys.mean(0)
     similarity = unit(queries) @ unit(keys).T
     return similarity.argmax(1) == np.arange(len(queries))
+
+
+def parallel_similarity(
+    queries: Float[np.ndarray, "token d"], keys: Float[np.ndarray, "token d"], centre: bool = False
+) -> Float[np.ndarray, "token 2"]:
+    """Cosine similarity of each query with its own key, and its mean over all other keys, in this order.
+
+    Hidden states lie in a narrow cone, so the first number is high for any two sentences; what translations share
+    beyond that is the difference of the two.
+
+    Args:
+        centre: subtract each side's mean first.
+
+    Raises:
+        ValueError: fewer than two rows.
+    """
+    if len(queries) < 2:
+        raise ValueError("similarity is compared with that of other pairs, which needs at least two rows")
+    if centre:
+        queries, keys = queries - queries.mean(0), keys - keys.mean(0)
+    similarity = unit(queries) @ unit(keys).T
+    own = np.diag(similarity)
+    return np.stack([own, (similarity.sum(1) - own) / (len(own) - 1)], 1)

@@ -24,6 +24,10 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
         weight: `(expert, d_out, d_in)`.
         counts: `(expert,)` rows per expert; rows past the sum are set to zero.
     """
+    return _grouped(x, weight, counts)
+
+
+def _grouped(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     out = x.new_empty(x.shape[0], weight.shape[1])
     start = 0
     for expert, count in enumerate(counts.tolist()):
@@ -42,6 +46,10 @@ def _(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
 @torch.library.custom_op("mechanism::grouped_linear_backward", mutates_args=())
 def grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `grouped_linear` with respect to `x` and `weight`."""
+    return _grouped_backward(grad, x, weight, counts)
+
+
+def _grouped_backward(grad: Tensor, x: Tensor, weight: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     grad = grad.contiguous()
     grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
     start = 0
@@ -99,14 +107,83 @@ def segments(index: Tensor, experts: int, pad: int = PAD) -> tuple[Tensor, Tenso
     """
     flat = index.reshape(-1)
     ordered, order = torch.sort(flat, stable=True)
+    if pad == 1:
+        place = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))
+        return order // index.shape[-1], place, torch.bincount(flat, minlength=experts)
     counts = torch.zeros(experts, dtype=torch.long, device=flat.device).scatter_add(0, flat, torch.ones_like(flat))
     padded = (counts + pad - 1) // pad * pad
     shift = (padded.cumsum(0) - padded) - (counts.cumsum(0) - counts)
     row = torch.arange(flat.numel(), device=flat.device) + shift[ordered]
-    rows = flat.numel() + (experts * pad if pad > 1 else 0)
+    rows = flat.numel() + experts * pad
     source = torch.zeros(rows, dtype=torch.long, device=flat.device).scatter(0, row, order // index.shape[-1])
     place = torch.empty_like(row).scatter(0, order, row)
     return source, place, padded
+
+
+class _Grouped(torch.autograd.Function):
+    """`grouped_linear` without the cost of calling a custom op."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+        return _grouped(x, weight, counts)
+
+    setup_context = staticmethod(_save)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return *_grouped_backward(grad, *ctx.saved_tensors), None
+
+
+class _Take(torch.autograd.Function):
+    """`x[source]`, whose gradient is gathered from each token's slots instead of scattered."""
+
+    @staticmethod
+    def forward(x: Tensor, source: Tensor, place: Tensor) -> Tensor:
+        return x.index_select(0, source)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+        ctx.tokens = inputs[0].shape[0]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (place,) = ctx.saved_tensors
+        return grad.index_select(0, place).view(ctx.tokens, -1, grad.shape[-1]).sum(1), None, None
+
+
+class _Restore(torch.autograd.Function):
+    """`rows[place]`, whose gradient is copied back: no two slots share a row."""
+
+    @staticmethod
+    def forward(rows: Tensor, place: Tensor) -> Tensor:
+        return rows.index_select(0, place)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+        ctx.rows = inputs[0].shape[0]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (place,) = ctx.saved_tensors
+        full = (grad.new_empty if len(place) == ctx.rows else grad.new_zeros)(ctx.rows, grad.shape[-1])
+        return full.index_copy_(0, place, grad), None
+
+
+def grouped(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    """`grouped_linear`, by the shortest way: the custom op only where torch.compile needs it."""
+    return grouped_linear(x, weight, counts) if torch.compiler.is_compiling() else _Grouped.apply(x, weight, counts)
+
+
+def take(x: Tensor, source: Tensor, place: Tensor) -> Tensor:
+    """The token of each row, `(token, d) -> (row, d)`; `source` and `place` as of `segments`."""
+    return x.index_select(0, source) if torch.compiler.is_compiling() else _Take.apply(x, source, place)
+
+
+def restore(rows: Tensor, place: Tensor) -> Tensor:
+    """The row of each slot, `(row, d) -> (token * slot, d)`."""
+    return rows.index_select(0, place) if torch.compiler.is_compiling() else _Restore.apply(rows, place)
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

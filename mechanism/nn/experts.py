@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .accounting import Count, matrix
 from .bitlinear import PRECISIONS, normed_int8, ternary
-from .dispatch import PAD, autocast, grouped_linear, segments
+from .dispatch import PAD, autocast, grouped, restore, segments, take
 from .errors import LayerError
 from .router import STD
 
@@ -88,8 +88,10 @@ class Experts(nn.Module):
         matrices = ternary if self.precision == "b1.58" else _same
         x, up, down = autocast(act(hidden), matrices(self.up_proj), matrices(self.down_proj))
         source, place, counts = segments(indices, self.num_experts, _padding(x, indices, self.num_experts))
-        inner = ACTIVATIONS[self.activation](grouped_linear(x.index_select(0, source), up, counts))
-        out = grouped_linear(act(inner).to(down.dtype), down, counts).index_select(0, place)
+        if not torch.compiler.is_compiling():  # rows past the last segment are there for static shapes only
+            source = source[: int(counts.sum())]
+        inner = ACTIVATIONS[self.activation](grouped(take(x, source, place), up, counts))
+        out = restore(grouped(act(inner).to(down.dtype), down, counts), place)
         return (out.view(*indices.shape, -1) * weights.unsqueeze(-1)).sum(1).to(hidden.dtype)
 
     def _check(self, indices: Tensor) -> None:

@@ -146,7 +146,12 @@ def _nearest(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int) -> tupl
 
 
 def _layer(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int, width: int, experts: int) -> SparseMoEConfig:
-    sizes = {"top_k": top_k, "width": width, "experts": experts, "normalise": baseline.normalise and top_k > 1}
+    sizes: dict[str, Any] = {
+        "top_k": top_k,
+        "width": width,
+        "experts": experts,
+        "normalise": baseline.normalise and top_k > 1,
+    }
     if not cut:
         return replace(baseline, **sizes)
     own = {f.name: getattr(baseline, f.name) for f in fields(SparseMoEConfig) if f.init}
@@ -167,7 +172,7 @@ def _cost(config: SparseMoEConfig) -> tuple[int, int]:
 _ASIDE = ("router", "shared")
 
 
-def _no_bias(config: SparseMoEConfig) -> dict[str, bool]:
+def _no_bias(config: SparseMoEConfig) -> dict[str, Any]:
     return {"bias": False} if isinstance(config, MultiHeadMoEConfig) else {}
 
 

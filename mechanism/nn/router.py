@@ -33,12 +33,15 @@ class TopKRouter(nn.Module):
 
     Attributes:
         correction: `(expert,)`, or None without `bias_rate`; load: `(expert,)` selections in training since its last
-            update.
+            update, counted only with `bias_rate`.
 
     Raises:
         LayerError: more slots than experts, no slot, unknown scoring, a negative rate, or one slot with normalised
             weights: every weight would be 1, and the router would get no gradient from the language-model loss.
     """
+
+    correction: Tensor | None
+    load: Tensor
 
     def __init__(
         self,
@@ -56,17 +59,16 @@ class TopKRouter(nn.Module):
         self.d, self.num_experts, self.top_k, self.rows_per_token = d, num_experts, top_k, rows_per_token
         self.scoring, self.normalise, self.z_weight, self.bias_rate = scoring, normalise, z_weight, bias_rate
         self.weight = nn.Parameter(torch.empty(num_experts, d))
-        self.correction: Tensor | None
         self.register_buffer("correction", torch.zeros(num_experts) if bias_rate else None)
-        self.register_buffer("load", torch.zeros(num_experts) if bias_rate else None, persistent=False)
+        self.register_buffer("load", torch.zeros(num_experts), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Normal with standard deviation `STD`; no correction."""
         nn.init.normal_(self.weight, std=STD)
+        nn.init.zeros_(self.load)
         if self.correction is not None:
             nn.init.zeros_(self.correction)
-            nn.init.zeros_(self.load)
 
     def forward(
         self, hidden: Float[Tensor, "... d"]

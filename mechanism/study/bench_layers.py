@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ DTYPES, PASSES = ("float32", "bfloat16"), ("forward", "forward and backward")
 def bench_layers(
     repeats: int = 20, tokens: int = 4096, baseline: SparseMoEConfig = EMBEDDED, threads: int = 2
 ) -> dict[str, Any]:
-    """Seconds of each layer on the same random tokens, the layers taking turns; two first turns are left out.
+    """Seconds of each layer on the same random tokens, new ones in each turn; two first turns are left out.
 
     Multi-head layers and the dense one have the FLOPs of the sparse one (`nn.parity`), the former its parameters too.
 
@@ -43,16 +43,15 @@ def bench_layers(
     cases = []
     with _threads(threads):
         for dtype in DTYPES:
-            x = torch.randn(1, tokens, baseline.hidden, dtype=getattr(torch, dtype))
-            own = {name: layer.to(x.dtype) for name, layer in layers.items()}
+            own = {name: layer.to(getattr(torch, dtype)) for name, layer in layers.items()}
             for backward in (False, True):
                 facts = {"dtype": dtype, "pass": PASSES[backward]}
-                cases += [facts | row for row in compare(_turns(own, x, backward, repeats))]
+                cases += [facts | row for row in compare(_turns(own, (1, tokens, baseline.hidden), backward, repeats))]
     ratio = max(case["ratio"] for case in cases if case["layer"] == OURS)
     return {"name": "layers", "ratio": ratio, "cases": cases}
 
 
-def compare(seconds: dict[str, Sequence[float]]) -> list[dict[str, Any]]:
+def compare(seconds: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """A row per layer from its seconds of each turn, against the faster of transformers' own."""
     best = min((name for name in seconds if name.startswith(THEIRS)), key=lambda n: statistics.median(seconds[n]))
     return [
@@ -99,9 +98,14 @@ def _agree(layers: dict[str, nn.Module], hidden: int) -> None:
                 raise RuntimeError(f"{name} and {OURS} give different outputs with the same weights")
 
 
-def _turns(layers: dict[str, nn.Module], x: torch.Tensor, backward: bool, repeats: int) -> dict[str, list[float]]:
+def _turns(
+    layers: dict[str, nn.Module], shape: tuple[int, ...], backward: bool, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of every layer and turn. Each turn has new tokens, hence new loads of the experts: a product compiled for
+    one load is of no use for the next."""
     seconds: dict[str, list[float]] = {name: [] for name in layers}
     for _ in range(repeats + 2):
+        x = torch.randn(shape, dtype=next(layers[OURS].parameters()).dtype)
         for name, layer in layers.items():
             seconds[name].append(_once(layer, x, backward))
     return {name: own[2:] for name, own in seconds.items()}

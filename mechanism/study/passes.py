@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..measure.consistency import Consistency, selected
 from ..trace import DenseModelError, attach
 from ..trace.records import Record
 
@@ -28,6 +29,10 @@ class SegmentPass:
         importance: `(segment, layer, expert)` mean full-softmax router probability (arXiv 2510.04694, eq. 1);
             empty for a dense model.
         selections: `(segment, layer, expert)` top-k counts; empty for a dense model.
+        consistency: `(segment, layer)` mean Jaccard similarity of the top-k sets of all pairs of tokens, NaN below two
+            tokens; empty if not asked for.
+        bytes: `(segment,)` UTF-8 bytes of the texts.
+        layers: decoder layers that route.
     """
 
     nll: np.ndarray
@@ -35,6 +40,9 @@ class SegmentPass:
     hidden: np.ndarray = field(default_factory=_nothing)
     importance: np.ndarray = field(default_factory=_nothing)
     selections: np.ndarray = field(default_factory=_nothing)
+    consistency: np.ndarray = field(default_factory=_nothing)
+    bytes: np.ndarray = field(default_factory=_nothing)
+    layers: tuple[int, ...] = ()
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 256) -> list[list[int]]:
@@ -70,10 +78,15 @@ def next_token_nll(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def segment_pass(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], hidden: bool = True
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    hidden: bool = True,
+    consistency: bool = False,
 ) -> SegmentPass:
     """Run every text alone through the model."""
     sequences = encode(tokenizer, texts)
+    layers: tuple[int, ...] = ()
     rows: dict[int, dict[str, np.ndarray]] = {}
     with watched(model) as records:
         for batch in batches_by_length(sequences):
@@ -82,10 +95,14 @@ def segment_pass(
             out = model(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=hidden)
             states = torch.stack(out.hidden_states, 2) if hidden else None
             reduced = _reduce(out.logits, ids, mask, states) | _reduce_routing(records, mask.cpu())
+            if records:
+                layers = tuple(sorted(records[0].layers))
+            if records and consistency:
+                reduced["consistency"] = _consistency(records[0], mask.cpu())
             for row, i in enumerate(batch):
                 rows[i] = {key: value[row] for key, value in reduced.items()}
     stacked = {key: np.stack([rows[i][key] for i in range(len(texts))]) for key in rows[0]}
-    return SegmentPass(**stacked)
+    return SegmentPass(**stacked, bytes=np.array([len(text.encode()) for text in texts]), layers=layers)
 
 
 @contextmanager
@@ -131,3 +148,17 @@ def _reduce_routing(records: Sequence[Record], mask: torch.Tensor) -> dict[str, 
     chosen = torch.stack([F.one_hot(r.index, probs.shape[-1]).flatten(2, -2).sum(2) for r in routed], 2).float()
     importance = torch.einsum("bple,bp->ble", probs, inner) / inner.sum(1)[:, None, None]
     return {"importance": importance.numpy(), "selections": torch.einsum("bple,bp->ble", chosen, inner).numpy()}
+
+
+def _consistency(record: Record, mask: torch.Tensor) -> np.ndarray:
+    """`(batch, layer)` consistency over the inner tokens of each sequence."""
+    measure, inner = Consistency(), _inner(mask).bool().numpy()
+    index = np.stack([record.layers[layer].index.numpy() for layer in sorted(record.layers)], 1)
+    experts = max(r.logits.shape[-1] for r in record.layers.values())
+    rows = []
+    for own, kept in zip(index, inner, strict=True):
+        if kept.sum() < 2:
+            rows.append(np.full(len(own), np.nan))
+        else:
+            rows.append(measure(selected(own[:, kept], experts)))
+    return np.stack(rows)

@@ -27,9 +27,15 @@ class Change:
     moved: float = 0.0
 
 
+def on_device(scope: Tensor | bool, device: torch.device) -> Tensor | bool:
+    """The layers of a model may lie on other devices than its input."""
+    return scope.to(device) if isinstance(scope, Tensor) else scope
+
+
 def _rows(scope: Tensor | bool, site: Site) -> Tensor | bool:
-    """A scope over tokens as one over the router's rows. Layers may lie on other devices than the model's input."""
-    return site.rows(scope.to(site.weight.device)) if isinstance(scope, Tensor) else scope
+    """A scope over tokens as one over the router's rows."""
+    scope = on_device(scope, site.weight.device)
+    return site.rows(scope) if isinstance(scope, Tensor) else scope
 
 
 class Host:

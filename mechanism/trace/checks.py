@@ -43,6 +43,7 @@ FULL: tuple[Contract, ...] = (
     contracts.forbid_forbids,
     contracts.reroute_reroutes,
     contracts.output_is_sum,
+    contracts.block_adds_experts,
     contracts.zero_ablation_removes,
     contracts.mean_ablation_replaces,
     contracts.unused_has_no_effect,

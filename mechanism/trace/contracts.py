@@ -5,13 +5,14 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .contributions import ExpertsInput, expert_means, slot_outputs
-from .errors import ContractError
+from .contributions import ExpertsInput, by_index, expert_means, slot_outputs
+from .errors import ContractError, InterventionError
 from .interventions import Ablate, Activate, Deactivate, Forbid, ForceSelection, Intervention, ScaleWeight, SoftSteer
 from .probe import Probe
 from .rules import infer_rule
+from .sites import Site
 
 
 class NotApplicable(Exception):
@@ -176,6 +177,41 @@ def output_is_sum(p: Probe) -> None:
             p.tolerance,
             f"{site.name}: output against the sum of contributions",
         )
+
+
+def block_adds_experts(p: Probe) -> None:
+    """The block's output is the experts' output, times one constant at most, plus what does not depend on it (shared
+    experts); refused where the block transforms that sum (a norm), so that contributions do not add up there."""
+    for site in p.sites:
+        by_index(site)
+        whole, experts = _block_output(p, site, keep=True)
+        rest, _ = _block_output(p, site, keep=False)
+        routed, part = (whole - rest).float().flatten(), experts.float().reshape(whole.shape).flatten()
+        scale = float(routed @ part / (part @ part).clamp_min(1e-20))
+        if not _near(routed, scale * part, p.tolerance * 4):
+            raise InterventionError(
+                f"{site.name}: its block transforms the experts' output; contributions do not add up"
+            )
+
+
+def _block_output(p: Probe, site: Site, keep: bool) -> tuple[Tensor, Tensor]:
+    """Output of a block and of its experts, the latter replaced by zeros unless kept; same input to the block."""
+    seen: dict[str, Tensor] = {}
+
+    def experts(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        seen["experts"] = output
+        return output if keep else torch.zeros_like(output)
+
+    def block(module: nn.Module, args: tuple, output: Any) -> None:
+        seen["block"] = output[0] if isinstance(output, tuple) else output
+
+    handles = [site.experts.register_forward_hook(experts), site.block.register_forward_hook(block)]
+    try:
+        p.logits()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen["block"].detach().clone(), seen["experts"].detach().clone()
 
 
 def zero_ablation_removes(p: Probe) -> None:

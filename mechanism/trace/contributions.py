@@ -21,7 +21,7 @@ def slot_outputs(site: Site, hidden: Tensor, index: Tensor) -> Tensor:
     Raises:
         InterventionError: the site's experts are not called with an index and weights (Llama 4, JetMoe).
     """
-    _by_index(site)
+    by_index(site)
     slots = index.shape[-1]
     rows = hidden.reshape(-1, hidden.shape[-1]).repeat_interleave(slots, 0)
     # An expert with two equal slots of weight 1 and 0: a single slot is squeezed away by experts with null classes.
@@ -32,7 +32,12 @@ def slot_outputs(site: Site, hidden: Tensor, index: Tensor) -> Tensor:
     return site.experts.forward(rows, flat, weight).reshape(-1, slots, hidden.shape[-1])
 
 
-def _by_index(site: Site) -> None:
+def by_index(site: Site) -> None:
+    """Refuse sites whose experts are not called with an index and weights (Llama 4, JetMoe).
+
+    Raises:
+        InterventionError: naming the router.
+    """
     if site.kind not in ("standard", "block"):
         raise InterventionError(
             f"{site.name}: its experts are not called by index, single contributions cannot be read"
@@ -47,7 +52,7 @@ class ExpertsInput:
     """
 
     def __init__(self, site: Site) -> None:
-        _by_index(site)
+        by_index(site)
         self.site = site
         self.hidden = self.index = self.weight = self.output = torch.empty(0)
         self._handle = site.experts.register_forward_hook(self._seen, with_kwargs=True)

@@ -14,8 +14,10 @@ REFUSING = {
     "deepseek_v4": {
         "activation_activates", "deactivation_deactivates", "force_forces", "forbid_forbids", "reroute_reroutes",
     },
-    "jetmoe": {"output_is_sum", "zero_ablation_removes", "mean_ablation_replaces"},
-    "llama4_text": {"output_is_sum", "zero_ablation_removes", "mean_ablation_replaces"},
+    "jetmoe": {"output_is_sum", "block_adds_experts", "zero_ablation_removes", "mean_ablation_replaces"},
+    "llama4_text": {"output_is_sum", "block_adds_experts", "zero_ablation_removes", "mean_ablation_replaces"},
+    "axk1": {"block_adds_experts"},
+    "gemma4_text": {"block_adds_experts"},
 }  # fmt: skip
 ALWAYS = {"observed_identical", "logits_are_raw", "selection_is_whole", "weights_follow_logits", "zero_edits_identical"}
 

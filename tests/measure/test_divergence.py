@@ -1,10 +1,19 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
 
-from mechanism.measure.divergence import entropy, js_divergence, normalised_js
+from mechanism.measure.divergence import (
+    divergence_matrix,
+    entropy,
+    js_divergence,
+    normalised_js,
+    routing_divergence,
+    routing_entropy,
+)
+from mechanism.measure.importance import importance
 
 weights = st.lists(st.floats(0.01, 1.0), min_size=5, max_size=5)
 
@@ -44,3 +53,36 @@ def test_broadcasts_over_leading_axes():
     found = normalised_js(p, q)
     assert found.shape == (3, 4)
     assert np.isclose(found[1, 2], normalised_js(p[1, 2], q[1, 2]))
+
+
+def test_routing_divergence_averages_pairs_that_both_exist():
+    rng = np.random.default_rng(0)
+    p, q = rng.dirichlet(np.ones(4), size=(2, 5, 3))
+    q[1] = np.nan
+    kept = [0, 2, 3, 4]
+    assert np.allclose(routing_divergence(p, q), normalised_js(p[kept], q[kept]).mean(0))
+    assert np.allclose(routing_entropy(q), entropy(q[kept]).mean(0))
+    with pytest.raises(ValueError, match="no segment"):
+        routing_divergence(p, np.full_like(p, np.nan))
+
+
+def test_matrix_is_symmetric_and_counts_common_segments():
+    q = np.random.default_rng(0).dirichlet(np.ones(4), size=(3, 6, 2))
+    q[0, 3:] = np.nan
+    q[1, :3] = np.nan
+    found, counts = divergence_matrix(q)
+    assert counts.tolist() == [[3, 0, 3], [0, 3, 3], [3, 3, 6]]
+    assert np.isnan(found[:, 0, 1]).all()
+    assert np.allclose(found, found.swapaxes(1, 2), equal_nan=True)
+    assert np.allclose(found[:, 0, 2], routing_divergence(q[2], q[0]))
+
+
+def test_planted_languages_are_told_apart(planted):
+    q = np.stack([importance(probs.swapaxes(1, 2)) for probs in planted.probs.values()])
+    found, _ = divergence_matrix(q)
+    to_sister, to_stranger = found[:, 0, 1], found[:, 0, 2]
+    assert to_sister[2:4].max() < to_sister[[0, 1, 4, 5]].min() / 3
+    assert to_stranger.min() > 3 * to_sister[2:4].max()
+    entropies = {code: routing_entropy(row) for code, row in zip(planted.probs, q, strict=True)}
+    assert (entropies["stranger"] < entropies["en"]).all()
+    assert np.allclose(entropies["sister"][2:4], entropies["en"][2:4], atol=0.05)

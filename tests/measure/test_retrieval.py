@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 
-from mechanism.measure.retrieval import retrieval_hits
+from mechanism.measure.retrieval import parallel_similarity, retrieval_hits
 
 
 def test_planted_pairs_are_found_and_shuffled_ones_are_not():
@@ -26,3 +28,24 @@ def test_chance_without_relation():
     rng = np.random.default_rng(0)
     hits = np.mean([retrieval_hits(rng.normal(size=(40, 8)), rng.normal(size=(40, 8))).mean() for _ in range(50)])
     assert abs(hits - 1 / 40) < 0.01
+
+
+def test_similarity_equals_sklearn_and_is_held_against_other_pairs():
+    rng = np.random.default_rng(0)
+    queries, keys = rng.normal(size=(2, 6, 4))
+    found, every = parallel_similarity(queries, keys), cosine_similarity(queries, keys)
+    assert np.allclose(found[:, 0], np.diag(every))
+    assert np.allclose(found[2, 1], np.delete(every[2], 2).mean())
+    with pytest.raises(ValueError, match="two rows"):
+        parallel_similarity(queries[:1], keys[:1])
+
+
+def test_planted_languages_meet_in_the_middle(planted):
+    def by_layer(code):
+        sides = planted.hidden["en"].swapaxes(0, 1), planted.hidden[code].swapaxes(0, 1)
+        return np.array([parallel_similarity(q, k).mean(0) for q, k in zip(*sides, strict=True)])
+
+    sister, stranger = by_layer("sister"), by_layer("stranger")
+    assert sister[2:4, 0].min() > 0.9
+    assert sister[[0, 1, 4, 5], 0].max() < 0.9
+    assert stranger[:, 0].max() < 0.8

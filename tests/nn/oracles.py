@@ -1,5 +1,7 @@
 """Slow, obvious versions of the layers."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,7 +38,7 @@ def routed(router: TopKRouter, rows: Tensor) -> tuple[Tensor, Tensor]:
     return indices, weights / weights.sum(-1, keepdim=True) if router.normalise else weights
 
 
-def drawn(module: torch.nn.Module, std: float = 0.5) -> torch.nn.Module:
+def drawn(module: torch.nn.Module, std: float = 0.5) -> Any:
     """The module in float64 with weights large enough that routing is decided."""
     module.double()
     with torch.no_grad():

@@ -38,6 +38,7 @@ def test_gradients_go_straight_through():
     for quantise in (ternary, absmax_int8):
         x, scale = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4)
         (quantise(x) * scale).sum().backward()
+        assert x.grad is not None
         assert torch.equal(x.grad, scale)
 
 
@@ -47,7 +48,8 @@ def test_the_layer_is_the_quantised_product_of_normed_rows():
     normed = x / (x.square().mean(-1, keepdim=True) + torch.finfo(x.dtype).eps).sqrt()
     torch.testing.assert_close(layer(x), absmax_int8(normed) @ ternary(layer.weight).T + layer.bias)
     layer(x).sum().backward()
-    assert float(layer.weight.grad.abs().sum()) > 0
+    assert layer.weight.grad is not None
+    assert bool(layer.weight.grad.any())
     assert type(linear(4, 3)) is torch.nn.Linear
     assert isinstance(linear(4, 3, "b1.58"), BitLinear)
 

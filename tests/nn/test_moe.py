@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,7 +13,7 @@ from .oracles import drawn, mixture, routed
 
 SPARSE = SparseMoEConfig(6, experts=5, top_k=2, width=4)
 HEADS = MultiHeadMoEConfig(6, experts=5, top_k=2, width=4, heads=3)
-CONFIGS = [
+CONFIGS: list[Any] = [
     DenseConfig(6, 10),
     DenseConfig(6, 10, "relu", "b1.58"),
     SPARSE,
@@ -70,7 +72,7 @@ def test_block_gradients(config):
 
 def test_head_and_merge_begin_as_in_the_authors_code():
     torch.manual_seed(0)
-    layer = MultiHeadMoEConfig(64, experts=4, top_k=2, width=4, heads=2, bias=True).build()
+    layer: Any = MultiHeadMoEConfig(64, experts=4, top_k=2, width=4, heads=2, bias=True).build()
     bound = (6 / 128) ** 0.5
     assert 0.95 * bound < float(layer.merge.weight.detach().abs().max()) <= bound
     assert 0.95 * bound < 2**0.5 * float(layer.head.weight.detach().abs().max()) <= bound + 1e-6

@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from mechanism.nn.training import TrainConfig, Trainer, read_config
 from mechanism.nn.variants import VariantConfig
 
 SPARSE = SparseMoEConfig(16, experts=4, top_k=2, width=24)
-LAYERS = {
+LAYERS: dict[str, Any] = {
     "dense": DenseConfig(16, 12),
     "sparse": SPARSE,
     "sigmoid": replace(SPARSE, scoring="sigmoid", bias_rate=0.01, z_weight=0.1, shared_width=8),
@@ -29,7 +30,7 @@ LAYERS = {
 }
 
 
-def variant(name, **options):
+def variant(name: str, **options: Any) -> VariantConfig:
     options = {"projections": "b1.58" if name == "bitnet" else "full", **options}
     return VariantConfig(
         LAYERS[name], **{"vocab": 61, "layers": 2, "heads": 1, "head_dim": 16, "context": 64, **options}
@@ -48,11 +49,12 @@ def test_counts_are_those_of_the_built_model(name):
 
 
 def test_the_variant_of_the_embedded_layer_counts_as_the_embedded_model():
-    own = VariantConfig(SparseMoEConfig(192, experts=16, top_k=2, width=128))
+    layer = SparseMoEConfig(192, experts=16, top_k=2, width=128)
+    own = VariantConfig(layer)
     assert own.parameters() == LMConfig().parameters()
     assert own.active_parameters() == LMConfig().active_parameters()
     assert own.flops() == LMConfig().flops()
-    assert replace(own, layer=parity.dense(own.layer)).flops() == LMConfig(experts=0).flops()
+    assert replace(own, layer=parity.dense(layer)).flops() == LMConfig(experts=0).flops()
 
 
 def test_the_variant_of_the_embedded_layer_computes_what_the_embedded_model_does():
@@ -71,8 +73,9 @@ def test_the_variant_of_the_embedded_layer_computes_what_the_embedded_model_does
 def test_saved_and_loaded_by_the_auto_class_bit_for_bit(name, tmp_path):
     model = variant(name).build().eval()
     for router in routers(model):
-        if router.correction is not None:
-            router.correction.uniform_()
+        correction: Any = router.correction
+        if correction is not None:
+            correction.uniform_()
     model.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert type(loaded) is type(model)
@@ -100,10 +103,11 @@ def test_router_logits_of_transformers_are_refused():
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_configuration_survives_json(name):
-    config = TrainConfig(model=variant(name))
+    model = variant(name)
+    config = TrainConfig(model=model)
     payload = json.loads(json.dumps(asdict(config)))
     assert read_config(payload) == config
-    assert layer_config(asdict(config.model.layer)) == config.model.layer
+    assert layer_config(asdict(model.layer)) == model.layer
 
 
 def test_unknown_kinds_and_keys_are_refused():
@@ -126,7 +130,8 @@ def test_every_variant_trains_and_resumes_bit_for_bit(name, tmp_path):
     for (key, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
     if name == "sigmoid":
-        assert all(bool(router.correction.any()) for router in routers(whole))
+        own: list[Any] = routers(whole)
+        assert all(bool(router.correction.any()) for router in own)
 
 
 def test_the_z_loss_is_added_per_layer(tmp_path):
@@ -138,5 +143,6 @@ def test_the_z_loss_is_added_per_layer(tmp_path):
         loss, _, *z = trainer._losses(torch.as_tensor(batches(0)))
         assert len(z) == (2 if z_weight else 0)
         sum(z, loss).backward()
-        gradients.append([router.weight.grad.clone() for router in routers(trainer.model)])
+        own: list[Any] = routers(trainer.model)
+        gradients.append([router.weight.grad.clone() for router in own])
     assert all(not torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,8 @@ from mechanism.trace import (
     pairs,
     routers,
 )
+from mechanism.trace.call import on_device
+from mechanism.trace.edit import SiteEdit
 from mechanism.trace.families import VOCAB, tiny_model
 
 IDS = torch.randint(3, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -135,7 +139,9 @@ def test_gradients_flow_through_steering(model):
     model.requires_grad_(requires_grad=True)
     with attach(model, [SoftSteer(pairs(1, 3), strength=0.3)]):
         model(input_ids=IDS).logits.sum().backward()
-    assert find_sites(model)[1].weight.grad.abs().sum() > 0
+    gradient = find_sites(model)[1].weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
 
 
 def test_mean_ablation_needs_means(model):
@@ -173,7 +179,7 @@ def test_a_model_is_attached_once(model):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_compiled_models_are_refused(model):
     with pytest.raises(AttachError, match=r"before torch\.compile"):
-        attach(torch.compile(model))
+        attach(torch.compile(model))  # type: ignore[arg-type]
     model.model.layers[1].compile()
     with pytest.raises(AttachError, match=r"model\.layers\.1 is compiled"):
         attach(model)
@@ -185,7 +191,7 @@ def test_offloaded_models_are_refused(model):
 
 
 def test_expert_parallel_models_are_refused(model):
-    find_sites(model)[0].experts._is_expert_parallel = True
+    find_sites(model)[0].experts._is_expert_parallel = True  # type: ignore[assignment]
     with pytest.raises(AttachError, match="sharded"):
         attach(model)
 
@@ -240,3 +246,27 @@ def test_embeddings_instead_of_ids(model):
         run(model, input_ids=None, inputs_embeds=model.get_input_embeddings()(IDS))
         run(model)
     assert torch.equal(trace.records[0].layers[3].index, trace.records[1].layers[3].index)
+
+
+def test_sharded_weights_are_refused(model):
+    class DTensor(torch.nn.Parameter):
+        pass
+
+    router = find_sites(model)[1].router
+    router.weight = DTensor(router.weight.data)  # type: ignore[arg-type]
+    with pytest.raises(AttachError, match="sharded over processes"):
+        attach(model)
+
+
+def test_edits_stay_on_the_layers_device(model):
+    """Masks are made where the input is, layers may lie elsewhere: torch refuses a mix with the meta device too."""
+    there = torch.device("meta")
+    site = replace(find_sites(model)[0], weight=torch.empty(8, 32, device=there))
+    scope = on_device(torch.zeros(6, dtype=torch.bool), site.weight.device)
+    edit = SiteEdit(site, [SoftSteer(pairs(0, 1), strength=1.0), Ablate(pairs(0, 2)), Forbid(pairs(0, 3))], [scope] * 3)
+    assert edit.logits(torch.empty(6, 8, device=there)).device == there
+    index = torch.zeros(6, 2, dtype=torch.long, device=there)
+    assert edit.weights(index, torch.empty(6, 2, device=there)).device == there
+    forbidden = edit.selection(("selection",), there).forbid
+    assert forbidden is not None
+    assert forbidden.device == there

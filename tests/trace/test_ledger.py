@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mechanism.nn.training import balance_loss
 from mechanism.trace import (
     Ablate,
     Activate,
@@ -179,11 +180,20 @@ def test_versions_outside_the_tested_range_warn():
 def test_selection_follows_through_groups_and_bias():
     """An expert in a group that the family's rule masks is selected all the same when it is forced to be."""
     model = tiny_model("deepseek_v3")
-    find_sites(model)[0].router.e_score_correction_bias[7] = -5.0
+    find_sites(model)[0].router.e_score_correction_bias[7] = -5.0  # type: ignore[operator]
     with attach(model, [Activate(pairs(1, 7))]) as trace:
         run(model)
     assert (trace.records[0].layers[1].index == 7).any(-1).all()
     assert any("translated" in note for note in trace.notes)
+
+
+def test_the_balance_loss_keeps_layers_apart():
+    """Two layers that each use one expert are unbalanced, though together they use all."""
+    sure = torch.full((4, 2), -30.0)
+    first, second = sure.clone(), sure.clone()
+    first[:, 0], second[:, 1] = 30, 30
+    losses = [balance_loss(z, z.argmax(-1, keepdim=True)) for z in (first, second)]
+    assert torch.stack(losses).mean() == pytest.approx(2)
 
 
 def test_experts_without_an_identifiable_router():

@@ -118,7 +118,7 @@ def refusing() -> dict[str, set[str]]:
 
 
 def test_the_table_names_families():
-    assert len(refusing()) == 4
+    assert len(refusing()) == 6
     assert set(refusing()) < set(families())
 
 

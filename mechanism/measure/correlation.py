@@ -1,0 +1,117 @@
+"""Correlation over few units, plain or partial, with a bootstrap interval and a permutation p-value."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy.stats import rankdata
+
+from .nulls import permutation_p, shuffles
+
+
+class Association(NamedTuple):
+    """A correlation, its bootstrap interval, its two-sided permutation p-value and the number of units."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def residual(
+    values: Float[np.ndarray, "*batch n"], design: Float[np.ndarray, "*designs n k"]
+) -> Float[np.ndarray, "*batch n"]:
+    """What least squares on the columns of `design`, one for all values or one for each, leaves of the values."""
+    coefficients = np.linalg.pinv(design) @ values[..., None]
+    return np.asarray(values - (design @ coefficients)[..., 0])
+
+
+def with_intercept(columns: Float[np.ndarray, "*batch n k"]) -> Float[np.ndarray, "*batch n kk"]:
+    """The columns behind a column of ones."""
+    return np.concatenate([np.ones((*columns.shape[:-1], 1)), columns], -1)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Correlation of two quantities over units such as languages, given covariates if there are any.
+
+    The partial correlation is the correlation of the residuals of both on the covariates, of ranks for `spearman`. The
+    interval is the percentile bootstrap over units, ranks and residuals taken anew in each resample; with few units it
+    tends to be too narrow. The p-value permutes residuals (Freedman and Lane 1983), or values without covariates.
+
+    Attributes:
+        method: `pearson` or `spearman`.
+        confidence: coverage of the interval; n_boot: resamples; n_perm: permutations; seed: of both.
+    """
+
+    method: Literal["pearson", "spearman"] = "pearson"
+    confidence: float = 0.95
+    n_boot: int = 2000
+    n_perm: int = 2000
+    seed: int = 0
+
+    def __call__(
+        self,
+        x: Shaped[np.ndarray, "n"],
+        y: Shaped[np.ndarray, "n"],
+        covariates: Shaped[np.ndarray, "n k"] | None = None,
+        strata: Shaped[np.ndarray, "n"] | None = None,
+    ) -> Association:
+        """The association of `x` and `y`.
+
+        Args:
+            covariates: columns to hold constant; categories as indicator columns.
+            strata: permute only within these groups (language families), which makes the p-value conditional on them.
+
+        Raises:
+            ValueError: a value that is not finite; fewer than four units beyond the covariates; a side that is
+                constant, or that the covariates determine.
+        """
+        columns = np.zeros((len(x), 0)) if covariates is None else np.asarray(covariates, np.float64)
+        data = np.concatenate([np.stack([x, y], -1).astype(np.float64), columns], -1)
+        if not np.isfinite(data).all():
+            raise ValueError("a correlation needs finite values: drop the units without them, and say so")
+        if len(x) < 4 + columns.shape[1]:
+            raise ValueError(f"{len(x)} units are too few for a correlation given {columns.shape[1]} covariates")
+        value = self._partial(data)
+        if np.isnan(value):
+            raise ValueError("one side is constant, or determined by the covariates: no correlation is defined")
+        low, high = self._interval(data)
+        p = permutation_p(np.asarray(value), self._null(data, strata), "two-sided")
+        return Association(float(value), low, high, float(p), len(x))
+
+    def _partial(self, data: np.ndarray) -> np.ndarray:
+        """Partial correlation of the first two columns given the others: `(..., n, 2 + k)` to `(...)`."""
+        ranked = rankdata(data, axis=-2) if self.method == "spearman" else data
+        design = with_intercept(ranked[..., 2:])
+        x, y = (residual(ranked[..., i], design) for i in (0, 1))
+        return _cosine(x, y, ranked[..., :2])
+
+    def _interval(self, data: np.ndarray) -> tuple[float, float]:
+        rng = np.random.default_rng(self.seed)
+        draws = self._partial(data[rng.integers(0, len(data), (self.n_boot, len(data)))])
+        defined = draws[~np.isnan(draws)]
+        if len(defined) < self.n_boot / 2:
+            raise ValueError("most resamples are constant: too few different units for an interval")
+        tail = (1 - self.confidence) / 2
+        low, high = np.quantile(defined, [tail, 1 - tail])
+        return float(low), float(high)
+
+    def _null(self, data: np.ndarray, strata: np.ndarray | None) -> np.ndarray:
+        ranked = rankdata(data, axis=0) if self.method == "spearman" else data
+        design = with_intercept(ranked[:, 2:])
+        x, y = (residual(ranked[:, i], design) for i in (0, 1))
+        orders = np.array(list(shuffles(len(y), self.n_perm, self.seed, strata)))
+        moved = residual(y[orders], design)
+        return _cosine(np.broadcast_to(x, moved.shape), moved, ranked[:, :2])
+
+
+def _cosine(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Cosine of residuals; NaN where one is nothing but rounding error of the values `(..., n, 2)` it comes from."""
+    sizes = np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)
+    noise = 1e-9 * np.linalg.norm(scale, axis=-2)
+    defined = (sizes[0] > noise[..., 0]) & (sizes[1] > noise[..., 1])
+    product = np.where(defined, sizes[0] * sizes[1], 1)
+    return np.asarray(np.where(defined, np.clip((a * b).sum(-1) / product, -1, 1), np.nan))

@@ -1,0 +1,75 @@
+"""Scores of experts from gate weights and outputs: ESFT, expert activity, super experts."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from .documents import Domains
+
+
+def gate_score(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
+    """ESFT average gate score (arXiv 2407.01906, eq. 6): mean over documents of the mean over their tokens of the gate
+    weight, 0 where the expert is not selected."""
+    return domains.mean("weight")
+
+
+def token_ratio(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
+    """ESFT token selection ratio (arXiv 2407.01906, eq. 7): mean over documents of the share of their selections that
+    went to the expert. Sums to 1 over the experts of a layer.
+
+    The number of selections per token stands for the source's K; the two are equal where every token has K experts.
+    A layer that selected nothing has NaN.
+    """
+    found = domains.mean("selections")
+    total = found.sum(1, keepdims=True)
+    return np.asarray(np.where(total > 0, found / np.where(total > 0, total, 1), np.nan))
+
+
+def relevant_experts(score: Float[np.ndarray, "layer expert"], share: float) -> Bool[np.ndarray, "layer expert"]:
+    """ESFT's selection (arXiv 2407.01906, eq. 8): in each layer the fewest experts whose scores reach `share` of the
+    layer's sum. The source takes scores as they sum; dividing by their sum makes unnormalised gates comparable.
+
+    Raises:
+        ValueError: a share outside (0, 1], a negative score, or a layer whose scores sum to 0.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share lies within (0, 1], got {share}")
+    if not ((score >= 0).all() and (score.sum(1) > 0).all()):
+        raise ValueError("scores have to be at least 0, and above it somewhere in every layer")
+    order = np.argsort(-score, axis=1, kind="stable")
+    ranked = np.take_along_axis(score, order, 1) / score.sum(1, keepdims=True)
+    before = np.cumsum(ranked, 1) - ranked
+    chosen = np.zeros(score.shape, dtype=bool)
+    np.put_along_axis(chosen, order, before < share - 1e-12, 1)
+    return chosen
+
+
+def expert_activity(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
+    """Mean over a domain's tokens of `|g| ||E(x)||`, 0 where the expert is not selected (arXiv 2604.02178): the size of
+    what the expert adds to the residual stream, in its units; comparable within a layer only."""
+    return np.asarray(domains.total("activity") / domains.tokens)
+
+
+def peak(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
+    """Largest absolute output of the expert on a domain's tokens (arXiv 2507.23279); see `super_experts`."""
+    return domains.largest("peak")
+
+
+def super_experts(
+    peaks: Float[np.ndarray, "layer expert"],
+    forming: Bool[np.ndarray, "layer"] | None = None,
+    quantile: float = 0.995,
+    fraction: float = 0.1,
+) -> Bool[np.ndarray, "layer expert"]:
+    """Super experts (arXiv 2507.23279): `peak` above the quantile over all experts of the model and above a fraction of
+    the largest, in a layer that forms massive activations. The quantile alone always names some, about one in 200.
+
+    Args:
+        peaks: largest absolute output over all text; forming: layers that form massive activations, all without it.
+
+    Raises:
+        ValueError: a peak that is negative or not finite.
+    """
+    if not (np.isfinite(peaks).all() and (peaks >= 0).all()):
+        raise ValueError("peaks have to be finite and at least 0")
+    layers = np.ones(len(peaks), dtype=bool) if forming is None else forming
+    return np.asarray((peaks > np.quantile(peaks, quantile)) & (peaks > fraction * peaks.max()) & layers[:, None])
