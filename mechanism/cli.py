@@ -34,19 +34,26 @@ Parameter = Annotated[
 
 def main() -> None:
     """Run a command; an expected failure is one sentence and exit code 1."""
+    try:
+        app()
+    except KeyboardInterrupt as stop:
+        err.print(f"mechanism: interrupted. {stop}".strip(), markup=False, soft_wrap=True)
+        sys.exit(130)
+    except Exception as error:
+        if not isinstance(error, _expected()):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        err.print(f"mechanism: {message}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Failures that a sentence explains; imported when one happened, since they bring torch along."""
     from .nn.training import TrainingError
     from .report.build import BuildError
     from .trace import TraceError
 
-    try:
-        app()
-    except (ValueError, TraceError, TrainingError, BuildError, FileNotFoundError, KeyError, TypeError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        err.print(f"mechanism: {message}", style="red", markup=False, soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt as stop:
-        err.print(f"mechanism: interrupted. {stop}".strip(), markup=False, soft_wrap=True)
-        sys.exit(130)
+    return ValueError, TraceError, TrainingError, BuildError, FileNotFoundError, KeyError, TypeError
 
 
 def _print_table(rows: list[dict], title: str) -> None:
