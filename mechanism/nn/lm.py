@@ -59,9 +59,8 @@ class LMConfig:
 
     def parameters(self) -> int:
         """Parameters in all; the output head shares the embedding."""
-        feed_forward = max(self.experts, 1) * self._expert() if self.experts else self.top_k * self._expert()
-        router = self.experts * self.hidden
-        return self._rest() + self.layers * (feed_forward + router)
+        feed_forward = (self.experts or self.top_k) * self._expert()
+        return self._rest() + self.layers * (feed_forward + self.experts * self.hidden)
 
     def active_parameters(self) -> int:
         """Parameters a token passes through, the router included."""
@@ -73,17 +72,20 @@ class LMConfig:
         Args:
             length: of the sequence, for the FLOPs of attention scores and values; 0 leaves them out.
         """
-        frame = count_frame(self.vocab, self.hidden, self.layers, self.heads, self.head_dim, length)
         router = 2 * self.experts * self.hidden
-        return sum(p.flops for p in frame.values()) + self.layers * (2 * self.top_k * self._expert() + router)
+        return sum(part.flops for part in self._frame(length).values()) + self.layers * (
+            2 * self.top_k * self._expert() + router
+        )
 
     def _expert(self) -> int:
         return 3 * self.hidden * self.expert_width
 
     def _rest(self) -> int:
-        attention = 4 * self.hidden * self.heads * self.head_dim + 2 * self.head_dim
-        norms = 2 * self.hidden
-        return self.vocab * self.hidden + self.hidden + self.layers * (attention + norms)
+        """Parameters around the feed-forward layers."""
+        return sum(part.total for part in self._frame().values())
+
+    def _frame(self, length: int = 0) -> dict[str, Count]:
+        return count_frame(self.vocab, self.hidden, self.layers, self.heads, self.head_dim, length)
 
 
 def count_frame(vocab: int, hidden: int, layers: int, heads: int, head_dim: int, length: int = 0) -> dict[str, Count]:
