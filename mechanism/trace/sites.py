@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from .errors import DenseModelError, RouterError
 _ROUTER_CHILDREN = ("router", "gate", "wg")
 _EXPERTS_CLASS = re.compile(r"(Experts|NaiveMoe)$")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")
+_STACK = re.compile(r".*?(?:^|\.)(?:layers|blocks|h)(?=\.\d+\.)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +181,18 @@ def _count(names: tuple[str, ...], *owners: nn.Module, limit: int, what: str, pa
             f"{limit} rows)"
         )
     return known[0]
+
+
+def decoder_layers(model: nn.Module, sites: Sequence[Site]) -> list[nn.Module]:
+    """The numbered decoder layers that the sites lie in, those without routers too, in order.
+
+    Raises:
+        RouterError: the sites lie in several lists of layers.
+    """
+    found = {match.group(0) for s in sites if (match := _STACK.match(s.experts_path + "."))}
+    if len(found) != 1:
+        raise RouterError(f"the routers of {type(model).__name__} lie in {len(found)} lists of decoder layers, not in one")
+    return list(model.get_submodule(found.pop()).children())
 
 
 def describe_sites(sites: list[Site]) -> list[dict[str, Any]]:
