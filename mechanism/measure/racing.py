@@ -53,8 +53,8 @@ class Race:
 
     top: int
     confidence: float = 0.95
-    budget: float = 0.15
-    fewest: int = 12
+    budget: float = 0.13
+    fewest: int = 20
 
     def __call__(
         self,

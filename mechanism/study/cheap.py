@@ -30,10 +30,11 @@ def cheap_statistics(
     """Sums over each sequence's tokens, the opening one left out: `(sequence, layer, expert)` by name.
 
     Of routing: `selections`; gate `weight`; full-softmax `probability`; `entropy` of it in nats, over the tokens that
-    select the expert; and `used`, selections with the opening token. Of outputs: `activity`, sum of |w| ||E(x)||; `relative`, sum of ||w E(x)||^2 / ||h||^2 with h the
-    hidden state after the layer; `peak`, the largest absolute output. Of gradients, with `samples`: `attribution`, the
-    absolute first-order change of the loss if the expert's contribution goes (attribution patching towards zero); `fisher`, half the mean square over sampled next tokens of the first-order change of their
-    log-likelihood, a second-order estimate of the divergence.
+    select the expert; and `used`, selections with the opening token. Of outputs: `activity`, sum of |w| ||E(x)||;
+    `relative`, sum of ||w E(x)||^2 / ||h||^2 with h the hidden state after the layer; `peak`, the largest absolute
+    output. Of gradients, with `samples`: `attribution`, the absolute first-order change of the loss if the expert's
+    contribution goes (attribution patching towards zero); `fisher`, half the mean square over sampled next tokens of
+    the first-order change of their log-likelihood, a second-order estimate of the divergence.
 
     Args:
         ids: tokens of each sequence; samples: next tokens drawn for `fisher`; seed: of the draws.
@@ -122,7 +123,7 @@ class _Layer:
 
 @torch.enable_grad()
 def _gradients(clean: CleanPass, samples: int, generator: torch.Generator) -> list[list[Tensor]]:
-    """Gradients at the output of the experts of every layer: of the loss, then of the log-likelihood of drawn tokens."""
+    """Gradients at the output of every layer's experts: of the loss, then of the log-likelihood of drawn tokens."""
     seen: list[Tensor] = []
 
     def hook(module: torch.nn.Module, args: tuple, output: Any) -> Tensor:
@@ -152,3 +153,18 @@ def _gradients(clean: CleanPass, samples: int, generator: torch.Generator) -> li
         total = (scores.gather(-1, target.unsqueeze(-1))[..., 0] * counted).sum()
         found.append(list(torch.autograd.grad(total, seen, retain_graph=number < len(targets) - 1)))
     return found
+
+
+@torch.no_grad()
+def massive_layers(model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int) -> np.ndarray:
+    """`(layer,)` routed layers after which some activation is massive, and is not before: above 100, and above a
+    thousand times the median (Sun et al. 2024, arXiv 2402.17762). The opening token counts."""
+    sites = find_sites(model)
+    rows, mask = (t.to(model.device) for t in pad(ids, padding))
+    clean = CleanPass(model, rows, mask, sites, head=False)
+    massive = []
+    for layer in range(len(clean.stack)):
+        size = clean.hidden(layer)[mask != 0].float().abs()
+        massive.append(bool((size.amax() > 100) & (size.amax() > 1000 * size.median())))
+    forms = [now and not before for before, now in zip([False, *massive], massive, strict=False)]
+    return np.array([forms[site.layer] for site in sites])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..measure.causal import Effects, top_count
 from ..measure.racing import Race, RaceResult
-from ..trace import find_sites
 from ..trace.sites import Site, decoder_layers
 from .cheap import GRADIENTS, OUTPUTS, ROUTING, cheap_statistics
 from .effects import BatchSweep
-from .passes import batches_by_length, encode, pad
-from .sweep import Plan, SweepOptions
+from .passes import batches_by_length, encode
+from .sweep import OPTIONS, Plan, SweepOptions, padding_token
 from .sweep_text import Passage, SweepConfig, cells, passages
 
 
@@ -26,16 +26,19 @@ class SearchConfig:
         sweep: texts; its first mode is raced.
         share: of the experts that are looked for; confidence, budget: of the race.
         control: cheap statistic that the race is helped by; samples: for those made of gradients.
-        first: share of the segments that every expert is tried on, at least 16 segments.
+        first: share of the segments that every expert is tried on, at least 20 segments.
     """
 
     sweep: SweepConfig = field(default_factory=SweepConfig)
     share: float = 0.05
     confidence: float = 0.95
-    budget: float = 0.15
+    budget: float = 0.13
     control: str = "relative"
     samples: int = 1
-    first: float = 0.02
+    first: float = 0.055
+
+
+SEARCH = SearchConfig()
 
 
 def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Passage]) -> Effects:
@@ -47,11 +50,11 @@ def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Passage])
 
 def rounds(items: int, first: float) -> list[np.ndarray]:
     """`0..items-1` in consecutive parts, each as large as all before it."""
-    size = min(items, max(16, round(first * items)))
+    size = min(items, max(20, round(first * items)))
     edges = [0, size]
     while edges[-1] < items:
         edges.append(min(items, 2 * edges[-1]))
-    return [np.arange(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [np.arange(a, b) for a, b in pairwise(edges)]
 
 
 class Costs:
@@ -101,8 +104,8 @@ class DriverSearch:
 def find_drivers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    config: SearchConfig = SearchConfig(),
-    options: SweepOptions = SweepOptions(),
+    config: SearchConfig = SEARCH,
+    options: SweepOptions = OPTIONS,
     say: Callable[[str], None] = lambda line: None,
 ) -> DriverSearch:
     """Find the experts with the largest mean effect: one clean pass over all texts for cheap statistics, then a race.
@@ -112,7 +115,7 @@ def find_drivers(
     """
     texts = passages(config.sweep)
     ids = encode(tokenizer, [p.text for p in texts], config.sweep.max_tokens)
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    padding = padding_token(tokenizer)
     plan = Plan(model, ids, padding, config.sweep.modes[:1], options)
     say(plan.describe())
     samples = config.samples if config.control in GRADIENTS else 0

@@ -1,5 +1,6 @@
 """Work cut into jobs whose results are kept one by one: on one machine or an engine's, resumable, merged exactly."""
 
+import importlib
 import io
 import os
 import tempfile
@@ -78,23 +79,26 @@ class Engine:
         Raises:
             ValueError: the engine is not installed.
         """
+        if self.name == "dask":
+            with self._module("distributed").Client(self.address) as client:
+                yield {"backend": "dask", "client": client}
+        elif self.name == "ray":
+            self._module("ray").init(address=self.address, ignore_reinit_error=True)
+            self._module("ray.util.joblib").register_ray()
+            yield {"backend": "ray"}
+        else:
+            yield {"backend": "loky" if self.jobs > 1 else "sequential", "n_jobs": self.jobs}
+
+    def _module(self, name: str) -> Any:
         try:
-            if self.name == "dask":
-                from distributed import Client
-
-                with Client(self.address) as client:
-                    yield {"backend": "dask", "client": client}
-            elif self.name == "ray":
-                import ray
-                from ray.util.joblib import register_ray
-
-                ray.init(address=self.address, ignore_reinit_error=True)
-                register_ray()
-                yield {"backend": "ray"}
-            else:
-                yield {"backend": "loky" if self.jobs > 1 else "sequential", "n_jobs": self.jobs}
+            return importlib.import_module(name)
         except ImportError as error:
-            raise ValueError(f"engine {self.name} is not installed ({error}): pip install 'mechanism[{self.name}]'")
+            raise ValueError(
+                f"engine {self.name} is not installed ({error}): pip install 'mechanism[{self.name}]'"
+            ) from error
+
+
+LOCAL = Engine()
 
 
 @lru_cache(maxsize=1)
@@ -114,7 +118,7 @@ def run_job(job: Job) -> Results:
 def finish(
     jobs: Sequence[Job],
     folder: Path,
-    engine: Engine = Engine(),
+    engine: Engine = LOCAL,
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> Iterator[tuple[Job, Results]]:
     """Results of all jobs, in the order in which they come: those kept in `folder` first, the others as they are

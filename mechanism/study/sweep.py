@@ -18,7 +18,7 @@ from ..trace.proof import Way, proven
 from .effects import CHUNK, Settings
 from .passes import batches_by_length, encode, pad
 from .shards import Engine, Job, finish, merge, torch_bytes
-from .sweep_text import Passage, SweepConfig, passages
+from .sweep_text import SWEEP, Passage, SweepConfig, passages
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,14 @@ class SweepOptions:
     source: tuple[str, str, str] | None = None
 
 
+OPTIONS = SweepOptions()
+
+
 def sweep(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    config: SweepConfig = SweepConfig(),
-    options: SweepOptions = SweepOptions(),
+    config: SweepConfig = SWEEP,
+    options: SweepOptions = OPTIONS,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> xr.Dataset:
@@ -65,8 +68,7 @@ def sweep(
     """
     texts = passages(config)
     ids = encode(tokenizer, [p.text for p in texts], config.max_tokens)
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    plan = Plan(model, ids, padding, config.modes, options)
+    plan = Plan(model, ids, padding_token(tokenizer), config.modes, options)
     say(plan.describe())
     layers = [site.layer for site in plan.sites]
     with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as folder:
@@ -135,11 +137,17 @@ class Plan:
         total = sum(map(len, self.ids))
         way = self.settings.way
         text = (
-            f"{experts} experts in {len(self.sites)} layers, modes {' '.join(self.settings.modes)}, {total:,} tokens in "
-            f"{len(self.batches)} batches of at most {self.tokens:,} ({self.options.memory:g} GB beside the weights)"
+            f"{experts} experts in {len(self.sites)} layers, modes {' '.join(self.settings.modes)}, {total:,} tokens "
+            f"in {len(self.batches)} batches of at most {self.tokens:,} ({self.options.memory:g} GB beside the weights)"
         )
         text += f"; restarted after the ablated layer: {' '.join(way.via) or 'no mode'}"
         return text + "".join(f"; {mode} by whole passes: {why}" for mode, why in way.reasons.items())
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Token to pad with; it is masked, so any will do."""
+    own = tokenizer.pad_token_id
+    return tokenizer.eos_token_id if own is None else own
 
 
 def tokens_at_once(model: PreTrainedModel, memory: float, modes: Sequence[str]) -> int:
@@ -165,8 +173,6 @@ def dataset(
     data = {name: (full, merged[name]) for name in ("kl", "own", "loss")}
     data["selections"] = (full[1:], merged["selections"])
     data |= {name: ("sequence", merged[name]) for name in ("tokens", "targets")}
-    data |= {
-        name: ("sequence", np.array([getattr(p, name) for p in texts])) for name in ("domain", "lang", "document")
-    }
+    data |= {name: ("sequence", np.array([getattr(p, name) for p in texts])) for name in ("domain", "lang", "document")}
     coords = {"mode": list(config.modes), "layer": list(layers), "expert": np.arange(merged["kl"].shape[3])}
     return xr.Dataset(data, coords, {"config": json.dumps(asdict(config), sort_keys=True)})

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,16 @@ class SweepConfig:
             raise ValueError(f"modes of ablation are some of {' '.join(MODES)}, each once; got {self.modes}")
         if self.max_segments < 1 or self.max_tokens < 2:
             raise ValueError("a sweep needs at least one segment, of at least two tokens")
+
+    @classmethod
+    def parse(cls, data: str | None, languages: str | None, modes: str, **more: Any) -> "SweepConfig":
+        """From names separated by commas, as on a command line."""
+        names = tuple(data.split(",")) if data else cls.data
+        codes = tuple(languages.split(",")) if languages else None
+        return cls(names, codes, modes=tuple(modes.split(",")), **more)
+
+
+SWEEP = SweepConfig()
 
 
 @dataclass(frozen=True)

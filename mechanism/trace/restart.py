@@ -90,9 +90,7 @@ class CleanPass:
         InterventionError: experts that are not called by index, or no head.
     """
 
-    def __init__(
-        self, model: nn.Module, ids: Tensor, mask: Tensor, sites: Sequence[Site], head: bool = True
-    ) -> None:
+    def __init__(self, model: nn.Module, ids: Tensor, mask: Tensor, sites: Sequence[Site], head: bool = True) -> None:
         self.model, self.ids, self.mask = model, ids, mask
         self.sites = {site.layer: site for site in sites}
         self.stack = decoder_layers(model, sites)

@@ -191,7 +191,9 @@ def decoder_layers(model: nn.Module, sites: Sequence[Site]) -> list[nn.Module]:
     """
     found = {match.group(0) for s in sites if (match := _STACK.match(s.experts_path + "."))}
     if len(found) != 1:
-        raise RouterError(f"the routers of {type(model).__name__} lie in {len(found)} lists of decoder layers, not in one")
+        raise RouterError(
+            f"the routers of {type(model).__name__} lie in {len(found)} lists of decoder layers, not in one"
+        )
     return list(model.get_submodule(found.pop()).children())
 
 
