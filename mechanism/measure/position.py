@@ -116,9 +116,10 @@ class PositionSlope:
             _relative([(fit, member[order]) for fit, (_, member) in zip(fits, parts, strict=True)])
             for order in shuffles(len(strata), self.n_perm, self.seed, strata)
         ])  # fmt: skip
+        exchanged = exchanged[np.isfinite(exchanged)]
         p = float(permutation_p(np.asarray(value), exchanged, "less"))
         documents = sum(len(m.tokens) for m, _ in parts)
-        return Slope(value, float(low), float(high), float(np.nanquantile(exchanged, 0.05)), p, documents)
+        return Slope(value, float(low), float(high), float(np.quantile(exchanged, 0.05)), p, documents)
 
     @staticmethod
     def _value(parts: list[tuple[Moments, np.ndarray]], times: list[np.ndarray] | None = None) -> float:

@@ -133,7 +133,7 @@ class _State:
         self.seen[where] = True
         self.paid += float(self.cost[where].sum() + self.overhead[items].sum())
         level = (1 - self.race.confidence) / (2 * len(self.cost) * rounds)
-        for candidate in active:
+        for candidate in active.tolist():
             self._bound(candidate, level)
         self._decide()
 
@@ -152,7 +152,7 @@ class _State:
             self.low[candidate], self.high[candidate] = self.estimate[candidate] + np.array([-half, half])
 
     def _decide(self) -> None:
-        for candidate in np.flatnonzero(self.status == "undecided"):
+        for candidate in np.flatnonzero(self.status == "undecided").tolist():
             others = np.arange(len(self.low)) != candidate
             above = int((self.low[others] > self.high[candidate]).sum())
             rivals = int((self.high[others] >= self.low[candidate]).sum())
