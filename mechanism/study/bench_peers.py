@@ -47,10 +47,10 @@ class Subject:
 
 def bench_peers(tokens: int = 1024, repeats: int = 5, hidden: int = 96, experts: int = 16) -> pd.DataFrame:
     """A row per layer, all with two slots a row, experts as wide as each package makes them: `layer`, `version`,
-    `torch`, `threads`; `expert parameters` that the module holds;
-    `repeat error`, the largest difference between two evaluations of one input; `as formula`, the share of tokens
-    whose output is the weighted sum of their experts' outputs; `router learns`, whether its router gets a gradient;
-    milliseconds of a `forward` and of a `training` pass. NaN where there is nothing to measure."""
+    `torch`, `threads`; `expert parameters` that the module holds; `repeat error`, the largest difference between two
+    evaluations of one input; `as formula`, the share of tokens whose output is the weighted sum of their experts'
+    outputs; `router learns`, whether its router gets a gradient; milliseconds of a `forward` and of a `training` pass.
+    NaN where there is nothing to measure."""
     torch.manual_seed(0)
     x = torch.randn(1, tokens, hidden)
     made = {"mechanism SparseMoE": _sparse, "mechanism MultiHeadMoE": _heads, "st-moe-pytorch": _st, "mh-moe": _mh}
