@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from . import cli_sweep
+
 app = typer.Typer(
     name="mechanism",
     help="How Mixture-of-Experts language models route: corpora, models, measures and an executable report.",
@@ -20,13 +22,13 @@ corpus_app = typer.Typer(help="Re-create and check the committed corpora.", no_a
 bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(bench_app, name="bench")
+app.command()(cli_sweep.sweep)
+bench_app.command("sweep")(cli_sweep.bench_sweep)
 out, err = Console(), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
 Only = Annotated[list[str] | None, typer.Option("--only", help="Notebook to run (its name, or a prefix); repeatable.")]
-Languages = Annotated[str | None, typer.Option(help="Codes, separated by commas; all by default.")]
-Data = Annotated[str | None, typer.Option(help="Corpora, separated by commas: names, folders, tables, hub:NAME.")]
 Force = Annotated[bool, typer.Option("--force", help="Run also what is unchanged.")]
 Parameter = Annotated[
     list[str] | None,
@@ -111,7 +113,9 @@ def corpus_shares(config: Config, json_: Json = False) -> None:
 
 @app.command()
 def train(
-    config: Config,
+    config: Annotated[
+        str | None, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Stop after this many steps; the run can go on later.")] = None,
     branch: Annotated[
         str | None, typer.Option(help="Begin at the checkpoint of this longer run of the same seed.")
@@ -127,8 +131,40 @@ def train(
             "run without checkpoints goes on from.",
         ),
     ] = False,
+    grid: Annotated[
+        str | None, typer.Option(help="Instead of one configuration: the missing runs of this grid, one after another.")
+    ] = None,
+    runs: Annotated[int | None, typer.Option(help="With --grid: stop after this many runs.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="With --grid: do not train, show what is done.")] = False,
 ) -> None:
-    """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH."""
+    """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH, and of the runs of a
+    grid to data/runs/GRID/HASH."""
+    if (config is None) == (grid is None):
+        raise ValueError("name a run with --config or a grid with --grid; not both")
+    if grid:
+        if branch or export or stage:
+            raise ValueError("a grid has no --branch, --export or --stage: its runs are short and keep no weights")
+        _train_grid(grid, runs, steps, status)
+    elif runs or status:
+        raise ValueError("--runs and --status belong to --grid")
+    else:
+        _train_run(str(config), steps, branch, export, stage)
+
+
+def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) -> None:
+    from .study import grid_train
+    from .study.embedded import keep_memory
+    from .study.grid import load_grid
+
+    if not status:
+        keep_memory()
+        grid_train.train_grid(load_grid(name), err, runs, steps)
+    grid = load_grid(name)
+    _print_table(grid_train.status(grid).to_dict("records"), f"grid {grid.name}")
+    out.print(grid_train.summary(grid))
+
+
+def _train_run(config: str, steps: int | None, branch: str | None, export: str | None, stage: bool) -> None:
     from .study import embedded
 
     if stage and (steps or branch or export):
@@ -209,73 +245,24 @@ def bench_layers(
     _print_bench(bench_layers.bench_layers(repeats, tokens), json_, "seconds per layer, two threads")
 
 
-@bench_app.command("sweep")
-def bench_sweep(
-    model: Annotated[str, typer.Argument(help="A committed model's name, a folder, or a hub id.")] = "embedded",
-    max_segments: Annotated[int, typer.Option(help="Cap per domain and language.")] = 24,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of a segment; the rest is cut off.")] = 40,
-    batches: Annotated[int, typer.Option(help="Batches ablated both ways.")] = 1,
-    search: Annotated[bool, typer.Option(help="Sweep all texts exactly and race.")] = True,
+@bench_app.command("peers")
+def bench_peers(
+    tokens: Annotated[int, typer.Option(help="Tokens of a call.")] = 1024,
+    repeats: Annotated[int, typer.Option(help="Counted calls.")] = 5,
+    write: Annotated[bool, typer.Option("--write", help="Keep the table in data/baselines.")] = False,
     json_: Json = False,
 ) -> None:
-    """Time of ablating every expert by restarts and by whole passes, how much they differ, and recall and cost of the
-    race for the driver experts against the exact sweep.
+    """What other published layers of this kind compute, and how fast: those that are installed, beside ours."""
+    from .study import bench_peers as bench
 
-    A case's ratio is of whole passes to restarts; the last one is of zero ablation."""
-    from .study import bench_sweep as bench
-    from .study.embedded import keep_memory
-    from .study.models import load_model
-    from .study.sweep_text import SweepConfig
-
-    keep_memory()
-    config = SweepConfig(max_segments=max_segments, max_tokens=max_tokens)
-    loaded, tokenizer = load_model(model, "cpu", "float32", moe=True)
-    found = bench.bench_sweep(
-        loaded, tokenizer, config, batches, search=search, say=lambda line: err.print(line, style="dim", soft_wrap=True)
-    )
-    _print_bench(found, json_, "seconds for all experts, one batch")
-
-
-@app.command()
-def sweep(
-    model: Annotated[str, typer.Argument(help="A committed model's name, a folder, or a hub id.")],
-    data: Data = None,
-    languages: Languages = None,
-    max_segments: Annotated[int, typer.Option(help="Cap per domain and language.")] = 24,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of a segment; the rest is cut off.")] = 128,
-    modes: Annotated[str, typer.Option(help="Of ablation, separated by commas.")] = "zero,reroute,mean",
-    split: Annotated[str, typer.Option(help="test, dev or train")] = "test",
-    seed: int = 0,
-    engine: Annotated[str, typer.Option(help="local, dask or ray")] = "local",
-    jobs: Annotated[int, typer.Option(help="Processes of the local engine.")] = 1,
-    address: Annotated[str | None, typer.Option(help="Of the engine's scheduler; else one is started here.")] = None,
-    layer_shards: Annotated[int, typer.Option(help="Ranges of layers that each batch is cut into.")] = 1,
-    memory: Annotated[float, typer.Option(help="Gigabytes a process may use beside the weights.")] = 1.0,
-    to: Annotated[Path | None, typer.Option(help="A netCDF file; a record in data/runs by default.")] = None,
-    device: str = "auto",
-    dtype: str = "float32",
-    json_: Json = False,
-) -> None:
-    """Ablate every expert of a model and record what it does to the output, by segment, domain and language.
-
-    Finished shards are kept, so that the same command goes on where it was interrupted."""
-    from .study.embedded import cache_folder, keep_memory
-    from .study.shards import Engine
-    from .study.sweep import SweepOptions
-    from .study.sweep_run import run_sweep
-    from .study.sweep_text import SweepConfig
-
-    keep_memory()
-    numbers = {"max_segments": max_segments, "max_tokens": max_tokens, "seed": seed}
-    config = SweepConfig.parse(data, languages, modes, split=split, **numbers)
-    where = Engine(engine, jobs, address), layer_shards, memory  # type: ignore[arg-type]
-    options = SweepOptions(*where, folder=cache_folder() / "sweeps", source=(model, device, dtype))
-    found, place = run_sweep(config, options, to, " ".join(["mechanism", *sys.argv[1:]]), err)
+    table = bench.bench_peers(tokens, repeats)
+    if write:
+        bench.write(table)
     if json_:
-        out.print_json(found.ranking().to_json(orient="records"))
+        out.print_json(table.to_json(orient="records"))
     else:
-        _print_table(found.ranking().round(5).to_dict("records"), f"driver experts of {model}, nats per token")
-        out.print(f"{place}; {found.found.attrs['failed']} ablations failed", soft_wrap=True)
+        _print_table(table.astype(object).where(table.notna(), None).to_dict("records"), "layers of peers")
+        out.print(bench.missing())
 
 
 @app.command()
@@ -321,8 +308,10 @@ def _model_contracts(model: str, device: str, dtype: str) -> list[dict]:
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A committed model's name, a folder, or a hub id.")],
-    languages: Languages = None,
-    data: Data = None,
+    languages: Annotated[str | None, typer.Option(help="Codes, separated by commas; all by default.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Corpora, separated by commas: names, folders, tables, hub:NAME.")
+    ] = None,
     max_segments: Annotated[int, typer.Option(help="Cap per language and corpus.")] = 100,
     split: Annotated[str, typer.Option(help="test or dev")] = "test",
     seed: int = 0,
