@@ -72,17 +72,18 @@ class Effects:
             yield times[owner]
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Two halves of the documents of every stratum, as zeros and ones over sequences.
+        """Two halves of the documents of every stratum, as zeros and ones over sequences; the odd one of a stratum, or
+        its only one, is in either.
 
         Raises:
-            ValueError: a stratum with a single document.
+            ValueError: a half is empty.
         """
         rng, (members, owner) = np.random.default_rng(seed), self._documents
         first = np.zeros(owner.max() + 1)
         for own in members:
-            if len(own) < 2:
-                raise ValueError("halves need two documents of every domain")
-            first[rng.permutation(own)[: len(own) // 2]] = 1
+            first[rng.permutation(own)[: (len(own) + int(rng.integers(2))) // 2]] = 1
+        if first.all() or not first.any():
+            raise ValueError("halves need two documents or more")
         return first[owner], 1 - first[owner]
 
     @cached_property

@@ -1,5 +1,6 @@
 """Driver experts: the experts whose ablation changes the output most. The numbers of claims D2, D3 and D7."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -38,7 +39,8 @@ def analyse(
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> xr.Dataset:
     """A sweep, and on the same text the cheap statistics of every expert, `(layer, expert)` means per token (`peak`:
-    maximum) under `cheap_NAME`, and `forming`: layers that form massive activations.
+    maximum) under `cheap_NAME`; by sequence `control` (its sum of `relative`) and `used`; and `forming`: layers that
+    form massive activations.
 
     Args:
         samples: next tokens drawn for `cheap_fisher`; 0 leaves out what is made of gradients.
@@ -51,6 +53,8 @@ def analyse(
     for name, values in cheap.items():
         mean = values.max(0) if name == "peak" else own.effects(values).mean()
         found[f"cheap_{name}"] = (("layer", "expert"), mean)
+    for name, values in (("control", cheap["relative"]), ("used", cheap["used"].astype(np.int64))):
+        found[name] = (("sequence", "layer", "expert"), values)
     return found.assign(forming=("layer", massive_layers(model, ids[:8], padding)))
 
 
@@ -87,6 +91,12 @@ class Swept:
     n_boot: int = 500
     n_perm: int = 2000
     seed: int = 0
+
+    @property
+    def config(self) -> SweepConfig:
+        """What was swept."""
+        stated = json.loads(self.found.attrs["config"])
+        return SweepConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()})
 
     @property
     def layers(self) -> list[int]:

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..measure.causal import Effects, top_count
+from ..measure.causal import Effects, top_count, top_experts
 from ..measure.racing import Race, RaceResult
 from ..trace.sites import Site, decoder_layers
 from .cheap import GRADIENTS, OUTPUTS, ROUTING, cheap_statistics
+from .driver_experts import Swept
 from .effects import BatchSweep
 from .passes import batches_by_length, encode
 from .sweep import OPTIONS, Plan, SweepOptions, padding_token
-from .sweep_text import Passage, SweepConfig, cells, passages
+from .sweep_text import Passage, SweepConfig, balanced, cells, passages
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,35 @@ def find_drivers(
     for name in (*ROUTING, *OUTPUTS, *(GRADIENTS if samples else ())):
         table[name] = effects_of(cheap[name], lengths, texts).mean().ravel()
     return DriverSearch(found, table, "; ".join(plan.settings.way.reasons.values()))
+
+
+def replayed(swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH, orders: int = 10) -> pd.DataFrame:
+    """Races over the values of an exact sweep, in random orders of the segments that are balanced as `passages` are:
+    one row an order, with `recall` of the exact top, `cost`, and how many experts stayed `undecided`.
+
+    Args:
+        swept: a sweep with `control` and `used`; model: the same, for its costs.
+    """
+    effects = swept.kl("zero")
+    size, shape = len(effects.values), effects.values.shape[1:]
+    values, control = (
+        (own * (effects.share * size)[:, None, None]).reshape(size, -1).T
+        for own in (effects.values, swept.found["control"].values.astype(np.float64))
+    )
+    costs = Costs(model, find_sites(model), effects.tokens + 1)
+    cost = costs.ablated(swept.found["used"].values).reshape(-1, size)
+    top = top_experts(effects.mean(), top_count(int(np.prod(shape)), config.share)).ravel()
+    race, rng, rows = Race(int(top.sum()), config.confidence, config.budget), np.random.default_rng(swept.seed), []
+    for number in range(orders):
+        order = balanced(effects.cell, rng)
+        own, known = values[:, order], control[:, order]
+        found = race(
+            lambda c, i, own=own: own[np.ix_(c, i)], known, cost[:, order], rounds(size, config.first),
+            costs.clean[order], costs.cheap,
+        )  # fmt: skip
+        rows.append({"order": number, "recall": float(top[found.top].mean()), "cost": found.spent,
+                     "undecided": found.undecided})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 class _Runner:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -103,7 +103,7 @@ class Plan:
         return ids.to(self.model.device), mask.to(self.model.device)
 
     def _means(self) -> dict[int, Tensor]:
-        padded = (self.padded(batch) for batch in self.batches)
+        padded = padded_batches(self.model, self.ids, self.padding, self.tokens)
         inputs = ({"input_ids": ids, "attention_mask": mask, "use_cache": False} for ids, mask in padded)
         return {layer: mean.cpu() for layer, mean in expert_means(self.model, inputs).items()}
 
@@ -142,6 +142,15 @@ class Plan:
         )
         text += f"; restarted after the ablated layer: {' '.join(way.via) or 'no mode'}"
         return text + "".join(f"; {mode} by whole passes: {why}" for mode, why in way.reasons.items())
+
+
+def padded_batches(
+    model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int, batch_tokens: int = 4096
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Tokens and mask of sequences of similar length, both `(batch, pos)`, on the model's device."""
+    for batch in batches_by_length(ids, batch_tokens):
+        tokens, mask = pad([ids[i] for i in batch], padding)
+        yield tokens.to(model.device), mask.to(model.device)
 
 
 def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:

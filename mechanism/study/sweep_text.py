@@ -73,20 +73,31 @@ def passages(config: SweepConfig) -> list[Passage]:
     cells = [cell for cell in cells if cell]
     if not cells:
         raise CorpusError(f"{' '.join(config.data)}: no text of the {config.split} split in {config.languages}")
-    rng = np.random.default_rng(config.seed)
-    mixed = [[cell[i] for i in rng.permutation(len(cell))] for cell in cells]
-    # The i-th of n segments of a cell stands at (i + 1/2) / n: cells of unequal size end together.
-    keyed = [((i + 0.5) / len(cell), number, i) for number, cell in enumerate(mixed) for i in range(len(cell))]
-    return [mixed[number][i] for _, number, i in sorted(keyed)]
+    every = [passage for cell in cells for passage in cell]
+    names = np.repeat(np.arange(len(cells)), list(map(len, cells)))
+    return [every[i] for i in balanced(names, np.random.default_rng(config.seed))]
+
+
+def balanced(cell: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order of items every beginning of which has all cells in proportion: the i-th of a cell's n items
+    stands at (i + 1/2) / n, cells of equal rank in their own order."""
+    place = np.zeros(len(cell))
+    for one in np.unique(cell):
+        own = np.flatnonzero(cell == one)
+        place[rng.permutation(own)] = (np.arange(len(own)) + 0.5) / len(own)
+    return np.lexsort((np.arange(len(cell)), place))
 
 
 def _cell(corpus: Corpus, code: str, config: SweepConfig) -> list[Passage]:
-    """Segments of a language, evenly spaced over the split, the same ones in every language that has them."""
+    """Segments of a language, evenly spaced over the split, the same ones in every language that has them. Where the
+    split is a single document, as in a folder without an index, each segment stands for a document."""
     rows = corpus.split(config.split)
+    alone = len(corpus.groups(config.split)) == 1
     spaced = np.linspace(0, len(rows) - 1, min(len(rows), config.max_segments)).round().astype(int)
     column = corpus.columns[code]
     chosen = [rows[i] for i in spaced if column[rows[i]].strip()]
-    return [Passage(corpus.domain, code, f"{corpus.name}/{corpus.rows[i].group}", column[i]) for i in chosen]
+    names = {i: corpus.rows[i].id if alone else corpus.rows[i].group for i in chosen}
+    return [Passage(corpus.domain, code, f"{corpus.name}/{names[i]}", column[i]) for i in chosen]
 
 
 def cells(found: Sequence[Passage]) -> np.ndarray:

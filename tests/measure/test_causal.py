@@ -5,8 +5,8 @@ from mechanism.measure.causal import Concentration, Effects, gini, top_count, to
 
 
 def effects(values, cells=("a", "a", "b", "b"), documents=("1", "2", "3", "4"), tokens=(2, 2, 5, 5)) -> Effects:
-    cell = np.array(cells)
-    return Effects(np.asarray(values, float), np.array(tokens), cell, cell, np.array(documents))
+    cell = np.array(list(cells))
+    return Effects(np.asarray(values, float), np.array(tokens), cell, cell, np.array(list(documents)))
 
 
 def random_effects(seed: int = 0, sequences: int = 40) -> Effects:
@@ -87,7 +87,7 @@ def test_left_out_neither_chosen_nor_counted():
         (lambda: top_experts(np.array([[np.nan, 1.0]]), 1), "1 effects are not numbers"),
         (lambda: top_experts(np.ones((1, 2)), 3), "3 experts asked for, 2"),
         (lambda: top_share(np.zeros((1, 2)), np.ones((1, 2), bool)), "no expert has an effect"),
-        (lambda: effects(np.ones((4, 1, 1)), documents=tuple("1133")).halves(0), "two documents"),
+        (lambda: effects(np.ones((4, 1, 1)), "aaaa", "1111").halves(0), "two documents"),
         (lambda: effects(np.ones((4, 1, 1)), tokens=(1, 0, 1, 1)), "each with a token"),
     ],
 )

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ class Arena:
 
     def rounds(self, first: int = 30):
         edges = [0, *(min(ITEMS, first * 2**i) for i in range(6))]
-        return [np.arange(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+        return [np.arange(a, b) for a, b in pairwise(edges) if b > a]
 
     @property
     def best(self):

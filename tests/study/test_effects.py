@@ -138,7 +138,7 @@ def test_a_failed_ablation_is_not_a_number_and_not_a_zero():
 
 
 def test_cheap_statistics_are_what_they_say():
-    model, (ids, mask) = tiny_model("mixtral"), batch()
+    model, (ids, _) = tiny_model("mixtral"), batch()
     sequences = [row[:n] for row, n in zip(ids.tolist(), LENGTHS, strict=True)]
     cheap = cheap_statistics(model, sequences, 0, batch_tokens=40, samples=8)
     found = swept(model)
