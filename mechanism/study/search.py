@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..measure.causal import Effects, top_count, top_experts
 from ..measure.racing import Race, RaceResult
-from ..trace.sites import Site, decoder_layers
+from ..trace.sites import Site, decoder_layers, find_sites
 from .cheap import GRADIENTS, OUTPUTS, ROUTING, cheap_statistics
 from .driver_experts import Swept
 from .effects import BatchSweep

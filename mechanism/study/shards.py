@@ -178,7 +178,7 @@ def _write(path: Path, found: Results) -> None:
 def _read(path: Path) -> Results | None:
     """What is kept of a job; None if nothing, or nothing whole."""
     try:
-        with np.load(path) as file:
+        with np.load(io.BytesIO(path.read_bytes())) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None

@@ -76,8 +76,6 @@ def test_one_expert_alone_drives():
     assert found.token_kl is not None
     assert ((found.kl[0, :, 2, 5] > 0) == (np.nan_to_num(found.token_kl[0, :, :, 2, 5]) > 0).any(1)).all()
     assert (found.kl[0, :, 2, 5] > 0).sum() >= 3
-    first = (found.token_kl[0, :3, :, 2, 5] > 0).argmax(1)
-    assert first.max() > 0
     assert (found.own[0, :3, 2, 5] > 0).all()
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 
 from mechanism.study import shards
 from mechanism.study.models import load_model
+from mechanism.study.passes import encode
 from mechanism.study.shards import Engine, finish, merge
 from mechanism.study.sweep import Plan, SweepOptions, padding_token, sweep
 from mechanism.study.sweep_text import SweepConfig, passages
@@ -31,14 +32,16 @@ def whole(tiny):
 
 def plan(tiny, options=SMALL) -> tuple[Plan, int]:
     model, tokenizer = tiny
-    ids = [[0, *tokenizer(p.text)["input_ids"]][:40] for p in passages(CONFIG)]
+    ids = encode(tokenizer, [p.text for p in passages(CONFIG)], CONFIG.max_tokens)
     return Plan(model, ids, padding_token(tokenizer), CONFIG.modes, options), len(ids)
 
 
 def test_texts_are_balanced_from_the_start():
     texts = passages(SweepConfig(max_segments=6))
-    first = [f"{p.domain} {p.lang}" for p in texts[: len({(p.domain, p.lang) for p in texts})]]
-    assert len(set(first)) == len(first)
+    labels = np.array([f"{p.domain} {p.lang}" for p in texts])
+    for end in (len(texts) // 4, len(texts) // 2):
+        for one in np.unique(labels):
+            assert abs((labels[:end] == one).sum() - (labels == one).sum() * end / len(texts)) <= 1.5
     assert passages(SweepConfig(max_segments=6)) == texts
     assert passages(SweepConfig(max_segments=6, seed=1)) != texts
 
@@ -112,7 +115,7 @@ def test_a_lost_worker_changes_nothing(tiny, whole, tmp_path):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: Engine("spark"), "no engine 'spark'"),
+        (lambda: Engine("spark"), "spark"),
         (lambda: Engine(jobs=0), "too few"),
         (lambda: SweepConfig(modes=("nought",)), "modes of ablation"),
         (lambda: SweepConfig(max_segments=0), "at least one segment"),
