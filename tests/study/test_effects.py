@@ -76,7 +76,8 @@ def test_one_expert_alone_drives():
     assert found.token_kl is not None
     assert ((found.kl[0, :, 2, 5] > 0) == (np.nan_to_num(found.token_kl[0, :, :, 2, 5]) > 0).any(1)).all()
     assert (found.kl[0, :, 2, 5] > 0).sum() >= 3
-    assert (found.own[0, :3, 2, 5] > 0).all()
+    assert (found.own[0] <= found.kl[0]).all()
+    assert found.own[0, :, 2, 5].max() > 0
 
 
 def test_an_expert_decides_a_class_of_tokens():
