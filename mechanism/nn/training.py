@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from . import dispatch
 from .auto import layer_config
 from .checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
+from .language import tell
 from .lm import LMConfig, routers
 from .optim import build_optimisers
 from .router import TopKRouter, balance_loss, z_loss
@@ -100,7 +101,8 @@ class Trainer:
 
     Args:
         config: the run.
-        batches: `step -> (batch, length + 1)` token ids; a pure function of the step.
+        batches: `step -> (batch, length + 1)` token ids, or these and the language id `(batch,)` of each sequence; a
+            pure function of the step.
         folder: where checkpoints and `metrics.csv` live.
         probe: called as `probe(model, tokens)` at the probe steps.
         checkpoint_seconds: a checkpoint is written at least this often.
@@ -115,7 +117,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        batches: Callable[[int], np.ndarray],
+        batches: Callable[[int], np.ndarray | tuple[np.ndarray, np.ndarray]],
         folder: Path,
         probe: Callable[[PreTrainedModel, int], None] = lambda model, tokens: None,
         checkpoint_seconds: float = 240,
@@ -201,8 +203,11 @@ class Trainer:
         """
         started = time.monotonic()
         rate = self.config.rate(self.step, max(self.restarts, default=0))
-        ids = torch.as_tensor(self.batches(self.step), dtype=torch.long, device=self.device)
-        loss, balance, *z = self._loss(ids)
+        given = self.batches(self.step)
+        tokens, lang = given if isinstance(given, tuple) else (given, None)
+        ids = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
+        with nullcontext() if lang is None else tell(self.model, torch.as_tensor(lang)):
+            loss, balance, *z = self._loss(ids)
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss is {loss.item()} at step {self.step}; lower lr and start again")
         sum(z, loss + self.config.balance * balance).backward()
