@@ -38,7 +38,7 @@ class TrainConfig:
         batch, length: sequences per step and tokens per sequence.
         lr: peak learning rate, reached after `warmup` steps, constant, then linear to zero over the last
             `decay` share of steps.
-        balance: weight of the load-balance loss, computed per layer and averaged over layers.
+        balance: weight of the load-balance loss, computed per layer and averaged over layers; at 0 it is not computed.
         dtype: `float32`, or `bfloat16` for autocast.
         experts: experts implementation (`padded`, or one of transformers').
         compile: use torch.compile.
@@ -191,7 +191,8 @@ class Trainer:
             hidden = self.model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
             logits = self.model.lm_head(hidden)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].reshape(-1))
-        terms = [balance_loss(*routed, scoring) for routed, scoring in zip(self._routed, self._scoring, strict=True)]
+        routed = zip(self._routed, self._scoring, strict=True) if self.config.balance else ()
+        terms = [balance_loss(*one, scoring) for one, scoring in routed]
         z = [r.z_weight * z_loss(logits) for r, (logits, _) in zip(self._own, self._routed, strict=False) if r.z_weight]
         return loss, torch.stack(terms).mean() if terms else loss.new_zeros(()), *z
 

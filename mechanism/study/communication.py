@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..corpus.library import committed, training_budgets, training_rows
 from ..corpus.store import Corpus
 from ..measure.placement import (
     AllToAll,
@@ -78,6 +80,21 @@ def routed_tokens(
     )
 
 
+def text_shares(codes: Sequence[str], alpha: float = 0.7) -> dict[str, float]:
+    """Share of each language in a stream that draws it with probability proportional to (its characters of training
+    text) ** alpha."""
+    sizes = [
+        sum(
+            len(committed(name).columns[code][i])
+            for name, budget in training_budgets(code).items()
+            for i in training_rows(committed(name), code, budget)
+        )
+        for code in codes
+    ]
+    weight = np.array(sizes, np.float64) ** alpha
+    return dict(zip(codes, (weight / weight.sum()).tolist(), strict=True))
+
+
 def compare_placements(
     fit: Routed, test: Routed, shares: Mapping[str, float], devices: Sequence[int] = DEVICES, seed: int = 0
 ) -> pd.DataFrame:
@@ -98,7 +115,7 @@ def compare_placements(
     return pd.DataFrame([row for d in devices if (row := _row(fit, test, share, d, seed)) is not None])
 
 
-def _row(fit: Routed, test: Routed, share: np.ndarray, devices: int, seed: int) -> dict[str, float] | None:
+def _row(fit: Routed, test: Routed, share: np.ndarray, devices: int, seed: int) -> dict[str, Any] | None:
     try:
         plain = in_order(fit.index.shape[1], fit.experts, devices)
     except PlacementError:
@@ -117,8 +134,8 @@ def _row(fit: Routed, test: Routed, share: np.ndarray, devices: int, seed: int) 
     used = traffic(test.index, home, weight, devices, test.experts)
     return {
         "devices": devices, "fall": 1 - ratio.value, "low": 1 - ratio.high, "high": 1 - ratio.low, "n": ratio.n,
-        "in order": base.sum() / weight.sum(), "pinned": moved.sum() / weight.sum(),
-        "sent only": 1 - volume(plain, home).sum() / base.sum(),
+        "in order": float(base.sum() / weight.sum()), "pinned": float(moved.sum() / weight.sum()),
+        "sent only": float(1 - volume(plain, home).sum() / base.sum()),
         "load in order": imbalance(used, plain), "load pinned": imbalance(used, pinned),
     }  # fmt: skip
 
