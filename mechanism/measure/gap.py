@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from .statistics import ClusterBootstrap, Estimate
+from .statistics import ClusterBootstrap, Estimate, resampling_weights
 
 
 class Recovery(NamedTuple):
@@ -89,26 +89,24 @@ class GapSlope:
         if len(missing) < 3 or not all((~np.isnan(side)).any(1).all() for side in (missing, gained)):
             raise ValueError("a slope over languages needs three of them, each with items on both sides")
         labels = clusters or (np.arange(missing.shape[1]), np.arange(gained.shape[1]))
-        rng = np.random.default_rng(self.seed)
-        x, y = (self._means(side, own, rng) for side, own in zip((missing, gained), labels, strict=True))
+        x, y = self._means(missing, labels[0], self.seed + 1), self._means(gained, labels[1], self.seed + 2)
         if np.ptp(x[0]) < 1e-12:
             raise ValueError("all languages have the same gap: there is no slope")
-        drawn = rng.integers(0, len(missing), (self.n_boot, len(missing)))
+        drawn = np.random.default_rng(self.seed).integers(0, len(missing), (self.n_boot, len(missing)))
         rows = np.arange(1, self.n_boot + 1)[:, None]
         slopes = _slope(x[rows, drawn], y[rows, drawn])
         tail = (1 - self.confidence) / 2
         low, high = np.nanquantile(slopes, [tail, 1 - tail])
         return Estimate(float(_slope(x[:1], y[:1])[0]), float(low), float(high), len(missing))
 
-    def _means(self, values: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _means(self, values: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
         """`(1 + n_boot, lang)` means over the items, first as they are, then with clusters resampled."""
         _, codes = np.unique(labels, return_inverse=True)
         member = np.eye(codes.max() + 1)[codes]
         known = ~np.isnan(values)
         tops, bottoms = np.where(known, values, 0) @ member, known.astype(np.float64) @ member
-        count = member.shape[1]
-        weights = rng.multinomial(count, np.full(count, 1 / count), size=self.n_boot)
-        weights = np.concatenate([np.ones((1, count), dtype=weights.dtype), weights])
+        weights = resampling_weights(member.shape[1], self.n_boot, seed)
+        weights = np.concatenate([np.ones((1, member.shape[1]), dtype=weights.dtype), weights])
         with np.errstate(invalid="ignore"):
             return np.asarray((weights @ tops.T) / (weights @ bottoms.T))
 

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.tasks import ChoiceItem
 from ..trace import Intervention, InterventionError, SoftSteer, Trace, attach, find_sites
-from .passes import batches_by_length
-from .scoring import choice_logprobs, encode_choices
+from .passes import batches_by_length, room
+from .scoring import WINDOW, choice_logprobs, encode_choices
 from .shared_context import ChoiceBatch, SharedPasses
 
 Edits = Sequence[Intervention | None]
@@ -83,7 +83,9 @@ class EditedChoices:
         """
         if len({len(item.choices) for item in items}) != 1:
             raise ValueError("choice items need to be there, and to have the same number of choices")
-        contexts, choices = zip(*(encode_choices(self.tokenizer, i, not self.chat) for i in items), strict=True)
+        window = min(WINDOW, room(self.model) + 1)
+        encoded = [encode_choices(self.tokenizer, item, not self.chat, window) for item in items]
+        contexts, choices = zip(*encoded, strict=True)
         unique = list(dict.fromkeys(edits))
         found = _Found(unique, len(items), len(items[0].choices), self.refused)
         if self.note is None:
