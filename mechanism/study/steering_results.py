@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from ..measure.gap import GapSlope
 from ..measure.nulls import false_discovery
-from ..measure.paired import Gain, PairedGain
+from ..measure.paired_gain import Gain, PairedGain
 from ..measure.statistics import Estimate
 from .steering import MISSING
 

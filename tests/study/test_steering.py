@@ -13,7 +13,7 @@ from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tasks import ChoiceItem
 from mechanism.measure.gap import GapSlope
-from mechanism.measure.paired import PairedGain
+from mechanism.measure.paired_gain import PairedGain
 from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.study.models import ModelError, load_model
 from mechanism.study.steering import MISSING, choose, steer
