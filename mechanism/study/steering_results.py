@@ -197,7 +197,9 @@ class SteeringResults:
     def r8(self) -> dict[str, Any] | None:
         """Evidence on R8: slope of the gain on the gap; None where there is none."""
         found = self.gap_slope()
-        return found and {"estimate": found.value, "low": found.low, "high": found.high, "n": found.n}
+        if found is None:
+            return None
+        return {"estimate": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 
 def _row(found: Gain | None) -> dict[str, float]:

@@ -231,5 +231,6 @@ def test_a_result_is_recorded_once(tmp_path, monkeypatch):
     kept = study.stored(TASKS[0], "tiny", "float32", command="mechanism ...")
     assert study.full().recorded(TASKS[0], "tiny", "float32") is None
     again = study.recorded(TASKS[0], "tiny", "float32")
+    assert again is not None
     xr.testing.assert_identical(kept, again)
     assert SteeringResults(again, QUICK).r6() == SteeringResults(made, QUICK).r6()
