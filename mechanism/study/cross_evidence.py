@@ -254,9 +254,9 @@ def settled_tokens(use: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return np.exp(np.array(found))
 
 
-def _judged(found: Estimate, null: float | None = None, p: float | None = None, **more: Any) -> Evidence:
-    interval = (float(found[1]), float(found[2]))
-    return {"estimate": float(found[0]), "interval": interval, "n": int(found.n), "null": null, "p": p, **more}
+def _judged(found: Estimate, null: float | None = None, p: float | None = None, note: str = "") -> Evidence:
+    bounds = {"estimate": float(found[0]), "low": float(found[1]), "high": float(found[2]), "n": int(found[3])}
+    return {**bounds, "null": null, "p": p, "note": note}
 
 
 def _p7(x: CrossExperiment) -> Evidence:
@@ -269,7 +269,7 @@ def _p7(x: CrossExperiment) -> Evidence:
 def _p9(x: CrossExperiment) -> Evidence:
     table = x.settling()
     found = Correlation("spearman", seed=x.seed)(table["settled"].to_numpy(), np.log(table["share"]).to_numpy())
-    return {"estimate": found.value, "interval": (found.low, found.high), "n": found.n, "null": None, "p": found.p}
+    return _judged(Estimate(found.value, found.low, found.high, found.n), p=found.p)
 
 
 def _p10(x: CrossExperiment) -> Evidence:
@@ -319,14 +319,16 @@ JUDGES: dict[str, tuple[tuple[str, ...], Callable[[CrossExperiment], Evidence]]]
 """For each claim, the cells it needs and how it is judged."""
 
 
-def cross_evidence(experiment: CrossExperiment) -> dict[str, Evidence]:
-    """What claims are judged on, as `data/claims.yaml` fixes it; those whose runs are not all there are left out. Where
-    the numbers cannot judge, `not_testable` says why."""
-    found: dict[str, Evidence] = {}
+def cross_evidence(experiment: CrossExperiment) -> dict[str, Evidence | str]:
+    """What each claim is judged on, as `data/claims.yaml` fixes it: `estimate`, `low`, `high`, `n`, `null`, `p`,
+    `note`; or the reason why it cannot be judged: runs that are missing, or numbers that say nothing."""
+    found: dict[str, Evidence | str] = {}
     for claim, (cells, judge) in JUDGES.items():
-        if experiment.grid.complete(*cells):
-            try:
-                found[claim] = judge(experiment)
-            except ValueError as reason:
-                found[claim] = {"not_testable": str(reason)}
+        if not experiment.grid.complete(*cells):
+            found[claim] = f"it needs all runs of {', '.join(cells)}, see above"
+            continue
+        try:
+            found[claim] = judge(experiment)
+        except ValueError as reason:
+            found[claim] = str(reason)
     return found
