@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -117,7 +117,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        batches: Callable[[int], np.ndarray | tuple[np.ndarray, np.ndarray]],
+        batches: Callable[[int], Any],
         folder: Path,
         probe: Callable[[PreTrainedModel, int], None] = lambda model, tokens: None,
         checkpoint_seconds: float = 240,

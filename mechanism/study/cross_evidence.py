@@ -285,7 +285,8 @@ def _p11(x: CrossExperiment) -> Evidence:
 
 def _p12(x: CrossExperiment) -> Evidence:
     loss = float(x.losses("dedicated").mean())
-    relative = Estimate(*(v / loss for v in x.difference("family", "dedicated")[:3]), x.grid.seeds)
+    found = x.difference("family", "dedicated")
+    relative = Estimate(found.value / loss, found.low / loss, found.high / loss, found.n)
     return _judged(relative, x.difference("random", "dedicated").value / loss)
 
 

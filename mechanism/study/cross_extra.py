@@ -1,6 +1,5 @@
 """What some runs of the cross-lingual grid measure besides: wrong languages, 8-bit experts, a new language, time."""
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,7 +65,8 @@ def measure_int8(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizer
     rare = [[e for e, share in enumerate(layer) if share < 1 / len(layer)] for layer in np.asarray(load)]
     found: dict = {"rare": sum(map(len, rare)), "experts": int(np.asarray(load).size), "loss": {}, "speed": {}}
     for kernel in KERNELS:
-        stored = copy.deepcopy(model)
+        stored = run.train.model.build().eval()
+        stored.load_state_dict(model.state_dict())
         for layer, own in zip(stored.model.layers, rare, strict=True):
             layer.mlp.experts = Int8Experts(layer.mlp.experts, own, kernel)
         found["saved"] = saved_share(next(e for layer in stored.model.layers if (e := layer.mlp.experts).rare))

@@ -166,8 +166,8 @@ class CrossGrid:
     name: str
     languages: tuple[str, ...]
     new_language: str
-    frame: Mapping[str, int]
-    layer: Mapping[str, int]
+    frame: Mapping[str, Any]
+    layer: Mapping[str, Any]
     train: Mapping[str, Any]
     probes: int
     seeds: int

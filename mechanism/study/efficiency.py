@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import pandas as pd
 import sympy as sp
@@ -131,7 +132,7 @@ def counted_tuned_ratio(own: int, shared: int, layers: int, expert_share: float 
     """
     wide, chosen = 4 * hidden, own + shared
     layer = SparseMoEConfig(hidden, chosen + 1, top_k=2, width=max(1, round(expert_share * wide)))
-    sizes = {"vocab": 11, "layers": layers, "heads": 1, "head_dim": 8, "context": 8}
+    sizes: dict[str, Any] = {"vocab": 11, "layers": layers, "heads": 1, "head_dim": 8, "context": 8}
     sparse = _feed_forward(VariantConfig(layer, **sizes))
     tuned = sum(p[:chosen].numel() for module in sparse for name, p in module.named_parameters() if "experts" in name)
     return tuned / _held(_feed_forward(VariantConfig(DenseConfig(hidden, wide), **sizes)))

@@ -136,7 +136,7 @@ def test_counts_are_those_of_the_built_layer(name):
 
 
 def test_equal_parameters_of_the_compared_routers():
-    sizes = {"hidden": 64, "experts": 16, "top_k": 2, "width": 64, "languages": 16}
+    sizes: dict[str, Any] = {"hidden": 64, "experts": 16, "top_k": 2, "width": 64, "languages": 16}
     wide = {"added": 0, "concatenated": 32, "task": 0}
     counts = {LanguageMoEConfig(**sizes, signal=s, lang_width=w).parameters() for s, w in wide.items()}
     assert len(counts) == 1

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,11 @@ FEW = ("km", "om", "ko")
 QUIET = Console(quiet=True)
 
 
+def made(grid: CrossGrid, name: str, seed: int) -> Any:
+    """A run, without type: models and layers are of several kinds."""
+    return grid.run(name, seed)
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return load_tokenizer(TOKENIZER)
@@ -40,22 +46,23 @@ def test_the_committed_grid_is_what_was_planned():
     assert len(GRID.languages) == 16
     assert GRID.new_language not in GRID.languages
     families = GRID.groups(GRID.cells["family"], 0)
+    assert families is not None
     assert len(set(families)) == 11
     assert {code for code, group in zip(GRID.languages, families, strict=True) if group == families[1]} == {
         "fr",
         "es",
         "it",
     }
-    random = [GRID.groups(GRID.cells["random"], seed) for seed in (0, 1)]
+    random: Any = [GRID.groups(GRID.cells["random"], seed) for seed in (0, 1)]
     assert random[0] != random[1]
     assert all(sorted(np.bincount(g)) == sorted(np.bincount(families)) for g in random)
-    parameters = {n: GRID.run(n, 0).train.model.parameters() for n in ("none", "added", "concatenated", "task")}
+    parameters = {n: made(GRID, n, 0).train.model.parameters() for n in ("none", "added", "concatenated", "task")}
     assert len(set(parameters.values())) == 1
-    assert GRID.run("dedicated", 0).train.model.layer.experts == 20
-    assert GRID.run("family", 0).train.model.layer.experts == 15
+    assert made(GRID, "dedicated", 0).train.model.layer.experts == 20
+    assert made(GRID, "family", 0).train.model.layer.experts == 15
     hashes = [run.hash for at in GRID.order() if (run := GRID.run(*at)) is not None]
     assert len(set(hashes)) == len(hashes) == 63
-    assert GRID.run("distilled half", 0).parent == GRID.run("dense half", 0).hash
+    assert made(GRID, "distilled half", 0).parent == made(GRID, "dense half", 0).hash
     assert family("hi") == family("fa") == "Indo-Iranian"
 
 
@@ -91,7 +98,7 @@ def test_a_sequence_is_in_one_language_and_noise_changes_its_id_only(tokenizer):
 
 def toy(**cells) -> CrossGrid:
     layer = {"hidden": 16, "experts": 4, "top_k": 2, "width": 8}
-    train = {"tokens": 400, "batch": 4, "length": 24, "warmup": 1, "compile": False}
+    train: dict[str, Any] = {"tokens": 400, "batch": 4, "length": 24, "warmup": 1, "compile": False}
     plan = replace(GRID.adaptation, methods=(("experts", 1), ("all", 0)), steps=2, batch=2, points=2)
     return replace(
         GRID, name="toy", languages=FEW, new_language="zh", layer=layer, train=train, probes=2, seeds=1,
@@ -109,18 +116,18 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places, t
         **{"dense half": {"dense": True, "tokens": 0.5},
            "distilled half": {"signal": "added", "told": False, "tokens": 0.5, "start": "distilled"}},
     )  # fmt: skip
-    assert grid.run("clusters", 0) is None
+    assert made(grid, "clusters", 0) is None
     cross_train.train_cross_grid(grid, QUIET, runs=1, steps=2)
-    assert not grid.run("none", 0).done
+    assert not made(grid, "none", 0).done
     cross_train.train_cross_grid(grid, QUIET)
     assert grid.next_run() is None
     assert cross_train.told(grid) == "all 5 runs are there"
     assert not list((places / "cache" / "runs").glob("*"))
-    result = grid.run("none", 0).result()
+    result = made(grid, "none", 0).result()
     assert 0.4 < result["int8"]["saved"] < 0.5
     assert all(abs(loss / result["test"] - 1) < 0.05 for loss in result["int8"]["loss"].values())
     assert len(result["balance_time"]) == 15
-    adapt = pd.read_csv(grid.run("none", 0).record / "adapt.csv")
+    adapt = pd.read_csv(made(grid, "none", 0).record / "adapt.csv")
     assert set(adapt["lang"]) == {*FEW, "zh"}
     assert set(adapt["step"]) == {0, 1, 2}
     assert adapt.groupby("method")["tuned"].first().to_dict() == {
@@ -128,9 +135,9 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places, t
     }  # fmt: skip
     first = adapt[adapt["step"] == 0].pivot(index="lang", columns="method", values="bits")
     np.testing.assert_allclose(first["all"], first["experts 1"])
-    wrong = pd.read_csv(grid.run("redundant", 0).record / "wrong.csv")
+    wrong = pd.read_csv(made(grid, "redundant", 0).record / "wrong.csv")
     assert (wrong.loc[wrong["lang"] == wrong["told"], "misrouted"] == 0).all()
-    use = grid.run("none", 0).use()
+    use = made(grid, "none", 0).use()
     assert dict(use["dev"].sizes) == {"tokens_seen": 2, "lang": 3, "layer": 2, "expert": 4}
     np.testing.assert_allclose(use["dev"].sum("expert"), 2 * use["tokens"].broadcast_like(use["dev"].sum("expert")))
     status = cross_train.cross_status(grid).set_index("cell")
@@ -212,7 +219,7 @@ def plant(run):
 @pytest.fixture
 def planted(places):
     for seed in range(3):
-        plant(GRID.run("none", seed))
+        plant(made(GRID, "none", seed))
     for at in GRID.order():
         if at[0] != "none":
             plant(GRID.run(*at))
@@ -222,7 +229,8 @@ def planted(places):
 def test_planted_effects_are_recovered_and_judged(planted):
     assert planted.missing() == ""
     assert GRID.complete(*GRID.cells)
-    found, claims = cross_evidence(planted), load_claims()
+    found: Any = cross_evidence(planted)
+    claims = load_claims()
     assert set(found) == set(JUDGES)
     verdicts = {
         c: str(claims[c].verdict(Evidence(e["estimate"], (e["low"], e["high"]), e["n"], e["null"], e["p"])))
@@ -258,12 +266,12 @@ def test_claims_without_all_their_runs_are_left_out(places):
     assert set(cross_evidence(experiment)) == set(JUDGES)
     assert cross_evidence(experiment)["P8"] == "it needs all runs of dedicated, redundant, see above"
     assert "`mechanism train --grid cross_lingual` makes the missing runs" in experiment.missing()
-    plant(GRID.run("none", 0))
+    plant(made(GRID, "none", 0))
     assert "none 1 of 3" in CrossExperiment(GRID).missing()
 
 
 def test_nothing_forgotten_cannot_be_judged(planted):
-    run = GRID.run("none", 0)
+    run = made(GRID, "none", 0)
     table = pd.read_csv(run.record / "adapt.csv")
     table.loc[table["lang"] != "tr", "bits"] = 4000.0
     table.to_csv(run.record / "adapt.csv", index=False)
