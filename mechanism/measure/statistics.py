@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 
 class Estimate(NamedTuple):
@@ -44,21 +44,36 @@ class ClusterBootstrap:
         Raises:
             ValueError: no items.
         """
-        numerator = np.asarray(numerator, np.float64)
-        if numerator.size == 0:
-            raise ValueError("no items: an estimate needs at least one")
-        denominator = np.ones_like(numerator) if denominator is None else np.asarray(denominator, np.float64)
-        if clusters is not None:
-            _, codes = np.unique(np.asarray(clusters), return_inverse=True)
-            tops, bottoms = np.bincount(codes, numerator), np.bincount(codes, denominator)
-        else:
-            tops, bottoms = numerator, denominator
+        tops, bottoms = _sums(numerator, denominator, clusters)
         draws = self._resample(tops, bottoms)
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
-        return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), int(numerator.size))
+        return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), int(np.size(numerator)))
+
+    def draws(
+        self,
+        numerator: Shaped[np.ndarray, "item"],
+        denominator: Shaped[np.ndarray, "item"] | None = None,
+        clusters: np.ndarray | None = None,
+    ) -> Float[np.ndarray, "draw"]:
+        """The ratio in each resample; see `__call__`."""
+        return np.asarray(self._resample(*_sums(numerator, denominator, clusters)))
 
     def _resample(self, tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng(self.seed)
         weights = rng.multinomial(len(tops), np.full(len(tops), 1 / len(tops)), size=self.n_boot)
         return (weights @ tops) / (weights @ bottoms)
+
+
+def _sums(
+    numerator: np.ndarray, denominator: np.ndarray | None, clusters: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of both over clusters; items are their own clusters without labels."""
+    tops = np.asarray(numerator, np.float64)
+    if tops.size == 0:
+        raise ValueError("no items: an estimate needs at least one")
+    bottoms = np.ones_like(tops) if denominator is None else np.asarray(denominator, np.float64)
+    if clusters is None:
+        return tops, bottoms
+    codes = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    return np.bincount(codes, tops), np.bincount(codes, bottoms)
