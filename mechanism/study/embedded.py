@@ -209,9 +209,9 @@ def _result(run: Run, step: int, restarts: tuple[int, ...], finished: bool, metr
 
 
 def records() -> dict[str, Path]:
-    """Committed run records: name -> folder."""
-    found = sorted(RUNS.glob("*/config.json"))
-    return {json.loads(path.read_text("utf-8"))["name"]: path.parent for path in found}
+    """Committed records of training runs: name -> folder. Records of studies stand beside them and have no name."""
+    found = {path.parent: json.loads(path.read_text("utf-8")) for path in sorted(RUNS.glob("*/config.json"))}
+    return {config["name"]: folder for folder, config in found.items() if "study" not in config}
 
 
 # glibc returns large blocks to the system after every step and then pays for the page faults again.
