@@ -123,12 +123,12 @@ class CrossedVariance:
 
 def _between(by_document: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Variance of the domains' means, summed over the last axis."""
-    return _means(codes, by_document).var(0, ddof=1).sum(-1)
+    return np.asarray(_means(codes, by_document).var(0, ddof=1).sum(-1))
 
 
 def _languages(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Variance of the languages' means, domains counting equally, summed over the last axis."""
-    return _means(codes, values).mean(0).var(0, ddof=1).sum(-1)
+    return np.asarray(_means(codes, values).mean(0).var(0, ddof=1).sum(-1))
 
 
 def _means(codes: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -63,7 +64,7 @@ class Documents:
             ValueError: fewer than two domains are left.
         """
         known = {name: getattr(self, name) for name in ("selections", "weight", "activity", "peak")}
-        own = {name: None if values is None else values[kept] for name, values in known.items()}
+        own: dict[str, Any] = {name: None if values is None else values[kept] for name, values in known.items()}
         return replace(self, domain=self.domain[kept], tokens=self.tokens[kept], **own)
 
     def halves(self) -> tuple["Documents", "Documents"]:

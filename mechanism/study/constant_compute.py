@@ -1,7 +1,7 @@
 """Do experts add parameters at constant compute per token? Counted FLOPs and measured time of a layer: claim D8."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -59,15 +59,17 @@ def compute_growth(config: ComputeConfig = ComputeConfig()) -> ComputeGrowth:
     if not {config.low, config.high} <= set(config.experts):
         raise ValueError(f"{config.low} and {config.high} experts are compared: both have to be timed")
     torch.manual_seed(config.seed)
-    layers = {("sparse", n): replace(config.layer, experts=n) for n in config.experts}
+    layers: dict[tuple[str, int], SparseMoEConfig | DenseConfig] = {
+        ("sparse", n): replace(config.layer, experts=n) for n in config.experts
+    }
     layers |= {("dense", n): DenseConfig(config.layer.hidden, n * config.layer.width) for n in config.dense}
-    built: dict[Any, nn.Module] = {key: layer.build() for key, layer in layers.items()}
+    built: dict[str, nn.Module] = {f"{kind} {n}": layer.build() for (kind, n), layer in layers.items()}
     with fixed_threads(config.threads):
         seconds = turns(built, (1, config.tokens, config.layer.hidden), False, config.repeats)
     rows = [
         {
             "kind": kind, "experts": n, "parameters": layer.parameters(), "flops": layer.flops(),
-            "seconds": float(np.median(seconds[kind, n])),
+            "seconds": float(np.median(seconds[f"{kind} {n}"])),
         }
         for (kind, n), layer in layers.items()
     ]  # fmt: skip
@@ -75,7 +77,7 @@ def compute_growth(config: ComputeConfig = ComputeConfig()) -> ComputeGrowth:
     low, high = (
         table[(table["kind"] == "sparse") & (table["experts"] == n)].iloc[0] for n in (config.low, config.high)
     )
-    ratios = np.divide(seconds["sparse", config.high], seconds["sparse", config.low])
+    ratios = np.divide(seconds[f"sparse {config.high}"], seconds[f"sparse {config.low}"])
     ratio_of = {name: float(high[name] / low[name]) for name in ("parameters", "flops")}
     return ComputeGrowth(table, ratio_of["parameters"], ratio_of["flops"], _median(ratios, config.seed))
 
