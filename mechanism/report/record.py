@@ -95,6 +95,7 @@ def record(
     not_testable: str | None = None,
     origin: Provenance | None = None,
     folder: Path | None = None,
+    write: bool = True,
 ) -> Record:
     """Judge a claim on its evidence and write the record.
 
@@ -106,6 +107,7 @@ def record(
         notebook: name of the notebook; by default the one that runs.
         not_testable: the reason why the claim cannot be tested here; then estimate, interval, n and null are None.
         folder: results folder; by default `$MECHANISM_RESULTS`, or `data/results`.
+        write: off for a model whose verdicts are shown but do not belong in the report.
 
     Raises:
         ClaimError: unknown claim, or its rule is still pending.
@@ -121,7 +123,8 @@ def record(
         evidence, verdict, note = None, Verdict.NOT_TESTABLE, " ".join((not_testable, note)).strip()
     content = (origin or provenance(model)).content
     found = Record(claim, verdict, evidence, unit, note, notebook or running_notebook(), content)
-    write_atomic(results_folder(folder) / f"{claim_id}.json", _json(found.payload()))
+    if write:
+        write_atomic(results_folder(folder) / f"{claim_id}.json", _json(found.payload()))
     return found
 
 

@@ -28,11 +28,11 @@ class ComputeConfig:
 
     layer: SparseMoEConfig = EMBEDDED
     experts: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
-    dense: tuple[int, ...] = (4, 8, 16, 32)
+    dense: tuple[int, ...] = (4, 8, 16)
     low: int = 8
     high: int = 64
     tokens: int = 4096
-    repeats: int = 15
+    repeats: int = 11
     threads: int = 2
     seed: int = 0
 

@@ -42,7 +42,7 @@ def result(
     config = replace(PROFILES["small" if profile == "small" else "full"], **given)  # type: ignore[arg-type]
     corpora = load_domains(config.domains, config.languages or ())
     if profile != "small":
-        asked = {"study": "reweighting", "model": model_hash(spec), **_plain(config)}
+        asked = {"study": "reweighting", "model": model_hash(spec), "dtype": str(model.dtype), **_plain(config)}
         data = texts_hash(corpora)
         found = recorded(asked, data)
         if found is not None or profile == "full":

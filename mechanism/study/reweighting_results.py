@@ -39,7 +39,7 @@ class Reweighted:
         for kind in (DOMAIN, DRIVER):
             setting = self._chosen(kind)
             gain, resampled = self._gain(setting)
-            random = np.array([self._accuracy(own) - base for own in self._settings("", RANDOM[kind])])
+            random = np.array(self.random(kind))
             row: dict[str, Any] = {
                 "factor": float(self.found["chosen_factor"].sel(chosen=kind)),
                 "experts": int(self.found[f"{kind}_set"].sum(("layer", "expert")).max()),
@@ -53,6 +53,11 @@ class Reweighted:
             }
             rows[kind] = row
         return pd.DataFrame(rows).T.infer_objects().rename_axis("experts of")
+
+    def random(self, kind: str) -> list[float]:
+        """Gains of the random sets that match a kind of experts, in points."""
+        base = self._accuracy(next(self._settings("", NONE)))
+        return [self._accuracy(own) - base for own in self._settings("", RANDOM[kind])]
 
     def by_task(self) -> pd.DataFrame:
         """Gain of each kind on each task: `kind`, `task`, `estimate`, `low`, `high`, `n`."""
@@ -114,7 +119,8 @@ class Reweighted:
         both = table[["p_random", "p_boot"]].astype(float).max(axis=1)
         return {
             "estimate": float(smaller["estimate"]),
-            "interval": (float(smaller["low"]), float(smaller["high"])),
+            "low": float(smaller["low"]),
+            "high": float(smaller["high"]),
             "n": int(smaller["n"]),
             "null": float(smaller["null"]),
             "p": float(min(1, 2 * both.min())),

@@ -95,7 +95,7 @@ def synthetic(gain: float, random: float, items: int = 200) -> xr.Dataset:
 def test_evidence_is_of_the_smaller_gain_and_p_of_the_better_one():
     found = Reweighted(synthetic(0.3, 0.05)).evidence()
     assert found["estimate"] == pytest.approx(15)
-    assert found["interval"][0] > 0
+    assert found["low"] > 0
     assert found["null"] < 5.01
     assert found["n"] == 400
     assert found["p"] == pytest.approx(2 / 61)

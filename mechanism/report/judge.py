@@ -1,0 +1,80 @@
+"""The verdicts of a chapter: recorded for the report's own model, only shown for any other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown
+
+from .claims import find_claim
+from .provenance import Provenance
+from .record import Record, record
+
+EMBEDDED = "embedded"
+
+
+@dataclass
+class Judge:
+    """Judges claims on evidence and remembers what became of them.
+
+    Attributes:
+        model: as the notebook names it; records are written for the report's own model alone.
+        origin: provenance of the evidence.
+        judged: records by claim; undecided: reasons by claim.
+    """
+
+    model: str
+    origin: Provenance
+    judged: dict[str, Record] = field(default_factory=dict)
+    undecided: dict[str, str] = field(default_factory=dict)
+
+    def __call__(
+        self, claim: str, evidence: Mapping[str, Any] | None, unit: str = "", note: str = "", reason: str = ""
+    ) -> Record | Markdown:
+        """The record of a claim, or the sentence that leaves it undecided.
+
+        Args:
+            evidence: `estimate`, `low`, `high`, `n`, and `null` and `p` if there are any (NaN counts as none); None if
+                it cannot be had.
+            unit, note: see `record`; reason: why there is no evidence.
+
+        Raises:
+            ValueError: neither evidence nor a reason; otherwise see `record`.
+        """
+        if evidence is None:
+            if not reason.strip():
+                raise ValueError(f"claim {claim} has no evidence and no reason: say what is missing")
+            self.undecided[find_claim(claim).id] = reason
+            return Markdown(f"*{claim} stays undecided here: {reason.rstrip('.')}.*")
+        extra = {name: None if pd.isna(evidence.get(name)) else evidence[name] for name in ("null", "p")}
+        self.judged[claim] = record(
+            claim,
+            evidence["estimate"],
+            (evidence["low"], evidence["high"]),
+            evidence["n"],
+            extra["null"],
+            p=extra["p"],
+            unit=unit,
+            note=note,
+            origin=self.origin,
+            write=self.model == EMBEDDED,
+        )
+        return self.judged[claim]
+
+    def table(self) -> pd.DataFrame:
+        """One row per claim, in the order of the claims file's numbers: `statement`, `verdict`, `estimate`, `low`,
+        `high`, `n`, `p`, and `note`, which for an undecided claim is the reason."""
+        rows: dict[str, dict[str, Any]] = {}
+        for claim, one in self.judged.items():
+            assert one.evidence is not None
+            low, high = one.evidence.interval
+            bounds = {"estimate": one.evidence.estimate, "low": low, "high": high, "n": one.evidence.n}
+            label = one.claim.label(one.verdict)
+            rows[claim] = {"statement": one.claim.statement, "verdict": label, **bounds, "p": one.evidence.p}
+            rows[claim]["note"] = one.note
+        for claim, reason in self.undecided.items():
+            rows[claim] = {"statement": find_claim(claim).statement, "verdict": "undecided", "note": reason}
+        columns = ["statement", "verdict", "estimate", "low", "high", "n", "p", "note"]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("claim")
+        return table.loc[sorted(rows, key=lambda claim: (claim[0], int(claim[1:])))]
