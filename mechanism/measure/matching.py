@@ -16,7 +16,7 @@ class MatchedExperts:
     """
 
     draws: int = 50
-    neighbours: int = 4
+    neighbours: int = 6
     seed: int = 0
 
     def __call__(
@@ -32,9 +32,7 @@ class MatchedExperts:
         """
         crowded = np.flatnonzero(2 * chosen.sum(1) > chosen.shape[1])
         if len(crowded):
-            raise ValueError(
-                f"more than half of the experts of layer {crowded[0]} are chosen: too few are left to match"
-            )
+            raise ValueError(f"more than half of the experts in row {crowded[0]} are chosen: too few are left to match")
         rng = np.random.default_rng(self.seed)
         found = np.zeros((self.draws, *chosen.shape), dtype=bool)
         for draw in found:

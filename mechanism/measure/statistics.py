@@ -1,6 +1,7 @@
 """Uncertainty: cluster bootstrap intervals of means and ratios."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -60,9 +61,17 @@ class ClusterBootstrap:
         return np.asarray(self._resample(*_sums(numerator, denominator, clusters)))
 
     def _resample(self, tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
-        rng = np.random.default_rng(self.seed)
-        weights = rng.multinomial(len(tops), np.full(len(tops), 1 / len(tops)), size=self.n_boot)
+        weights = resampling_weights(len(tops), self.n_boot, self.seed)
         return (weights @ tops) / (weights @ bottoms)
+
+
+@lru_cache(maxsize=2)
+def resampling_weights(size: int, n_boot: int, seed: int) -> np.ndarray:
+    """`(n_boot, size)`: how often each unit is drawn in each resample. The same arguments give the same draws, so
+    estimates over the same units are resampled together."""
+    weights = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=n_boot)
+    weights.flags.writeable = False
+    return weights
 
 
 def _sums(

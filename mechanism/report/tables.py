@@ -6,7 +6,7 @@ from IPython.display import HTML
 
 def interval_text(table: pd.DataFrame, digits: int = 2) -> pd.Series:
     """`0.52 [0.44, 0.60]` from columns `estimate`, `low` and `high`; empty where there is no estimate."""
-    parts = [table[name].map(f"{{:.{digits}f}}".format) for name in ("estimate", "low", "high")]
+    parts = [table[name].map(f"{{:.{digits}f}}".format).astype(object) for name in ("estimate", "low", "high")]
     text = parts[0] + " [" + parts[1] + ", " + parts[2] + "]"
     return text.where(table["estimate"].notna(), "")
 

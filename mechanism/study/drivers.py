@@ -11,13 +11,13 @@ from ..trace import Ablate, attach
 from .passes import encode, pad
 
 Effect = Callable[[PreTrainedModel, PreTrainedTokenizerBase, Sequence[str]], np.ndarray]
-TOKENS = 128
+TOKENS = 64
 
 
 @torch.no_grad()
 def ablation_effect(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> np.ndarray:
     """Mean over tokens of `KL(p || p without the expert)` in nats, `(layer, expert)`, its contribution set to zero; 0
-    for an expert that no token selects. One pass per expert: for a few texts, each cut to 128 tokens.
+    for an expert that no token selects. One pass per expert: for a few texts, each cut to 64 tokens.
 
     Raises:
         ValueError: no texts.

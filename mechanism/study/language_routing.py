@@ -1,23 +1,22 @@
-"""Routing by language on parallel text: the observations of chapter R, and the numbers its claims rest on."""
+"""Routing by language on parallel text: the observations of chapter R."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+import langcodes
 import numpy as np
 import pandas as pd
 import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..corpus.languages import LANGUAGES
 from ..corpus.store import Corpus, CorpusError
-from ..measure.correlation import Association, Correlation
 from ..measure.divergence import entropy, normalised_js
-from ..measure.profile import ProfileShape, depth_windows, is_u_shaped
-from ..measure.retrieval import retrieval_hits
-from ..measure.statistics import ClusterBootstrap
-from .passes import SegmentPass, encode, segment_pass
+from ..measure.retrieval import parallel_similarity, retrieval_hits
+from .models import ModelError
+from .passes import SegmentPass, encode, room, segment_pass
 
 FEWEST = 10
+FEWEST_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,13 @@ class RoutingConfig:
     """What is observed.
 
     Attributes:
-        languages: codes; all of the corpus without any. The first of the corpus is the pivot (English).
-        max_segments: cap per language; split: of the corpus; seed: of intervals.
+        languages: codes; all of the corpus without any. The pivot (see `pivot_of`) is always among them.
+        max_segments: cap per language, None for all; split: of the corpus.
     """
 
     languages: tuple[str, ...] | None = None
-    max_segments: int = 100
+    max_segments: int | None = 100
     split: str = "test"
-    seed: int = 0
 
     def rows(self, corpus: Corpus) -> list[int]:
         """Rows of the split, evenly spaced, those that most languages have first.
@@ -41,15 +39,64 @@ class RoutingConfig:
             CorpusError: fewer than ten segments.
         """
         rows = corpus.split(self.split)
+        limit = len(rows) if self.max_segments is None else self.max_segments
         held = [sum(bool(column[i]) for column in corpus.columns.values()) for i in rows]
-        best = [i for i, count in zip(rows, held, strict=True) if count == max(held)]
-        pool = best if len(best) >= self.max_segments else rows
-        if len(pool) < FEWEST:
+        most = max(held, default=0)
+        best = [i for i, count in zip(rows, held, strict=True) if count == most]
+        pool = best if len(best) >= limit else rows
+        if min(len(pool), limit) < FEWEST:
             raise CorpusError(
-                f"corpus {corpus.name!r} has {len(pool)} segments in its {self.split} split; a profile needs {FEWEST}"
+                f"corpus {corpus.name!r} has {len(pool)} segments in its {self.split} split, of which {limit} may be "
+                f"read; a profile needs {FEWEST}"
             )
-        chosen = np.linspace(0, len(pool) - 1, min(len(pool), self.max_segments)).round().astype(int)
+        chosen = np.linspace(0, len(pool) - 1, min(len(pool), limit)).round().astype(int)
         return [pool[i] for i in chosen]
+
+
+def pivot_of(corpus: Corpus) -> str:
+    """The language that others are compared with: English where the corpus has it, else its first language."""
+    english = [code for code in corpus.languages if code.replace("_", "-").split("-")[0] in {"en", "eng"}]
+    return (english or list(corpus.languages))[0]
+
+
+@dataclass
+class Reading:
+    """A language's texts as a tokenizer reads them.
+
+    Attributes:
+        texts, ids: of the rows `present`, those that have text and fit the model's context.
+        share: relative frequency of each token, `(vocabulary,)`; problem: why the language cannot be observed, empty if
+            it can.
+    """
+
+    texts: list[str]
+    ids: list[list[int]]
+    present: np.ndarray
+    share: np.ndarray
+    problem: str
+
+
+def read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> Reading:
+    """Tokenize a language's segments, an empty text being a missing one.
+
+    Args:
+        limit: tokens that a segment may have.
+    """
+    held = [i for i, text in enumerate(texts) if text]
+    sequences = [s[1:] for s in encode(tokenizer, [texts[i] for i in held], limit + 1)]
+    kept = [(i, s) for i, s in zip(held, sequences, strict=True) if 0 < len(s) <= limit]
+    ids = [s for _, s in kept]
+    counts = np.bincount([t for s in ids for t in s], minlength=len(tokenizer)).astype(np.float64)
+    unknown = tokenizer.unk_token_id
+    problem = ""
+    if len(held) < FEWEST:
+        problem = f"{len(held)} segments, a profile needs {FEWEST}"
+    elif len(kept) < FEWEST:
+        problem = f"{len(kept)} segments give between 1 and {limit} tokens, a profile needs {FEWEST}"
+    elif unknown is not None and counts[unknown] > counts.sum() / 2:
+        problem = "the tokenizer knows less than half of the text"
+    present = np.array([i for i, _ in kept], dtype=np.int64)
+    return Reading([texts[i] for i in present], ids, present, counts / max(counts.sum(), 1.0), problem)
 
 
 def observe(
@@ -61,44 +108,56 @@ def observe(
 ) -> xr.Dataset:
     """Routing of every language on the same segments.
 
-    Returns a dataset over `(lang, segment, layer, expert, state)`: `importance` (arXiv 2510.04694, eq. 1),
-    `divergence` from the pivot per parallel pair (eq. 2), `entropy` of the importance, `consistency` of top-k sets over
-    all pairs of tokens, `nll`, `bytes`, `tokens`, `hits` and `hits_centred` (retrieval of the pivot's translation).
-    A segment that a language lacks is NaN. `cluster` is the document of a segment, `unknown` the share of tokens that
-    the tokenizer does not know.
+    Returns a dataset over `(lang, segment, layer, expert, state)`: `importance` (arXiv 2510.04694, eq. 1), `frequency`
+    (share of a segment's tokens that select the expert), `divergence` from the pivot per parallel pair (eq. 2),
+    `entropy` of the importance, `consistency` of top-k sets over all pairs of tokens, `nll`, `bytes`, `tokens`, `hits`
+    and `hits_centred` (retrieval of the pivot's translation), `distance` (one minus the cosine of centred mean hidden
+    states of a pair), and `overlap` of the language's token frequencies with the pivot's, within [0, 1].
+
+    For `consistency` the sequences of a segment are cut to the length of the shortest of them in any language; below
+    eight tokens it is NaN. A segment that a language lacks is NaN. `cluster` numbers the document of a segment.
+    Attributes: `corpus`, `pivot`, and `left_out`, a mapping from languages that cannot be observed to the reason.
 
     Raises:
-        CorpusError: a language that the corpus does not hold, fewer than ten segments, or a tokenizer that knows
-            nothing of a language.
+        CorpusError: a language that the corpus does not hold, fewer than ten segments, or no language left to compare
+            with the pivot.
+        ModelError: the model routes nowhere.
     """
-    codes = list(dict.fromkeys([corpus.languages[0], *(config.languages or corpus.languages)]))
+    first = pivot_of(corpus)
+    codes = list(dict.fromkeys([first, *(config.languages or corpus.languages)]))
     rows = config.rows(corpus)
-    passes, present = {}, {}
-    for code in codes:
+    readings = {code: read(tokenizer, corpus.texts(code, rows), room(model)) for code in codes}
+    left_out = {code: own.problem for code, own in readings.items() if own.problem}
+    usable = {code: own for code, own in readings.items() if not own.problem}
+    if first in left_out or len(usable) < 2:
+        told = "; ".join(f"{code}: {reason}" for code, reason in left_out.items()) or "it is the only language"
+        raise CorpusError(f"corpus {corpus.name!r} leaves nothing to compare with {first!r} ({told})")
+    cut = _common_length(list(usable.values()), len(rows))
+    parts = {}
+    for code, own in usable.items():
         progress(f"{corpus.name} {code}")
-        texts = corpus.texts(code, rows)
-        present[code] = np.array([i for i, text in enumerate(texts) if text], dtype=int)
-        own = [texts[i] for i in present[code]]
-        if len(own) < FEWEST:
-            continue
-        _readable(tokenizer, own, code)
-        passes[code] = segment_pass(model, tokenizer, own, consistency=True)
-    if codes[0] not in passes:
-        raise CorpusError(f"corpus {corpus.name!r} has too little of its pivot {codes[0]!r} to compare with")
-    pivot = _Spread(passes[codes[0]], present[codes[0]], len(rows))
-    parts = [_language(_Spread(own, present[code], len(rows)), pivot, code) for code, own in passes.items()]
-    found = xr.concat(parts, "lang", join="exact")
-    found = found.assign_coords(cluster=("segment", [corpus.rows[i].group for i in rows]))
-    return found.assign_attrs(
-        corpus=corpus.name, pivot=codes[0], left_out=" ".join(c for c in codes if c not in passes)
+        made = segment_pass(model, tokenizer, own.texts, consistency=True, cut=cut[own.present])
+        if not made.layers:
+            raise ModelError("the model routes nowhere: it has no routed experts to observe")
+        made.consistency[cut[own.present] < FEWEST_TOKENS] = np.nan
+        parts[code] = _Spread(made, own.present, len(rows))
+    overlaps = {code: float(np.minimum(own.share, usable[first].share).sum()) for code, own in usable.items()}
+    found = xr.concat(
+        [_language(own, parts[first], code).assign(overlap=("lang", [overlaps[code]])) for code, own in parts.items()],
+        "lang",
+        join="exact",
     )
+    clusters = pd.factorize(np.array([corpus.rows[i].group for i in rows], dtype=object))[0]
+    found = found.assign_coords(cluster=("segment", clusters))
+    return found.assign_attrs(corpus=corpus.name, pivot=first, left_out=left_out)
 
 
-def _readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], code: str) -> None:
-    unknown = tokenizer.unk_token_id
-    ids = [i for sequence in encode(tokenizer, texts) for i in sequence[1:]]
-    if unknown is not None and ids and np.mean(np.array(ids) == unknown) > 0.5:
-        raise CorpusError(f"the tokenizer knows less than half of the text in {code!r}; leave the language out")
+def _common_length(readings: Sequence[Reading], rows: int) -> np.ndarray:
+    """Tokens of each segment in the language that needs fewest."""
+    lengths = np.full((len(readings), rows), np.iinfo(np.int64).max)
+    for own, line in zip(readings, lengths, strict=True):
+        line[own.present] = [len(s) for s in own.ids]
+    return np.asarray(lengths.min(0))
 
 
 @dataclass
@@ -122,106 +181,76 @@ def _language(own: _Spread, pivot: _Spread, code: str) -> xr.Dataset:
         "bytes": ("segment", own(mine.bytes)),
         "tokens": ("segment", own(mine.tokens)),
         "importance": (("segment", "layer", "expert"), own(mine.importance)),
+        "frequency": (("segment", "layer", "expert"), own(mine.selections / mine.tokens[:, None, None])),
         "entropy": (("segment", "layer"), own(entropy(mine.importance))),
         "consistency": (("segment", "layer"), own(mine.consistency)),
     }
     theirs = pivot(pivot.own.importance)
     data["divergence"] = (("segment", "layer"), own(normalised_js(mine.importance, theirs[own.present])))
-    data |= _retrieval(own, pivot)
+    data |= _states(own, pivot)
     experts = mine.importance.shape[2]
     coords = {"segment": np.arange(own.size), "layer": list(mine.layers), "expert": np.arange(experts)}
     return xr.Dataset(data, coords=coords).expand_dims(lang=[code])
 
 
-def _retrieval(own: _Spread, pivot: _Spread) -> dict[str, tuple]:
+def _states(own: _Spread, pivot: _Spread) -> dict[str, tuple]:
+    """What mean hidden states say of each pair."""
     shared = np.intersect1d(own.present, pivot.present)
     sides = [s.own.hidden[np.searchsorted(s.present, shared)] for s in (own, pivot)]
+    measures: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+        "hits": retrieval_hits,
+        "hits_centred": lambda a, b: retrieval_hits(a, b, centre=True),
+        "distance": lambda a, b: 1 - parallel_similarity(a, b, centre=True)[:, 0],
+    }
     found = {}
-    for key, centre in (("hits", False), ("hits_centred", True)):
+    for name, measure in measures.items():
         full = np.full((own.size, sides[0].shape[1]), np.nan, dtype=np.float32)
-        for state in range(full.shape[1]):
-            full[shared, state] = retrieval_hits(sides[0][:, state], sides[1][:, state], centre)
-        found[key] = (("segment", "state"), full)
+        if len(shared) > 1:
+            for state in range(full.shape[1]):
+                full[shared, state] = measure(sides[0][:, state], sides[1][:, state])
+        found[name] = (("segment", "state"), full)
     return found
 
 
-@dataclass(frozen=True)
-class LanguageProfiles:
-    """Numbers of chapter R from an observation.
+def pool(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Observations of several corpora as one over all of their segments; a language that a corpus lacks is NaN there.
+    Experts are left out.
 
-    Attributes:
-        bootstrap: over segments, documents resampled.
+    Raises:
+        CorpusError: the corpora are compared with different pivots.
     """
-
-    bootstrap: ClusterBootstrap = field(default_factory=ClusterBootstrap)
-
-    def by_layer(self, found: xr.Dataset, name: str) -> pd.DataFrame:
-        """Mean of `divergence`, `entropy` or `consistency` per language and layer with its interval; columns `lang`,
-        `layer`, `value`, `low`, `high`, `n`."""
-        rows = []
-        for code in found["lang"].values:
-            values, clusters = _kept(found, name, code)
-            for i, layer in enumerate(found["layer"].values):
-                rows.append({"lang": code, "layer": layer, **self.bootstrap(values[:, i], clusters=clusters)._asdict()})
-        return pd.DataFrame(rows)
-
-    def shapes(self, found: xr.Dataset, name: str) -> pd.DataFrame:
-        """Shape statistics of each language's profile over depth: index `(lang, contrast)`; see `ProfileShape`."""
-        shape = ProfileShape(self.bootstrap)
-        tables = {code: shape(*_kept(found, name, code)) for code in map(str, found["lang"].values)}
-        return pd.concat(tables, names=["lang"])
-
-    def u_shaped(self, found: xr.Dataset) -> pd.Series:
-        """Whether each language but the pivot has a U-shaped divergence from it (claim R1)."""
-        shapes = self.shapes(found.drop_sel(lang=found.attrs["pivot"]), "divergence")
-        return shapes.groupby("lang", sort=False).apply(lambda s: is_u_shaped(s.droplevel("lang"))).rename("u_shaped")
+    if len({part.attrs["pivot"] for part in parts}) > 1:
+        told = ", ".join(f"{part.attrs['corpus']}: {part.attrs['pivot']}" for part in parts)
+        raise CorpusError(f"corpora with different pivots cannot be pooled ({told}); observe them one by one")
+    slim, documents = [], 0
+    for part in parts:
+        own = part.drop_vars(["importance", "frequency", "overlap", "expert"], errors="ignore")
+        slim.append(own.assign_coords(cluster=own["cluster"] + documents).drop_vars("segment", errors="ignore"))
+        documents += int(own["cluster"].max()) + 1
+    joined = xr.concat(slim, "segment", join="outer", fill_value=np.nan, combine_attrs="drop")
+    return joined.assign_attrs(corpus="pooled", pivot=parts[0].attrs["pivot"])
 
 
-def _kept(found: xr.Dataset, name: str, code: str) -> tuple[np.ndarray, np.ndarray]:
-    values = found[name].sel(lang=code).values.astype(np.float64)
-    kept = ~np.isnan(values).any(1)
-    return values[kept], found["cluster"].values[kept]
+def pick_layers(found: xr.DataArray | xr.Dataset, layers: Sequence[int] | None) -> list[int]:
+    """Layers to look at closely: those named, or the first, the middle and the last that route.
 
-
-def quality(found: xr.Dataset) -> pd.DataFrame:
-    """One row per language but the pivot: what claim R2 correlates, and its confounders.
-
-    Columns: `divergence` in the middle third of the layers; `relative_loss`, total loss over the pivot's on the common
-    segments; `bits_per_byte`; `quality`, minus the logarithm of the relative loss (higher is better); `length_ratio`,
-    tokens per token of the pivot; `log_train`, `script`, `family` where the language is in the report's table.
+    Raises:
+        ValueError: a named layer has no router.
     """
-    pivot = found.sel(lang=found.attrs["pivot"])
-    middle = depth_windows(found.sizes["layer"])["middle"]
-    rows = []
-    for code in found["lang"].values:
-        own = found.sel(lang=code)
-        common = (own["nll"].notnull() & pivot["nll"].notnull()).values
-        if code == found.attrs["pivot"] or not common.any():
-            continue
-        loss, other = own["nll"].values[common].sum(), pivot["nll"].values[common].sum()
-        rows.append(
-            {
-                "lang": str(code),
-                "divergence": float(own["divergence"].values[common][:, middle].mean()),
-                "relative_loss": float(loss / other),
-                "quality": float(-np.log(loss / other)),
-                "bits_per_byte": float(loss / np.log(2) / own["bytes"].values[common].sum()),
-                "length_ratio": float(own["tokens"].values[common].sum() / pivot["tokens"].values[common].sum()),
-                **_known(str(code)),
-            }
-        )
-    return pd.DataFrame(rows).set_index("lang")
+    known = [int(layer) for layer in found["layer"].values]
+    if not layers:
+        return list(dict.fromkeys([known[0], known[len(known) // 2], known[-1]]))
+    for layer in layers:
+        if layer not in known:
+            raise ValueError(f"layer {layer} has no router; routers are in layers {' '.join(map(str, known))}")
+    return list(layers)
 
 
-def _known(code: str) -> dict:
-    known = LANGUAGES.get(code)
-    if known is None:
-        return {"script": None, "family": None, "resource": None}
-    return {"script": known.script, "family": known.family, "resource": known.resource}
-
-
-def predict_quality(table: pd.DataFrame, covariates: Sequence[str] = (), seed: int = 0) -> dict[str, Association]:
-    """Pearson and Spearman correlation of middle-layer divergence with quality, given covariates (claim R2)."""
-    held = None if not covariates else table[list(covariates)].to_numpy(np.float64)
-    sides = table["divergence"].to_numpy(), table["quality"].to_numpy()
-    return {m: Correlation(m, seed=seed)(*sides, held) for m in ("pearson", "spearman")}
+def script_of(code: str) -> str | None:
+    """ISO 15924 script that a language is written in, stated by its code or the usual one; None for a code that is no
+    language tag."""
+    try:
+        tag = langcodes.get(code)
+    except langcodes.LanguageTagError:
+        return None
+    return tag.maximize().script if tag.is_valid() else None

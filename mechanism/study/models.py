@@ -66,6 +66,8 @@ def load_model(
             raise ModelError(f"{spec} is a dense model ({config.model_type}): it has no routed experts to study")
         model = AutoModelForCausalLM.from_pretrained(where, dtype=precision)
         tokenizer = AutoTokenizer.from_pretrained(where)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
     except (OSError, SafetensorError) as error:
         raise ModelError(_why(spec, where, error)) from error
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

@@ -12,6 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..measure.consistency import Consistency, selected
 from ..trace import DenseModelError, attach
 from ..trace.records import Record
+from .models import ModelError
+
+MAX_TOKENS = 256
 
 
 def _nothing() -> np.ndarray:
@@ -20,7 +23,7 @@ def _nothing() -> np.ndarray:
 
 @dataclass
 class SegmentPass:
-    """Per-segment results; a segment's tokens exclude the end-of-text token that opens it.
+    """Per-segment results; a segment's tokens exclude the one that opens it.
 
     Attributes:
         nll: `(segment,)` total negative log-likelihood in nats.
@@ -45,10 +48,29 @@ class SegmentPass:
     layers: tuple[int, ...] = ()
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 256) -> list[list[int]]:
-    """Token ids of each text behind an end-of-text token, cut to `max_tokens`."""
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return [[tokenizer.eos_token_id, *i][: max_tokens + 1] for i in ids]
+def opening_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that opens a sequence: beginning-of-text, or end-of-text where a tokenizer has no such token.
+
+    Raises:
+        ModelError: it has neither.
+    """
+    found = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    if found is None:
+        raise ModelError("the tokenizer has no token to open a text with: set its bos_token or its eos_token")
+    return int(found)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = MAX_TOKENS) -> list[list[int]]:
+    """Token ids of each text behind the token that opens it, cut to `max_tokens`."""
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    opening = opening_token(tokenizer)
+    return [[opening, *i][: max_tokens + 1] for i in ids]
+
+
+def room(model: PreTrainedModel) -> int:
+    """Tokens of a text that are read: 256, or what the model has positions for beside the opening token."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min(MAX_TOKENS, positions - 1) if positions else MAX_TOKENS
 
 
 def batches_by_length(sequences: Sequence[Sequence[int]], max_batch_tokens: int = 4096) -> list[list[int]]:
@@ -83,9 +105,16 @@ def segment_pass(
     texts: Sequence[str],
     hidden: bool = True,
     consistency: bool = False,
+    cut: Sequence[int] | np.ndarray | None = None,
 ) -> SegmentPass:
-    """Run every text alone through the model."""
-    sequences = encode(tokenizer, texts)
+    """Run every text alone through the model.
+
+    Args:
+        hidden: mean hidden states; consistency: of top-k sets.
+        cut: of each text, how many of its first tokens consistency counts; all without it.
+    """
+    sequences = encode(tokenizer, texts, room(model))
+    counted = np.asarray([len(s) - 1 for s in sequences] if cut is None else cut)
     layers: tuple[int, ...] = ()
     rows: dict[int, dict[str, np.ndarray]] = {}
     with watched(model) as records:
@@ -98,7 +127,7 @@ def segment_pass(
             if records:
                 layers = tuple(sorted(records[0].layers))
             if records and consistency:
-                reduced["consistency"] = _consistency(records[0], mask.cpu())
+                reduced["consistency"] = _consistency(records[0], mask.cpu(), counted[batch])
             for row, i in enumerate(batch):
                 rows[i] = {key: value[row] for key, value in reduced.items()}
     stacked = {key: np.stack([rows[i][key] for i in range(len(texts))]) for key in rows[0]}
@@ -150,9 +179,10 @@ def _reduce_routing(records: Sequence[Record], mask: torch.Tensor) -> dict[str, 
     return {"importance": importance.numpy(), "selections": torch.einsum("bple,bp->ble", chosen, inner).numpy()}
 
 
-def _consistency(record: Record, mask: torch.Tensor) -> np.ndarray:
-    """`(batch, layer)` consistency over the inner tokens of each sequence."""
-    measure, inner = Consistency(), _inner(mask).bool().numpy()
+def _consistency(record: Record, mask: torch.Tensor, counted: np.ndarray) -> np.ndarray:
+    """`(batch, layer)` consistency over so many first inner tokens of each sequence."""
+    inner = _inner(mask).bool().numpy() & (np.arange(mask.shape[1]) <= counted[:, None])
+    measure = Consistency()
     index = np.stack([record.layers[layer].index.numpy() for layer in sorted(record.layers)], 1)
     experts = max(r.logits.shape[-1] for r in record.layers.values())
     rows = []

@@ -89,11 +89,17 @@ def reweight(
     test = run.choices(made.test, [Setting(), *chosen.values(), *drawn, *dosed], "")
     crossed = [replace(chosen[DOMAIN], of=task) for task in made.test]
     texts = side_texts(corpora, code, config)
-    text = run.texts(texts, code, [Setting(), *chosen.values(), *crossed, *drawn, *dosed])
+    text = run.texts(texts, code, [Setting(), *chosen.values()], [*crossed, *drawn, *dosed])
     found = xr.merge([dev, test, text, sets.dataset(chosen)], join="exact")
     choice = {f"chosen_{name}": ("chosen", [getattr(s, name) for s in chosen.values()]) for name in ("factor", "share")}
     left_out = "; ".join(f"{name}: {why}" for name, why in made.left_out.items())
-    about = {"lang": code, "n_draws": config.n_draws, "drivers": config.drivers, "left_out": left_out}
+    about = {
+        "lang": code,
+        "passes": str(run.scorer.note),
+        "n_draws": config.n_draws,
+        "drivers": config.drivers,
+        "left_out": left_out,
+    }
     return found.assign(choice).assign_coords(chosen=list(chosen)).assign_attrs(about)
 
 

@@ -8,29 +8,15 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.tasks import ChoiceItem
-from ..trace import ScaleWeight, attach
+from ..trace import InterventionError, ScaleWeight, attach
 from .domain_text import Piece
+from .edited_choices import EditedChoices
 from .reweighting_items import PROBLEMS
 from .reweighting_plan import Setting
 from .reweighting_sets import ExpertSets
-from .scoring import choice_logprobs, encode_choices, score_text
+from .scoring import score_text
 
 Progress = Callable[[str], None]
-
-
-def choice_scores(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[ChoiceItem],
-    edits: Sequence[ScaleWeight | None],
-) -> np.ndarray:
-    """`(edit, item, choice)` log-probability of each choice; edits that are alike are run once."""
-    contexts, choices = zip(*(encode_choices(tokenizer, item) for item in items), strict=True)
-    found = {}
-    for edit in dict.fromkeys(edits):
-        with attach(model, [edit] if edit else [], keep=False):
-            found[edit] = choice_logprobs(model, contexts, choices, tokenizer.pad_token_id)
-    return np.stack([found[edit] for edit in edits])
 
 
 class Run:
@@ -44,6 +30,7 @@ class Run:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sets: ExpertSets, progress: Progress
     ) -> None:
         self.model, self.tokenizer, self.sets, self.progress = model, tokenizer, sets, progress
+        self.scorer = EditedChoices(model, tokenizer)
 
     def choices(self, items: dict[str, list[ChoiceItem]], settings: Sequence[Setting], prefix: str) -> xr.Dataset:
         """`hit` and `margin` of every item under every setting, names with a prefix."""
@@ -66,31 +53,35 @@ class Run:
 
     def _scores(self, items: Sequence[ChoiceItem], edits: Sequence[ScaleWeight | None], per_byte: bool) -> np.ndarray:
         """`(edit, item, choice)` log-probabilities, divided by the choice's UTF-8 length if `per_byte`."""
-        scores = choice_scores(self.model, self.tokenizer, items, edits)
+        found = self.scorer(items, edits)
+        if found.refused:
+            raise InterventionError(f"its experts cannot be re-weighted: {next(iter(found.refused.values()))}")
         size = np.array([[len(choice.encode()) for choice in item.choices] for item in items])
-        return np.asarray(scores / size if per_byte else scores, np.float64)
+        return np.asarray(found.logprob / size if per_byte else found.logprob, np.float64)
 
-    def texts(self, texts: Sequence[Piece], code: str, settings: Sequence[Setting]) -> xr.Dataset:
-        """`nll` of every text under the settings that apply: to the pivot language's all, to others' those of its own
-        domain and of drivers."""
-        settings = list(dict.fromkeys(settings))
-        nll = np.full((len(settings), len(texts)), np.nan)
-        size = np.array([len(piece.text.encode()) for piece in texts], dtype=np.float64)
-        for domain, lang in dict.fromkeys((piece.domain, piece.lang) for piece in texts):
-            at = [i for i, piece in enumerate(texts) if (piece.domain, piece.lang) == (domain, lang)]
-            self.progress(f"text {domain} {lang}")
-            done: dict[ScaleWeight | None, np.ndarray] = {}
+    def texts(
+        self, texts: Sequence[Piece], code: str, everywhere: Sequence[Setting], pivot: Sequence[Setting]
+    ) -> xr.Dataset:
+        """`nll` of texts under the settings `everywhere`, and under those of `pivot` in the language `code` alone; NaN
+        elsewhere, and in domains that are no task."""
+        settings = list(dict.fromkeys([*everywhere, *pivot]))
+        jobs: dict[ScaleWeight | None, dict[int, list[int]]] = {}
+        for i, piece in enumerate(texts):
             for row, setting in enumerate(settings):
-                if domain not in self.sets.score or (lang != code and (setting.draw >= 0 or setting.of)):
-                    continue
-                edit = self.sets.edit(setting, domain)
-                if edit not in done:
-                    with attach(self.model, [edit] if edit else [], keep=False):
-                        done[edit] = score_text(self.model, self.tokenizer, [texts[i].text for i in at]).nll
-                nll[row, at] = done[edit]
+                if piece.domain in self.sets.score and (piece.lang == code or setting in everywhere):
+                    edit = self.sets.edit(setting, piece.domain)
+                    jobs.setdefault(edit, {}).setdefault(i, []).append(row)
+        nll = np.full((len(settings), len(texts)), np.nan)
+        for number, (edit, wanted) in enumerate(jobs.items()):
+            self.progress(f"text, setting {number + 1} of {len(jobs)}")
+            with attach(self.model, [edit] if edit else [], keep=False):
+                scores = score_text(self.model, self.tokenizer, [texts[i].text for i in wanted]).nll
+            for (i, rows), score in zip(wanted.items(), scores, strict=True):
+                nll[rows, i] = score
         coords = {
             f"text_{name}": ("text", [getattr(p, name) for p in texts]) for name in ("domain", "lang", "document")
         }
+        size = np.array([len(piece.text.encode()) for piece in texts], dtype=np.float64)
         data = {"nll": (("text_setting", "text"), nll), "bytes": ("text", size)}
         return xr.Dataset(data, coords | _described(settings, "text_"))
 

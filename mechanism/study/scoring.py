@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.tasks import ChoiceItem
-from .passes import batches_by_length, next_token_nll, pad
+from .passes import batches_by_length, next_token_nll, opening_token, pad
 
 WINDOW = 256
 
@@ -59,14 +59,14 @@ def score_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, docum
 
 
 def encode_choices(
-    tokenizer: PreTrainedTokenizerBase, item: ChoiceItem, opened: bool = True
+    tokenizer: PreTrainedTokenizerBase, item: ChoiceItem, opened: bool = True, window: int = WINDOW
 ) -> tuple[list[int], list[list[int]]]:
-    """Token ids of an item's context, if `opened` behind the end-of-text token, and of its choices; the context loses
-    its beginning where it and the longest choice do not fit into a window of 256 tokens."""
-    choices = [tokenizer(choice, add_special_tokens=False)["input_ids"][:WINDOW] for choice in item.choices]
-    opening = [tokenizer.eos_token_id] if opened else []
+    """Token ids of an item's context, if `opened` behind the token that opens a text, and of its choices; the context
+    loses its beginning where it and the longest choice do not fit into the window."""
+    choices = [tokenizer(choice, add_special_tokens=False)["input_ids"][:window] for choice in item.choices]
+    opening = [opening_token(tokenizer)] if opened else []
     context = [*opening, *tokenizer(item.context, add_special_tokens=False)["input_ids"]]
-    return context[-max(WINDOW - max(map(len, choices)), 1) :], choices
+    return context[-max(window - max(map(len, choices)), 1) :], choices
 
 
 def choice_logprobs(

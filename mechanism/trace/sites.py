@@ -55,6 +55,13 @@ class Site:
         """How errors name the site."""
         return f"layer {self.layer}: {self.path} ({type(self.router).__name__})"
 
+    @property
+    def stack_path(self) -> str:
+        """Name in the model of the list of decoder layers."""
+        found = _LAYER.search(self.experts_path + ".")
+        assert found is not None
+        return self.experts_path[: found.start(1) - 1]
+
     def rows(self, tokens: Tensor) -> Tensor:
         """Values `(token,)` as values `(row,)` of the router."""
         return tokens if self.heads == 1 else tokens.repeat_interleave(self.heads)

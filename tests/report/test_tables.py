@@ -9,6 +9,7 @@ TABLE = pd.DataFrame({"estimate": [0.523, np.nan], "low": [0.441, np.nan], "high
 def test_an_interval_as_text():
     assert interval_text(TABLE).tolist() == ["0.52 [0.44, 0.60]", ""]
     assert interval_text(TABLE, 1)["en"] == "0.5 [0.4, 0.6]"
+    assert interval_text(TABLE.iloc[:0]).empty
 
 
 def test_a_cell_without_a_number_is_empty():

@@ -1,0 +1,131 @@
+"""Do middle layers hold what languages share, and does it come from data that they share? (claims R10 and R12)"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..corpus.languages import TRAINED
+from ..corpus.library import committed
+from ..measure.profile import depth_windows
+from ..measure.statistics import ClusterBootstrap, Estimate
+from . import embedded
+from .emergence import PROBE_SEGMENTS, probe_rows
+from .history import History, load_history
+from .language_profiles import kept
+from .language_routing import FEWEST, pool
+from .siblings import middle
+
+SEEDS = ("seed0", "seed1", "seed2")
+CONTROL = "control"
+
+
+def shared_states(found: xr.Dataset, codes: Iterable[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
+    """Centred retrieval of the pivot in the best middle state, beside the embedding and the last state.
+
+    The middle states are those from a quarter to three quarters of the depth; the best one is chosen on one half of the
+    documents and counted on the other, both ways.
+
+    Returns:
+        Index `lang`; columns `best`, `embedding`, `last`, each with `_low` and `_high`; `n` segments; `shared`, whether
+        the interval of `best` lies above both others.
+    """
+    rows = {}
+    for code in codes:
+        hits, clusters = kept(found, "hits_centred", code)
+        if code == found.attrs["pivot"] or len(np.unique(clusters)) < 2:
+            continue
+        values = {"embedding": hits[:, 0], "last": hits[:, -1], "best": _crossed(hits, clusters)}
+        bounds = {name: bootstrap(own, clusters=clusters) for name, own in values.items()}
+        rows[code] = {name: bounds[name].value for name in values}
+        rows[code] |= {f"{name}_low": bounds[name].low for name in values}
+        rows[code] |= {f"{name}_high": bounds[name].high for name in values}
+        above = max(bounds["embedding"].high, bounds["last"].high)
+        rows[code] |= {"n": len(hits), "shared": bounds["best"].low > above}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=None if rows else ["shared"]).rename_axis("lang")
+
+
+def recorded_states(name: str, bootstrap: ClusterBootstrap) -> pd.DataFrame | None:
+    """`shared_states` of a run at the last probe of its record, None without a record."""
+    if name not in embedded.records():
+        return None
+    found = last_probe(load_history(name))
+    return shared_states(found, map(str, found["lang"].values), bootstrap)
+
+
+def _crossed(hits: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Hits of each segment in the middle state that is best on the other half of the documents."""
+    own = hits[:, middle(hits.shape[1])]
+    first = np.isin(clusters, np.unique(clusters)[::2])
+    found = np.empty(len(own))
+    for half in (first, ~first):
+        found[half] = own[half][:, own[~half].mean(0).argmax()]
+    return found
+
+
+def last_probe(history: History, tokens: int | None = None) -> xr.Dataset:
+    """A run's probe after so many tokens (the last one without), as an observation pooled over corpora, of the
+    languages that the run was trained on."""
+    stats = history.stats.isel(tokens_seen=-1) if tokens is None else history.stats.sel(tokens_seen=tokens)
+    parts = []
+    for name in map(str, stats["corpus"].values):
+        rows = probe_rows(committed(name), PROBE_SEGMENTS[name])
+        own = stats.sel(corpus=name, drop=True).isel(segment=slice(len(rows)))
+        own = own[[variable for variable in own.data_vars if "segment" in own[variable].dims]]
+        groups = pd.factorize(np.array([committed(name).rows[i].group for i in rows], dtype=object))[0]
+        parts.append(own.assign_coords(cluster=("segment", groups)).assign_attrs(corpus=name, pivot="en"))
+    joined = pool(parts)
+    languages = history.config["mixture"]["languages"] if "mixture" in history.config else TRAINED
+    return joined.sel(lang=[code for code in joined["lang"].values if code in languages])
+
+
+def middle_divergence(found: xr.Dataset) -> pd.Series:
+    """Mean divergence from the pivot in the middle third of the layers, by language with at least ten segments."""
+    window = depth_windows(found.sizes["layer"])["middle"]
+    codes = [str(code) for code in found["lang"].values if code != found.attrs["pivot"]]
+    values = {code: kept(found, "divergence", code)[0][:, window] for code in codes}
+    return pd.Series({code: own.mean() for code, own in values.items() if len(own) >= FEWEST}, dtype=np.float64)
+
+
+def common_tokens(histories: Mapping[str, History]) -> int:
+    """The last number of training tokens at which all runs were probed."""
+    probed = [set(map(int, history.stats["tokens_seen"].values)) for history in histories.values()]
+    return max(set.intersection(*probed))
+
+
+def without_bilingual(histories: Mapping[str, History]) -> pd.DataFrame:
+    """Middle-layer divergence by language (rows) and run (columns) at the last tokens that all runs share."""
+    tokens = common_tokens(histories)
+    return pd.DataFrame({name: middle_divergence(last_probe(own, tokens)) for name, own in histories.items()}).dropna()
+
+
+def control_difference(table: pd.DataFrame, n_boot: int = 2000, seed: int = 0) -> Estimate:
+    """Divergence in the control minus that in the runs with bilingual documents, mean over languages and seeds; the
+    interval resamples both languages and seeds (claim R12).
+
+    Args:
+        table: of `without_bilingual`.
+
+    Raises:
+        ValueError: no control, no other run, or no language.
+    """
+    seeds = [name for name in table.columns if name != CONTROL]
+    if CONTROL not in table or not seeds or table.empty:
+        raise ValueError("the difference needs the control, a run with bilingual documents, and languages in both")
+    gaps = table[[CONTROL]].to_numpy() - table[seeds].to_numpy()
+    rng = np.random.default_rng(seed)
+    languages, runs = (rng.integers(0, size, (n_boot, size)) for size in gaps.shape)
+    draws = gaps[languages[:, :, None], runs[:, None, :]].mean((1, 2))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Estimate(float(gaps.mean()), float(low), float(high), len(table))
+
+
+def profiles_over_training(history: History) -> pd.DataFrame:
+    """Mean divergence from the pivot over trained languages, by tokens seen (rows) and layer (columns), over the pooled
+    segments of all corpora."""
+    rows = {}
+    for tokens in map(int, history.stats["tokens_seen"].values):
+        found = last_probe(history, tokens).drop_sel(lang="en")
+        rows[tokens] = found["divergence"].mean("segment").mean("lang").to_pandas()
+    return pd.DataFrame(rows).T.rename_axis(index="tokens_seen")

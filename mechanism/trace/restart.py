@@ -1,0 +1,58 @@
+"""Passes that start in the middle of the stack: what lies below the first edited layer is computed once."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from .sites import find_sites
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The model's list of decoder layers.
+
+    Raises:
+        DenseModelError, RouterError: see `find_sites`.
+    """
+    layers = model.get_submodule(find_sites(model)[0].stack_path)
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+@contextmanager
+def layer_outputs(model: nn.Module, layers: Iterable[int]) -> Iterator[dict[int, Any]]:
+    """What these decoder layers returned in the last pass inside the block, by layer."""
+    stack, found = decoder_layers(model), {}
+
+    def keep(layer: int) -> Any:
+        return stack[layer].register_forward_hook(lambda module, args, output: found.update({layer: output}))
+
+    handles = [keep(layer) for layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def restarted(model: nn.Module, layer: int, below: Any) -> Iterator[None]:
+    """Let passes inside the block start at a decoder layer.
+
+    The layers below are not run; each returns `below`, what the last of them returned in an earlier pass over the same
+    tokens. Exact where a layer takes from those below it only what the last of them returns, which is for the caller to
+    check on the model. Routers below do not run: attach with `first=layer`.
+    """
+    skipped = list(decoder_layers(model))[:layer]
+    before = [module.__dict__.get("forward") for module in skipped]
+    for module in skipped:
+        module.__dict__["forward"] = lambda *args, **kwargs: below
+    try:
+        yield
+    finally:
+        for module, forward in zip(skipped, before, strict=True):
+            if forward is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = forward

@@ -1,0 +1,118 @@
+"""The page on routing by language runs on models of other families, with their own tokenizers and a reader's text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xarray as xr
+from matplotlib import pyplot as plt
+
+from mechanism.corpus.library import committed
+from mechanism.corpus.store import CorpusError
+from mechanism.corpus.tokenizer import train_tokenizer
+from mechanism.report.files import NOTEBOOKS
+from mechanism.report.normalise import tagged
+from mechanism.report.stamp import read_notebook
+from mechanism.study import embedded, routing_by_language
+from mechanism.trace.families import tiny_model
+
+NOTEBOOK = NOTEBOOKS / "10_routing_by_language.ipynb"
+FAMILIES = ("mixtral", "olmoe", "gpt_oss", "deepseek_v3", "ernie4_5_moe")
+CODES = ("en", "de", "ru", "zh")
+VOCABULARY, SEGMENTS = 600, 12
+
+
+@pytest.fixture(scope="module")
+def own_text(tmp_path_factory) -> Path:
+    """A reader's folder of parallel text: one file per language, French too short."""
+    corpus = committed("tech")
+    rows = sorted(corpus.parallel("test", CODES), key=lambda i: len(corpus.columns["en"][i]))[200 : 200 + SEGMENTS]
+    folder = tmp_path_factory.mktemp("own")
+    for code in CODES:
+        lines = [text.replace("\n", " ") for text in corpus.texts(code, rows)]
+        (folder / f"{code}.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    (folder / "fr.txt").write_text("une phrase\n" * 3 + "\n" * (SEGMENTS - 3), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, own_text: Path) -> dict[str, Path]:
+    """A checkpoint of each family on disk, with a tokenizer trained on the reader's text."""
+    texts = [line for path in sorted(own_text.glob("*.txt")) for line in path.read_text("utf-8").splitlines()]
+    tokenizer = train_tokenizer(texts, VOCABULARY)
+    folders = {}
+    for family in FAMILIES:
+        folders[family] = tmp_path_factory.mktemp(family)
+        positions = {"max_position_embeddings": 256}
+        tiny_model(family, vocab_size=len(tokenizer), **positions).save_pretrained(folders[family])
+        tokenizer.save_pretrained(folders[family])
+    return folders
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    """Nothing of the page reaches the committed records."""
+    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
+    yield
+    plt.close("all")
+
+
+def execute(**parameters: Any) -> dict[str, Any]:
+    """Run the notebook's cells here, with parameters, and return its variables."""
+    notebook = read_notebook(NOTEBOOK)
+    scope: dict[str, Any] = {"__name__": "notebook"}
+    (declared,) = tagged(notebook, "parameters")
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, f"cell {cell.id}", "exec"), scope)
+            if cell is declared or cell.id == declared.id:
+                unknown = set(parameters) - set(scope)
+                assert not unknown
+                scope |= parameters
+    return scope
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_runs_on_a_model_of_another_family_and_own_text(family, models, own_text, tmp_path):
+    scope = execute(model=str(models[family]), data=[str(own_text)])
+    found = scope["found"]
+    assert set(found["lang"].values) == set(CODES)
+    assert found.attrs["pivot"] == "en"
+    assert json.loads(found.attrs["left_out"]) == {own_text.name: {"fr": "3 segments, a profile needs 10"}}
+    assert not found["between"].isnull().any()
+    verdicts = scope["claims"]["verdict"]
+    assert (verdicts[["R4", "R9", "R10", "R12"]] == "undecided").all()
+    assert verdicts["R1"] != "undecided"
+    assert not list((tmp_path / "results").glob("*.json")), "verdicts on another model are not recorded"
+
+
+def test_the_full_profile_is_computed_once(models, own_text, tmp_path, monkeypatch):
+    asked = {"model": str(models["olmoe"]), "data": [str(own_text)]}
+    first = execute(**asked, profile="full")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "result.json", "stats.nc"]
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
+    assert first["found"].attrs["record"] == folder.name
+    with monkeypatch.context() as patch:
+        patch.setattr(routing_by_language, "analyse", None)
+        xr.testing.assert_identical(first["found"], execute(**asked, profile="full")["found"])
+    small = execute(**asked, max_segments=10)
+    assert "record" not in small["found"].attrs
+    assert small["judged_on"].attrs["record"] == folder.name, "claims are judged on all segments once they are recorded"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "match"),
+    [
+        ({"profile": "large"}, "unknown profile 'large': there are small and full"),
+        ({"layers": [0, 9]}, r"layer 9 has no router; routers are in layers 0 1 2 3"),
+        ({"languages": ["de", "sw"]}, "no text in sw"),
+        ({"max_segments": 5}, "a profile needs 10"),
+        ({"languages": ["fr"]}, "fr: 3 segments, a profile needs 10"),
+    ],
+)
+def test_bad_parameters_are_one_sentence(parameters, match, models, own_text):
+    with pytest.raises((ValueError, CorpusError), match=match):
+        execute(**{"model": str(models["mixtral"]), "data": [str(own_text)], **parameters})
