@@ -15,7 +15,7 @@ from ..trace import InterventionError, Site, attach, slot_outputs
 from ..trace.contributions import ExpertsInput
 from ..trace.records import Record
 from .domain_text import Piece
-from .passes import batches_by_length, encode, pad
+from .passes import batches_by_length, encode, pad, room
 
 Key = tuple[str, str, str]
 
@@ -57,7 +57,8 @@ class Routed:
 def route(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], contributions: bool = True
 ) -> Routed:
-    """Pass every piece, cut to 256 tokens, through the model, and sum what its document asks of the experts.
+    """Pass every piece through the model, cut to 256 tokens or to the positions that it has, and sum what each document
+    asks of the experts.
 
     Args:
         contributions: run every selected expert alone as well, for `activity` and `peak`; left out for families whose
@@ -71,7 +72,7 @@ def route(
     keys = tuple(dict.fromkeys((p.domain, p.lang, p.document) for p in pieces))
     number = {key: i for i, key in enumerate(keys)}
     owner = np.array([number[p.domain, p.lang, p.document] for p in pieces])
-    sequences = encode(tokenizer, [p.text for p in pieces])
+    sequences = encode(tokenizer, [p.text for p in pieces], room(model))
     lean = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     with attach(model) as trace, _inputs(trace.sites, contributions) as inputs:
         sums = _Sums(trace.sites, len(keys), bool(inputs))

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..trace import Ablate, attach
-from .passes import encode, pad
+from .passes import encode, pad, room
 
 Effect = Callable[[PreTrainedModel, PreTrainedTokenizerBase, Sequence[str]], np.ndarray]
 TOKENS = 64
@@ -24,7 +24,9 @@ def ablation_effect(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     """
     if not texts:
         raise ValueError("an effect needs some text")
-    ids, mask = (t.to(model.device) for t in pad(encode(tokenizer, texts, TOKENS), tokenizer.pad_token_id))
+    ids, mask = (
+        t.to(model.device) for t in pad(encode(tokenizer, texts, min(TOKENS, room(model))), tokenizer.pad_token_id)
+    )
     inner = mask.bool().clone()
     inner[:, 0] = False
 
@@ -34,13 +36,14 @@ def ablation_effect(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
     with attach(model) as trace:
         clean = logprobs()
+        old = clean.exp()
         sites, record = trace.sites, trace.records[0]
     found = np.zeros((len(sites), max(site.num_experts for site in sites)))
     for at, site in enumerate(sites):
         used = record.layers[site.layer].index[mask.bool().cpu()].unique().tolist()
         for expert in (e for e in used if e < site.num_experts):
             with attach(model, [Ablate(((site.layer, expert),))], keep=False, check=False):
-                found[at, expert] = float((clean.exp() * (clean - logprobs())).sum(-1).mean())
+                found[at, expert] = float((old * (clean - logprobs())).sum(-1).mean())
     return found
 
 

@@ -16,6 +16,7 @@ from .reweighting_plan import DOMAIN, DRIVER, PROFILES, RANDOM, ReweightingConfi
 from .reweighting_runs import Progress, Run
 from .reweighting_sets import expert_sets
 
+CHARS = 400
 COMMAND = "mechanism notebooks --only 22_reweighting -p profile=full"
 
 
@@ -108,8 +109,10 @@ def side_texts(corpora: Sequence[Corpus], code: str, config: ReweightingConfig) 
     found = []
     for corpus in corpora:
         others = [c for c in corpus.languages if c != code and (config.languages is None or c in config.languages)]
-        found += pieces(corpus, code, "test", config.texts)
-        found += [piece for other in others for piece in pieces(corpus, other, "test", max(1, config.texts // 2))]
+        found += pieces(corpus, code, "test", config.texts, CHARS)
+        found += [
+            piece for other in others for piece in pieces(corpus, other, "test", max(1, config.texts // 2), CHARS)
+        ]
     return found
 
 

@@ -12,7 +12,7 @@ from ..corpus.tasks import ChoiceItem, next_segment, word_problem_items
 from .domain_text import Piece, even, pieces
 
 PROBLEMS = "problems"
-CONTEXT, CHOICE = 240, 160
+CONTEXT, CHOICE = 200, 120
 FEWEST_ITEMS = 2
 _PER_DOCUMENT = 8
 

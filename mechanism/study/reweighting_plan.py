@@ -24,15 +24,15 @@ class ReweightingConfig:
 
     domains: tuple[str, ...] = ("religion", "tech", *DOMAINS)
     languages: tuple[str, ...] | None = None
-    items: int = 5
+    items: int = 4
     count: int = 6
     texts: int = 2
-    factors: tuple[float, ...] = (1.25, 1.5, 2.0)
+    factors: tuple[float, ...] = (1.5, 2.0)
     shares: tuple[float, ...] = (0.05,)
-    doses: tuple[float, ...] = (0.0, 0.5, 4.0)
-    n_draws: int = 3
+    doses: tuple[float, ...] = (0.0, 4.0)
+    n_draws: int = 2
     drivers: str = "ablation"
-    driver_texts: int = 4
+    driver_texts: int = 3
     seed: int = 0
 
 
