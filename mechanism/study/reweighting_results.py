@@ -174,13 +174,14 @@ class Reweighted:
         return np.asarray(known & (self.found["text_lang"].values == code))
 
     def _bits(self, setting: int, at: np.ndarray) -> dict[str, Any]:
-        """Change of bits per byte under a text setting over some texts."""
+        """Change of bits per byte under a text setting over some texts; a single document has no interval: NaN."""
         nll = self.found["nll"].values.astype(np.float64)
         change = (nll[setting] - nll[next(self._settings("text_", NONE))])[at] / np.log(2)
-        labels = np.char.add(
-            self.found["text_domain"].values[at].astype(str), self.found["text_document"].values[at].astype(str)
-        )
+        domain, document = (self.found[f"text_{name}"].values[at].astype(str) for name in ("domain", "document"))
+        labels = np.char.add(np.char.add(domain, " "), document)
         found = self.bootstrap(change, self.found["bytes"].values[at], labels)._asdict()
+        if len(np.unique(labels)) < 2:
+            found |= {"low": np.nan, "high": np.nan}
         return {"estimate": found.pop("value"), **found}
 
 

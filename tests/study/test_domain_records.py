@@ -20,26 +20,28 @@ def tiny(tmp_path, monkeypatch):
 
 
 def test_the_full_profile_is_computed_once_and_then_preferred(tiny, tmp_path, monkeypatch):
-    crossed = ("religion", "tech")
-    sample = observed("tiny", *tiny, CONFIG, crossed)
+    (model, tokenizer), crossed = tiny, ("religion", "tech")
+    sample = observed("tiny", model, tokenizer, CONFIG, crossed)
     assert (sample.record, len(sample.single.documents.domain)) == ("", 8)
-    full = observed("tiny", *tiny, CONFIG, crossed, "full")
+    full = observed("tiny", model, tokenizer, CONFIG, crossed, "full")
     assert len(full.single.documents.domain) == 12
     assert full.crossed is not None
     assert full.crossed.sizes["document"] == 12
     assert len(list(tmp_path.iterdir())) == 2
     monkeypatch.setattr(domain_records, "observe", None)
     monkeypatch.setattr(domain_records, "observe_crossed", None)
-    again = observed("tiny", *tiny, CONFIG, crossed)
+    again = observed("tiny", model, tokenizer, CONFIG, crossed)
     assert again.record == full.record
     for name in ("selections", "weight", "activity", "peak", "tokens", "domain"):
         np.testing.assert_array_equal(getattr(again.single.documents, name), getattr(full.single.documents, name))
     assert again.single.documents.layers == full.single.documents.layers == (0, 1, 2, 3)
+    assert again.crossed is not None
     xr.testing.assert_equal(again.crossed, full.crossed)
 
 
 def test_other_models_are_known_by_their_records(tiny, tmp_path):
-    full = observed("tiny", *tiny, CONFIG, (), "full")
+    model, tokenizer = tiny
+    full = observed("tiny", model, tokenizer, CONFIG, (), "full")
     assert full.crossed is None
     assert others("tiny") == {}
     (folder,) = tmp_path.iterdir()
@@ -52,5 +54,6 @@ def test_other_models_are_known_by_their_records(tiny, tmp_path):
 
 
 def test_an_unknown_profile_is_refused(tiny):
+    model, tokenizer = tiny
     with pytest.raises(ValueError, match="no profile 'large'; use auto, small, full"):
-        observed("tiny", *tiny, CONFIG, profile="large")
+        observed("tiny", model, tokenizer, CONFIG, profile="large")

@@ -70,6 +70,14 @@ def test_results_are_differences_to_the_same_items(found: xr.Dataset):
     assert len(results.by_task()) == 2 * len(set(found["task_of"].values))
 
 
+def test_a_single_document_has_no_interval(found: xr.Dataset):
+    own = found.isel(text=(found["text_domain"] == "law").values & (found["text_lang"] == "xx").values)
+    one = own.isel(text=[0]).assign_coords(text_domain=("text", ["law"]))
+    table = Reweighted(one, ClusterBootstrap(n_boot=20)).by_language()
+    assert table["estimate"].notnull().all()
+    assert table[["low", "high"]].isnull().all(axis=None)
+
+
 def synthetic(gain: float, random: float, items: int = 200) -> xr.Dataset:
     """A result in which both kinds gain this share of all items, and random sets that one."""
     kinds = ["none", DOMAIN, DRIVER, *[k for k in RANDOM.values() for _ in range(60)]]
