@@ -109,7 +109,9 @@ def corpus_shares(config: Config, json_: Json = False) -> None:
 
 @app.command()
 def train(
-    config: Config,
+    config: Annotated[
+        str | None, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Stop after this many steps; the run can go on later.")] = None,
     branch: Annotated[
         str | None, typer.Option(help="Begin at the checkpoint of this longer run of the same seed.")
@@ -125,8 +127,40 @@ def train(
             "run without checkpoints goes on from.",
         ),
     ] = False,
+    grid: Annotated[
+        str | None, typer.Option(help="Instead of one configuration: the missing runs of this grid, one after another.")
+    ] = None,
+    runs: Annotated[int | None, typer.Option(help="With --grid: stop after this many runs.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="With --grid: do not train, show what is done.")] = False,
 ) -> None:
-    """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH."""
+    """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH, and of the runs of a
+    grid to data/runs/GRID/HASH."""
+    if (config is None) == (grid is None):
+        raise ValueError("name a run with --config or a grid with --grid; not both")
+    if grid:
+        if branch or export or stage:
+            raise ValueError("a grid has no --branch, --export or --stage: its runs are short and keep no weights")
+        _train_grid(grid, runs, steps, status)
+    elif runs or status:
+        raise ValueError("--runs and --status belong to --grid")
+    else:
+        _train_run(str(config), steps, branch, export, stage)
+
+
+def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) -> None:
+    from .study import grid_train
+    from .study.embedded import keep_memory
+    from .study.grid import load_grid
+
+    if not status:
+        keep_memory()
+        grid_train.train_grid(load_grid(name), err, runs, steps)
+    grid = load_grid(name)
+    _print_table(grid_train.status(grid).to_dict("records"), f"grid {grid.name}")
+    out.print(grid_train.summary(grid))
+
+
+def _train_run(config: str, steps: int | None, branch: str | None, export: str | None, stage: bool) -> None:
     from .study import embedded
 
     if stage and (steps or branch or export):
@@ -205,6 +239,26 @@ def bench_layers(
     from .study import bench_layers
 
     _print_bench(bench_layers.bench_layers(repeats, tokens), json_, "seconds per layer, two threads")
+
+
+@bench_app.command("peers")
+def bench_peers(
+    tokens: Annotated[int, typer.Option(help="Tokens of a call.")] = 1024,
+    repeats: Annotated[int, typer.Option(help="Counted calls.")] = 5,
+    write: Annotated[bool, typer.Option("--write", help="Keep the table in data/baselines.")] = False,
+    json_: Json = False,
+) -> None:
+    """What other published layers of this kind compute, and how fast: those that are installed, beside ours."""
+    from .study import bench_peers as bench
+
+    table = bench.bench_peers(tokens, repeats)
+    if write:
+        bench.write(table)
+    if json_:
+        out.print_json(table.to_json(orient="records"))
+    else:
+        _print_table(table.astype(object).where(table.notna(), None).to_dict("records"), "layers of peers")
+        out.print(bench.missing())
 
 
 @app.command()

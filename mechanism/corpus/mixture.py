@@ -4,7 +4,7 @@ A batch is a pure function of (seed, step): resuming needs no state, and two run
 the same tokens.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,7 +41,7 @@ class MixtureConfig:
 
 
 @dataclass
-class _Column:
+class Column:
     """Token ids of a language's training rows of a corpus: `tokens[offsets[i]:offsets[i+1]]` is row `i`."""
 
     tokens: np.ndarray
@@ -59,13 +59,19 @@ class Mixture:
     Args:
         config: shares.
         tokenizer: fast tokenizer; its end-of-text token opens every document.
+        columns: what another mixture of the same languages and tokenizer has read, so that it is not read again.
     """
 
-    def __init__(self, config: MixtureConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self,
+        config: MixtureConfig,
+        tokenizer: PreTrainedTokenizerFast,
+        columns: Mapping[tuple[str, str], Column] | None = None,
+    ) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.eos = tokenizer.eos_token_id
-        self.columns: dict[tuple[str, str], _Column] = {}
-        for code in config.languages:
+        self.columns: dict[tuple[str, str], Column] = dict(columns or {})
+        for code in config.languages if not columns else ():
             for name, budget in training_budgets(code).items():
                 self.columns[name, code] = self._column(name, code, budget)
         self._mono = self._draws(self.columns)
@@ -73,7 +79,7 @@ class Mixture:
         self._pairs = {name: self._draws(keys) for name, keys in parallel.items() if len(keys) > 1}
         self._problem_languages = self._problem_draws()
 
-    def _column(self, name: str, code: str, budget: int | None) -> _Column:
+    def _column(self, name: str, code: str, budget: int | None) -> Column:
         corpus = committed(name)
         rows = training_rows(corpus, code, budget)
         inside = set(rows)
@@ -83,7 +89,7 @@ class Mixture:
         tokens = np.fromiter((t for i in ids for t in i), dtype=np.int32, count=offsets[-1])
         numbers = {group: n for n, group in enumerate(dict.fromkeys(row.group for row in corpus.rows))}
         group = np.array([numbers[row.group] for row in corpus.rows])
-        return _Column(tokens, offsets, np.array(rows), group)
+        return Column(tokens, offsets, np.array(rows), group)
 
     def _draws(self, keys: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], np.ndarray]:
         """Columns and their probabilities: language by size ** alpha, then corpus within language by size."""
@@ -138,7 +144,7 @@ class Mixture:
         rows = np.intersect1d(columns[0].rows, columns[1].rows, assume_unique=True)
         return self._text(rng, columns, rows, room)
 
-    def _text(self, rng: np.random.Generator, columns: list[_Column], rows: np.ndarray, room: int) -> np.ndarray:
+    def _text(self, rng: np.random.Generator, columns: list[Column], rows: np.ndarray, room: int) -> np.ndarray:
         """Running text from a random row to the end of its group, languages alternating row by row."""
         parts = [np.array([self.eos], dtype=np.int32)]
         if len(rows):

@@ -1,86 +1,84 @@
-"""Gain of an edit on parallel items: its interval, its p-value, and the gain that so many items could have shown."""
+"""Differences of models trained in pairs: few seeds, many documents."""
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
+from scipy.stats import t
 
-from .nulls import permutation_p
-from .power import Detectable
-from .statistics import ClusterBootstrap, Estimate
-
-
-class Gain(NamedTuple):
-    """A gain with its interval (`n` items with a score in any language), its two-sided p-value, and the number of
-    clusters."""
-
-    gain: Estimate
-    p: float
-    clusters: int
-
-    @property
-    def detectable(self) -> float:
-        """Smallest gain that a test with this interval finds with probability 0.8 at level 0.05."""
-        return Detectable().difference(self.gain.low, self.gain.high)
-
-    def needed(self, effect: float) -> int:
-        """Clusters with which the smallest detectable gain would be this effect."""
-        return int(np.ceil(self.clusters * (self.detectable / effect) ** 2))
+from .statistics import Estimate
 
 
 @dataclass(frozen=True)
-class PairedGain:
-    """Mean over languages of the mean gain over items, the same items resampled for all languages.
-
-    The p-value flips the signs of whole clusters: without an effect, the two scores of a cluster are exchangeable.
+class SeedMean:
+    """Mean over seeds with Student's interval.
 
     Attributes:
-        bootstrap: over clusters; n_perm: sign flips; seed: of the flips.
+        confidence: coverage of the interval.
     """
 
-    bootstrap: ClusterBootstrap = field(default_factory=ClusterBootstrap)
-    n_perm: int = 2000
-    seed: int = 0
+    confidence: float = 0.95
 
-    def __call__(
-        self,
-        base: Float[np.ndarray, "lang item"],
-        edited: Float[np.ndarray, "lang item"],
-        clusters: Shaped[np.ndarray, "item"] | None = None,
-    ) -> Gain:
-        """The gain `edited - base`; items that a language lacks are NaN.
-
-        Args:
-            clusters: label of each item's cluster; items are their own clusters without it.
+    def __call__(self, values: Float[np.ndarray, " seed"]) -> Estimate:
+        """The mean, its interval, and the number of seeds.
 
         Raises:
-            ValueError: a language without any item.
+            ValueError: fewer than two seeds, or a value that is not finite.
         """
-        difference, weight = language_weighted(np.asarray(edited, np.float64) - np.asarray(base, np.float64))
-        present = weight > 0
-        labels = np.arange(len(weight)) if clusters is None else np.asarray(clusters)
-        gain = self.bootstrap(difference[present], weight[present], labels[present])
-        _, codes = np.unique(labels[present], return_inverse=True)
-        sums = np.bincount(codes, difference[present])
-        return Gain(gain, self._p(sums), len(sums))
-
-    def _p(self, values: np.ndarray) -> float:
-        signs = np.random.default_rng(self.seed).choice([-1.0, 1.0], (self.n_perm, len(values)))
-        return float(permutation_p(np.asarray(values.sum()), signs @ values, "two-sided"))
+        seeds = _finite(values).size
+        if seeds < 2:
+            raise ValueError(f"{seeds} seeds give no interval: at least two are needed")
+        variance = float(values.var(ddof=1)) / seeds
+        return _student(float(values.mean()), variance, float(seeds - 1), seeds, self.confidence)
 
 
-def language_weighted(
-    values: Float[np.ndarray, "lang item"],
-) -> tuple[Float[np.ndarray, "item"], Float[np.ndarray, "item"]]:
-    """Per item, the sum over languages of value times weight, and of the weights; a language's weights are alike and
-    add up to 1 over languages, so the ratio of the sums over items is the mean of the languages' means.
+@dataclass(frozen=True)
+class PairedDifference:
+    """Difference per token between two models, each trained with several seeds and scored on the same documents.
 
-    Raises:
-        ValueError: a language without any value.
+    The interval is Student's. Its variance is the sum of two: of the mean over seeds, and of the ratio estimate over
+    documents (cluster sampling); degrees of freedom are Satterthwaite's. A bootstrap over three seeds would reach from
+    the smallest to the largest of them, which is no 95 % interval.
+
+    Attributes:
+        confidence: coverage of the interval.
     """
-    known = ~np.isnan(values)
-    if not known.any(1).all():
-        raise ValueError("a language has no item at all: leave it out, and say so")
-    weight = known / known.sum(1, keepdims=True) / len(values)
-    return np.asarray(np.where(known, values * weight, 0).sum(0)), np.asarray(weight.sum(0))
+
+    confidence: float = 0.95
+
+    def __call__(
+        self, differences: Float[np.ndarray, "seed document"], tokens: Float[np.ndarray, " document"]
+    ) -> Estimate:
+        """Mean difference per token, its interval, and the number of seeds.
+
+        Args:
+            differences: summed over a document's tokens.
+            tokens: of each document.
+
+        Raises:
+            ValueError: fewer than two seeds or documents, a document without tokens, or a value that is not finite.
+        """
+        seeds, documents = _finite(differences).shape
+        if seeds < 2 or documents < 2:
+            raise ValueError(f"{seeds} seeds and {documents} documents give no interval: at least two each are needed")
+        if not (_finite(tokens) > 0).all():
+            raise ValueError("a document has no tokens")
+        own = differences.sum(1) / tokens.sum()
+        mean = float(own.mean())
+        by_seed = float(own.var(ddof=1)) / seeds
+        residual = differences.mean(0) - mean * tokens
+        by_document = documents / (documents - 1) * float((residual**2).sum()) / float(tokens.sum()) ** 2
+        total = by_seed + by_document
+        freedom = total**2 / (by_seed**2 / (seeds - 1) + by_document**2 / (documents - 1)) if total else 1.0
+        return _student(mean, total, freedom, seeds, self.confidence)
+
+
+def _student(mean: float, variance: float, freedom: float, n: int, confidence: float) -> Estimate:
+    half = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite")
+    return values

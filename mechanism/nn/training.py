@@ -135,7 +135,7 @@ class Trainer:
         self.optimisers = build_optimisers(self.model, config.lr, config.weight_decay, getattr(torch, config.dtype))
         self._routed: list[tuple[Tensor, Tensor]] = []
         for router in routers(self.model):
-            router.register_forward_hook(lambda module, args, out: self._routed.append((out[0], out[2])))
+            router.register_forward_hook(self._observe)
         self._own = [router for router in routers(self.model) if isinstance(router, TopKRouter)]
         self._scoring = [getattr(router, "scoring", "softmax") for router in routers(self.model)]
         self._loss = torch.compile(self._losses) if config.compile else self._losses
@@ -179,8 +179,11 @@ class Trainer:
             self.model.eval()
             with torch.no_grad():
                 self.probe(self.model, self.step * self.config.step_tokens)
-            self._routed.clear()
             self.model.train()
+
+    def _observe(self, router: nn.Module, args: tuple, out: tuple[Tensor, Tensor, Tensor]) -> None:
+        if router.training:
+            self._routed.append((out[0], out[2]))
 
     def _losses(self, ids: Tensor) -> tuple[Tensor, ...]:
         """Loss, balance loss, and the weighted z-loss of each router that has one."""

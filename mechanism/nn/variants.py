@@ -59,13 +59,17 @@ class VariantConfig(Counted):
         return [between if between and (i + 1) % self.every else self.layer for i in range(self.layers)]
 
     def build(self) -> PreTrainedModel:
-        """The model, freshly initialised from torch's global generator, in float32."""
+        """The model, freshly initialised from torch's global generator, in float32.
+
+        No token is a padding token: transformers would begin its embedding at zero, and where end-of-text opens every
+        sequence, the norms of a 1.58-bit model turn that into gradients that overflow.
+        """
         routed = not isinstance(self.layer, DenseConfig)
         config = MechanismMoeConfig(
             vocab_size=self.vocab, hidden_size=self.hidden, num_hidden_layers=self.layers,
             num_attention_heads=self.heads, num_key_value_heads=self.heads, head_dim=self.head_dim,
             intermediate_size=self.layer.width, max_position_embeddings=self.context, tie_word_embeddings=True,
-            bos_token_id=0, eos_token_id=0, pad_token_id=0, num_experts=getattr(self.layer, "experts", 0),
+            bos_token_id=0, eos_token_id=0, pad_token_id=None, num_experts=getattr(self.layer, "experts", 0),
             num_experts_per_tok=getattr(self.layer, "top_k", 0), moe_intermediate_size=self.layer.width * routed,
             feed_forward=[asdict(layer) for layer in self.feed_forward()], projections=self.projections,
         )  # fmt: skip

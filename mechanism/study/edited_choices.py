@@ -5,7 +5,7 @@ most models and are checked against plain passes on a few items; a model that th
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +107,10 @@ class EditedChoices:
         edits = [edit for edit in found.edits if edit not in found.refused]
         run = self._shared(contexts, choices, edits) if self.fast else lambda edit: self._whole(contexts, choices)
         for edit in edits:
+            block: AbstractContextManager[Trace | None]
             try:
-                with nullcontext() if edit is None else self._attached(edit, self.fast) as trace:
+                block = nullcontext() if edit is None else self._attached(edit, self.fast)
+                with block as trace:
                     values = run(edit)
             except InterventionError as error:
                 assert edit is not None

@@ -114,7 +114,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 def _about(settings: Sequence[Setting]) -> dict[str, Any]:
     """Coordinates that describe settings."""
-    about = {name: ("setting", [getattr(one, name) for one in settings]) for name in ("role", "name", "kind")}
+    about: dict[str, Any] = {n: ("setting", [getattr(one, n) for one in settings]) for n in ("role", "name", "kind")}
     about |= {name: ("setting", [float(getattr(one, name)) for one in settings]) for name in ("tau", "strength")}
     about["layers"] = ("setting", [" ".join(map(str, one.layers)) for one in settings])
     about["experts"] = ("setting", [len(one.targets) for one in settings])

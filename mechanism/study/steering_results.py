@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from ..measure.gap import GapSlope
 from ..measure.nulls import false_discovery
-from ..measure.paired import Gain, PairedGain
+from ..measure.paired_gain import Gain, PairedGain
 from ..measure.statistics import Estimate
 from .steering import MISSING
 
@@ -197,7 +197,9 @@ class SteeringResults:
     def r8(self) -> dict[str, Any] | None:
         """Evidence on R8: slope of the gain on the gap; None where there is none."""
         found = self.gap_slope()
-        return found and {"estimate": found.value, "low": found.low, "high": found.high, "n": found.n}
+        if found is None:
+            return None
+        return {"estimate": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 
 def _row(found: Gain | None) -> dict[str, float]:

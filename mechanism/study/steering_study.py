@@ -55,8 +55,9 @@ class SteeringStudy:
         read = TaskConfig(languages, dev=max_segments, test=max_segments, seed=seed)
         tried = SteeringConfig(layers=layers, seed=seed)
         brief = replace(tried, taus=(0.1, 0.2, 0.3), strengths=(0.5,), doses=(), widths=())
-        both = (read, replace(read, languages=few)), (tried, brief)
-        return cls(*(dict(zip(TASKS, pair, strict=True)) for pair in both), generic, domain)
+        texts = {"word problems": read, "domain": replace(read, languages=few)}
+        trials = {"word problems": tried, "domain": brief}
+        return cls({name: texts[name] for name in TASKS}, {name: trials[name] for name in TASKS}, generic, domain)
 
     def full(self) -> "SteeringStudy":
         """The same with many items in all languages, and every window of layers."""

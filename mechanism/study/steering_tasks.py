@@ -184,11 +184,11 @@ def _generic(
 def _usable(tokenizer: PreTrainedTokenizerBase, task: SteeringTask) -> SteeringTask:
     """The task without the languages that have too few items or that the tokenizer cannot read."""
     problems = dict(task.left_out)
-    for code, test in task.test.items():
-        fewest = min(len(test), len(task.dev[code]))
+    for code, own in task.test.items():
+        fewest = min(len(own), len(task.dev[code]))
         if fewest < FEWEST:
             problems[code] = f"{fewest} items in a split, ten are the fewest"
-        elif problem := read(tokenizer, [item.context for item in test], MAX_TOKENS).problem:
+        elif problem := read(tokenizer, [item.context for item in own], MAX_TOKENS).problem:
             problems[code] = problem
     kept = [code for code in task.test if code not in problems]
     if task.pivot not in kept or len(kept) < 2:

@@ -128,6 +128,8 @@ class Call:
         site, tap = self.site, self.tap
         if tap is None or tap.logits is None:
             raise CaptureError(f"{site.name} made no logits by the linear map of its gate; it cannot be observed")
+        if self.routing is not None:
+            raise CaptureError(f"{site.name} ran twice in one pass, as in a model whose layers share a router")
         at = self.host.current(site)
         if tap.logits.shape[0] != at.tokens * site.heads:
             each = f" of {site.heads} rows each" if site.heads > 1 else ""

@@ -23,7 +23,8 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 @contextmanager
 def layer_outputs(model: nn.Module, layers: Iterable[int]) -> Iterator[dict[int, Any]]:
     """What these decoder layers returned in the last pass inside the block, by layer."""
-    stack, found = decoder_layers(model), {}
+    stack = decoder_layers(model)
+    found: dict[int, Any] = {}
 
     def keep(layer: int) -> Any:
         return stack[layer].register_forward_hook(lambda module, args, output: found.update({layer: output}))

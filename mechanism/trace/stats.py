@@ -195,24 +195,32 @@ class RoutingStats:
         return list(torch.nn.functional.pad(means, (0, self.classes - means.shape[-1]), value=torch.nan).cpu())
 
     def commit(self, rows: Sequence[str]) -> None:
-        """Count what the pass staged; called when the pass ended without an error.
+        """Count what the pass staged, all of it or nothing; called when the pass ended without an error.
 
         Raises:
             CaptureError: the sums are full; see `observe`.
         """
         self._sum_held()
-        for phase, slot, groups, sums in self._staged:
-            self.tokens[phase, groups, slot] += sums.pop("tokens").astype(np.int64)
-            for key, values in sums.items():
-                where = self.sums[key][phase, :, slot]
-                where = where if values.ndim == 1 else where[:, : values.shape[1]]
-                where[groups] += values.astype(np.int64)
-                _check_room(where)
+        totals = [
+            (self._rows_of(key, phase, slot, values.shape), groups, values.astype(np.int64))
+            for phase, slot, groups, sums in self._staged
+            for key, values in sums.items()
+        ]
+        for where, groups, values in totals:
+            _check_room(where[groups] + values)
+        for where, groups, values in totals:
+            where[groups] += values
+        for _, slot, _, sums in self._staged:
             self.widths[slot] = sums["selections"].shape[1]
         if self._rows:
             stacked = np.stack([self._rows[s].numpy() for s in sorted(self._rows)], 1)
             self.importance += list(zip(rows, stacked, strict=True))
         self.discard()
+
+    def _rows_of(self, key: str, phase: int, slot: int, shape: tuple[int, ...]) -> np.ndarray:
+        """View `(group, ...)` of the sums of a layer, as wide as its router."""
+        where = (self.tokens if key == "tokens" else self.sums[key])[phase, :, slot]
+        return where[:, : shape[1]] if len(shape) > 1 else where
 
     def discard(self) -> None:
         """Forget a pass that did not end."""

@@ -1,67 +1,63 @@
 import numpy as np
 import pytest
-from scipy.stats import permutation_test, ttest_1samp
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
-from mechanism.measure.paired import PairedGain, language_weighted
-from mechanism.measure.statistics import ClusterBootstrap
-
-paired = PairedGain(ClusterBootstrap(n_boot=1000), n_perm=4000)
-
-
-def hits(rate, shape=(3, 60), seed=0):
-    return (np.random.default_rng(seed).random(shape) < rate).astype(np.float64)
+from mechanism.measure.paired import PairedDifference, SeedMean
 
 
-def test_the_gain_is_the_mean_of_the_languages_means():
-    base, edited = hits(0.3), hits(0.6, seed=1)
-    base[1, :50] = edited[1, :50] = np.nan
-    found = paired(base, edited)
-    assert np.isclose(found.gain.value, (np.nanmean(edited, 1) - np.nanmean(base, 1)).mean())
-    assert found.gain.low < found.gain.value < found.gain.high
-    assert (found.clusters, found.gain.n) == (60, 60)
+def test_seed_mean_is_scipys_interval():
+    values = np.array([0.3, -0.1, 0.4, 0.2])
+    found = SeedMean(0.9)(values)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert found == pytest.approx((values.mean(), low, high, 4))
 
 
-def test_p_is_that_of_scipy():
-    base, edited = hits(0.3, (1, 40)), hits(0.45, (1, 40), 1)
-    oracle = permutation_test(
-        ((edited - base)[0],), np.mean, permutation_type="samples", n_resamples=4000, rng=np.random.default_rng(0)
-    )
-    assert abs(paired(base, edited).p - oracle.pvalue) < 0.02
+def test_without_variation_of_documents_only_seeds_count():
+    per_seed, tokens = np.array([0.01, 0.03, 0.02]), np.array([10.0, 30.0, 5.0, 20.0])
+    found = PairedDifference()(per_seed[:, None] * tokens, tokens)
+    assert found == pytest.approx(SeedMean()(per_seed))
 
 
-def test_parallel_items_are_one_unit():
-    base, edited = hits(0.3, (1, 40)), hits(0.4, (1, 40), 1)
-    once, copied = paired(base, edited), paired(np.tile(base, (5, 1)), np.tile(edited, (5, 1)))
-    assert np.allclose(once.gain, copied.gain)
-    assert once.p == copied.p, "five copies of a language are no more evidence than one"
+def test_without_variation_of_seeds_only_documents_count():
+    differences, tokens = np.array([1.0, 3.0, 2.0, 5.0, 4.0]), np.full(5, 10.0)
+    found = PairedDifference()(np.tile(differences, (3, 1)), tokens)
+    low, high = stats.ttest_1samp(differences / 10, 0).confidence_interval(0.95)
+    assert found == pytest.approx((0.3, low, high, 3))
 
 
-def test_clusters_flip_and_are_drawn_together():
-    base, edited = np.zeros((1, 40)), np.zeros((1, 40))
-    edited[0, :10] = 1
-    alone, together = paired(base, edited), paired(base, edited, np.arange(40) // 10)
-    assert alone.p < 0.01
-    assert (together.clusters, together.p) == (4, 1.0)
-    assert together.gain.low == 0
+@given(st.floats(-2, 2), st.integers(0, 99))
+def test_a_constant_per_token_shifts_the_interval(shift, seed):
+    rng = np.random.default_rng(seed)
+    tokens, differences = rng.integers(5, 50, 6).astype(float), rng.normal(size=(3, 6))
+    base, moved = PairedDifference()(differences, tokens), PairedDifference()(differences + shift * tokens, tokens)
+    assert moved[:3] == pytest.approx(np.array(base[:3]) + shift, abs=1e-9)
 
 
-def test_nothing_changed():
-    base = hits(0.3)
-    found = paired(base, base)
-    assert (found.gain.value, found.p, found.detectable) == (0, 1, 0)
+def test_three_seeds_cover_the_truth_where_a_bootstrap_over_them_would_not():
+    rng, tokens, truth, hits = np.random.default_rng(0), np.full(40, 100.0), 0.05, 0
+    for _ in range(400):
+        noise = rng.normal(0, 0.02, (3, 1)) + rng.normal(0, 0.1, (1, 40)) + rng.normal(0, 0.05, (3, 40))
+        found = PairedDifference()((truth + noise) * tokens, tokens)
+        hits += found.low <= truth <= found.high
+    assert 0.93 <= hits / 400 <= 1
 
 
-def test_power_is_what_simulation_finds():
-    found = paired(hits(0.4, (1, 400)), hits(0.5, (1, 400), 3))
-    spread = np.std(hits(0.5, (1, 400), 3) - hits(0.4, (1, 400)))
-    rng = np.random.default_rng(0)
-    p = ttest_1samp(rng.normal(found.detectable, spread, (1000, 400)), 0, axis=1).pvalue
-    assert 0.7 < (p < 0.05).mean() < 0.9
-    assert found.needed(found.detectable / 2) == pytest.approx(1600, abs=1)
+@pytest.mark.parametrize(
+    ("differences", "tokens", "message"),
+    [
+        (np.zeros((1, 4)), np.ones(4), "1 seeds and 4 documents"),
+        (np.zeros((3, 1)), np.ones(1), "3 seeds and 1 documents"),
+        (np.zeros((3, 2)), np.array([1.0, 0.0]), "no tokens"),
+        (np.full((3, 2), np.nan), np.ones(2), "not finite"),
+    ],
+)
+def test_what_gives_no_interval_is_refused(differences, tokens, message):
+    with pytest.raises(ValueError, match=message):
+        PairedDifference()(differences, tokens)
 
 
-def test_a_language_without_items_is_refused():
-    values = np.ones((2, 5))
-    values[1] = np.nan
-    with pytest.raises(ValueError, match="no item at all"):
-        language_weighted(values)
+def test_one_seed_gives_no_interval():
+    with pytest.raises(ValueError, match="1 seeds give no interval"):
+        SeedMean()(np.array([0.5]))

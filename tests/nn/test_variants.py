@@ -134,6 +134,20 @@ def test_every_variant_trains_and_resumes_bit_for_bit(name, tmp_path):
         assert all(bool(router.correction.any()) for router in own)
 
 
+def test_gradients_are_finite_where_one_token_opens_every_sequence(tmp_path):
+    """A zero embedding, which transformers gives a padding token, would overflow in 1.58 bits."""
+    layer = MultiHeadMoEConfig(96, experts=9, top_k=3, width=64, heads=3, precision="b1.58")
+    model = VariantConfig(layer, 61, layers=6, heads=3, head_dim=32, projections="b1.58")
+    config = TrainConfig(model, batch=4, length=16, compile=False)
+
+    def opened(step):
+        ids = batches(step)
+        ids[:, 0] = 0
+        return ids
+
+    assert np.isfinite(Trainer(config, opened, tmp_path).advance()["grad_norm"])
+
+
 def test_the_z_loss_is_added_per_layer(tmp_path):
     gradients = []
     for z_weight in (0.0, 5.0):

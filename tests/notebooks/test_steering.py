@@ -70,25 +70,28 @@ def execute(**parameters: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", ["mixtral", "olmoe", "gpt_oss", "deepseek_v3", "llama4_text"])
-def test_it_runs_on_a_model_of_another_family_and_own_text(family, own_text, tmp_path):
-    scope = execute(
-        model=save(family, tmp_path / "model"), data=[str(own_text)], languages=list(CODES), max_segments=10
-    )
+def test_it_runs_on_a_model_of_another_family_and_own_text(family, own_text, tmp_path, monkeypatch):
+    tasks = ("word problems", "domain") if family == "mixtral" else ("word problems",)
+    monkeypatch.setattr(steering_study, "TASKS", tasks)
+    asked = {"data": [str(own_text)], "languages": ["en", "de", "ko"], "max_segments": 10}
+    scope = execute(model=save(family, tmp_path / "model"), **asked)
     made = scope["made"]
-    assert set(made.shown) | set(made.told) == {"word problems", "domain"}
+    assert set(made.shown) | set(made.told) == set(tasks)
     assert not [reason for reason in made.told.values() if "\n" in reason]
     main = made.shown["word problems"].data
-    assert list(main["lang"].values) == ["en", "de", "zh"]
+    assert list(main["lang"].values) == ["en", "de"]
     assert "ko: there are no word problems in it" in main.attrs["left_out"]
     assert set(scope["claims"].index) == {"R6", "R7", "R8"}
+    assert scope["claims"].loc["R8", "verdict"] == "undecided", "one language has no slope"
     assert not list((tmp_path / "results").glob("*.json")), "verdicts on another model are not recorded"
 
 
 def test_the_full_profile_is_computed_once_and_judged_on(own_text, tmp_path, monkeypatch):
     asked = {"model": "tiny", "data": [str(own_text)], "languages": ["en", "de", "zh"], "max_segments": 10}
+    monkeypatch.setattr(steering_study, "TASKS", ("word problems",))
     monkeypatch.setattr(steering_study, "FULL", {"dev": 12, "test": 14, "segments": 12})
     first = execute(**asked, profile="full")
-    assert len(list((tmp_path / "runs").glob("*/stats.nc"))) == len(first["made"].judged)
+    assert len(list((tmp_path / "runs").glob("*/stats.nc"))) == 1
     assert first["main"].data.sizes["item"] == 14
     small = execute(**asked)
     assert small["made"].shown["word problems"].data.sizes["item"] == 10

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_sharing_changes_no_score(tiny):
 def test_layers_below_the_edit_do_not_run_again_and_come_back(tiny):
     model, tokenizer = tiny
     run: list[int] = []
-    stack = decoder_layers(model)
+    stack: Any = decoder_layers(model)
     handles = [
         layer.mlp.register_forward_hook(lambda module, args, output, number=number: run.append(number))
         for number, layer in enumerate(stack)
@@ -71,7 +73,7 @@ def test_layers_below_the_edit_do_not_run_again_and_come_back(tiny):
     assert not any("forward" in layer.__dict__ for layer in stack)
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "gpt_oss", "granitemoehybrid", "llama4_text"])
+@pytest.mark.parametrize("family", ["gpt_oss", "granitemoehybrid", "llama4_text"])
 def test_other_families_get_the_same_scores_or_are_refused(family, tiny):
     tokenizer = tiny[1]
     model = tiny_model(family, vocab_size=len(tokenizer))
@@ -79,7 +81,7 @@ def test_other_families_get_the_same_scores_or_are_refused(family, tiny):
         ChoiceItem("a", "a", "two and two is", ("four", "five", "sixx", "nine"), 0),
         ChoiceItem("b", "b", "three is", ("1", "12", "3", "4"), 2),
     ]
-    layer = next(number for number, _ in reversed(list(enumerate(decoder_layers(model)))))
+    layer = len(decoder_layers(model)) - 1
     edits = [None, SoftSteer(((layer, 1),), strength=1.0), Activate(((layer, 0), (layer, 1)))]
     found = EditedChoices(model, tokenizer)(chosen, edits)
     for edit, scores in zip(edits, found.logprob, strict=True):

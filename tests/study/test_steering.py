@@ -13,7 +13,7 @@ from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tasks import ChoiceItem
 from mechanism.measure.gap import GapSlope
-from mechanism.measure.paired import PairedGain
+from mechanism.measure.paired_gain import PairedGain
 from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.study.models import ModelError, load_model
 from mechanism.study.steering import MISSING, choose, steer
@@ -231,5 +231,6 @@ def test_a_result_is_recorded_once(tmp_path, monkeypatch):
     kept = study.stored(TASKS[0], "tiny", "float32", command="mechanism ...")
     assert study.full().recorded(TASKS[0], "tiny", "float32") is None
     again = study.recorded(TASKS[0], "tiny", "float32")
+    assert again is not None
     xr.testing.assert_identical(kept, again)
     assert SteeringResults(again, QUICK).r6() == SteeringResults(made, QUICK).r6()

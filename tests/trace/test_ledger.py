@@ -58,6 +58,16 @@ def test_a_hook_that_never_fires_is_an_error():
     assert trace.records == []
 
 
+def test_a_router_that_runs_twice_in_a_pass_is_refused():
+    model = tiny_model("qwen3_moe")
+    layers = model.model.layers
+    layers[1].mlp = layers[0].mlp
+    stats = RoutingStats()
+    with attach(model, check=False, stats=stats), pytest.raises(CaptureError, match="ran twice in one pass"):
+        run(model)
+    assert stats.tokens.sum() == 0
+
+
 def test_hidden_states_are_not_taken_for_logits():
     """As many experts as hidden units: width alone cannot tell them apart."""
     model = tiny_model("qwen3_moe", num_experts=32)

@@ -299,6 +299,7 @@ def test_sums_never_overflow_silently():
         stats.merge(stats)
     with pytest.raises(CaptureError, match="the sums are full"):
         counted(stats, synthetic(0, 1, 4), geometry(torch.ones(1, 4, dtype=torch.bool)), ["en"])
+    assert not stats.tokens.any()
 
 
 def test_size_does_not_depend_on_tokens(tmp_path: Path):

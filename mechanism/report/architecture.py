@@ -1,0 +1,71 @@
+"""Drawing a feed-forward layer from the shapes of the built module."""
+
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
+
+from ..nn.auto import LayerConfig
+from ..nn.feedforward import DenseConfig
+from ..nn.multihead import MultiHeadMoEConfig
+from .figures import PALETTE
+
+_HEIGHT = 0.72
+_COLOURS = {"rows": "#f2f2f2", "square": PALETTE[2], "router": PALETTE[4], "experts": PALETTE[0], "shared": PALETTE[3]}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a token passes: its `kind` (`rows`, `square`, `router`, `experts`, `shared`) and what stands in its box."""
+
+    kind: str
+    text: str
+
+
+def stages(config: LayerConfig) -> list[Stage]:
+    """The stages of a layer from input to output; sizes of weights are those of the built layer's parameters."""
+    shapes = {name: "×".join(map(str, p.shape)) for name, p in config.build().named_parameters()}
+    d = config.hidden
+    if isinstance(config, DenseConfig):
+        weights = f"up {shapes['up_proj.weight']}\ndown {shapes['down_proj.weight']}"
+        return [Stage("rows", f"token, {d}"), Stage("experts", f"dense\n{weights}"), Stage("rows", f"token, {d}")]
+    many = isinstance(config, MultiHeadMoEConfig)
+    found = [Stage("rows", f"token, {d}")]
+    if "head.weight" in shapes:
+        found.append(Stage("square", f"head {shapes['head.weight']}"))
+    if isinstance(config, MultiHeadMoEConfig):
+        found.append(Stage("rows", f"split: {config.heads} sub-tokens, {config.head_width}"))
+    found.append(Stage("router", f"router {shapes['router.weight']}\ntop {config.top_k} of {config.experts}"))
+    found.append(Stage("experts", f"experts\nup {shapes['experts.up_proj']}\ndown {shapes['experts.down_proj']}"))
+    if many:
+        found.append(Stage("rows", f"join: {d}"))
+    if "merge.weight" in shapes:
+        found.append(Stage("square", f"merge {shapes['merge.weight']}"))
+    if config.shared_width:
+        found.append(Stage("shared", f"+ shared expert\nwidth {config.shared_width}, on the token"))
+    return [*found, Stage("rows", f"token, {d}")]
+
+
+def draw_layer(axis: Axes, config: LayerConfig, title: str, rows: int = 8) -> None:
+    """Draw a layer's stages from top to bottom.
+
+    Args:
+        rows: places of the axis, so that layers side by side have boxes of one size.
+    """
+    found = stages(config)
+    top = rows - (rows - len(found)) / 2
+    for i, stage in enumerate(found):
+        y = top - i - 1
+        box = FancyBboxPatch(
+            (0.05, y + (1 - _HEIGHT) / 2), 0.9, _HEIGHT, boxstyle="round,pad=0,rounding_size=0.05",
+            facecolor=_COLOURS[stage.kind], alpha=1 if stage.kind == "rows" else 0.35, edgecolor="black", linewidth=0.8,
+        )  # fmt: skip
+        axis.add_patch(box)
+        axis.text(0.5, y + 0.5, stage.text, ha="center", va="center", fontsize=9)
+        if i:
+            axis.annotate(
+                "", (0.5, y + 0.5 + _HEIGHT / 2), (0.5, y + 1 + (1 - _HEIGHT) / 2),
+                arrowprops={"arrowstyle": "->", "linewidth": 0.8},
+            )  # fmt: skip
+    axis.set(xlim=(0, 1), ylim=(0, rows), title=title)
+    axis.axis("off")

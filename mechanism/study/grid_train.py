@@ -1,0 +1,214 @@
+"""Training the runs of a grid one by one, their records, and the table of what is done."""
+
+import shutil
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from ..corpus.tokenizer import load_tokenizer
+from ..nn.errors import LayerError
+from ..nn.feedforward import DenseConfig
+from ..nn.training import Trainer, TrainingError, dump_json
+from ..nn.variants import VariantConfig
+from ..trace import RoutingStats
+from .embedded import TOKENIZER
+from .english import CORPORA, English, Score, score
+from .grid import RESULT, Grid, GridRun
+from .stage import thin
+
+
+def train_grid(grid: Grid, console: Console, runs: int | None = None, steps: int | None = None) -> None:
+    """Make the missing runs of a grid, or go on where the last one stopped.
+
+    Args:
+        runs: stop after so many; steps: stop each run after so many steps and end with it.
+
+    Raises:
+        TrainingError: see `Trainer.run`; a vocabulary that is too small for the text.
+        KeyboardInterrupt: after a checkpoint.
+    """
+    if grid.next_run() is None:
+        console.print(f"all {grid.size()} runs of {grid.name} are there")
+        return
+    english = English(grid.text, load_tokenizer(TOKENIZER))
+    if len(english.vocabulary) > grid.vocab:
+        raise TrainingError(f"the text has {len(english.vocabulary)} kinds of tokens, the grid's vocab is {grid.vocab}")
+    made = 0
+    while (run := grid.next_run()) is not None and made != runs:
+        console.print(f"{run.name} {run.hash}: {_told(grid)}")
+        if not make_run(run, english, console, steps):
+            return
+        made += 1
+
+
+def make_run(run: GridRun, english: English, console: Console, steps: int | None = None) -> bool:
+    """Train one run to its end, or for so many steps, and write its record at the end; whether it was reached. A run
+    that tunes and diverges ends there, its learning rate out of the choice.
+
+    Raises:
+        TrainingError, KeyboardInterrupt: see `train_grid`.
+    """
+    config = run.train
+
+    def batches(step: int) -> np.ndarray:
+        return english.batch(config.seed, step, config.batch, config.length)
+
+    trainer = Trainer(config, batches, run.workspace)
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("training", total=config.steps, completed=trainer.step, told="")
+        try:
+            trainer.run(
+                lambda row: progress.update(bar, completed=row["step"], told=f"loss {row['loss']:.3f}"),
+                stop_after=steps,
+            )
+        except (TrainingError, LayerError) as error:
+            if not run.tuning or isinstance(error.__cause__, OSError):
+                raise
+            _write_diverged(run, str(error))
+            return True
+    if trainer.step < config.steps:
+        return False
+    result = write_record(run, trainer, english)
+    shutil.rmtree(run.workspace)
+    console.print(f"  {config.steps} steps of {result['step_seconds']:.3f} s, dev loss {result['dev']['loss']:.4f}")
+    return True
+
+
+def write_record(run: GridRun, trainer: Trainer, english: English) -> dict[str, Any]:
+    """Write `config.json`, `metrics.csv` (every tenth step) and `result.json`, and of a run that does not tune
+    `test.csv` (loss by document) and the selections of each expert by corpus; returns the result, written last."""
+    run.record.mkdir(parents=True, exist_ok=True)
+    _write_config(run)
+    metrics = pd.read_csv(run.workspace / "metrics.csv")
+    thin(metrics).to_csv(run.record / "metrics.csv", index=False)
+    result: dict[str, Any] = {"seconds": round(float(metrics["seconds"].sum()), 1), "threads": torch.get_num_threads()}
+    result |= {"step_seconds": round(float(metrics["seconds"].median()), 4), "torch": torch.__version__.split("+")[0]}
+    result["dev"] = _totals(score(trainer.model, english.windows["dev"]))
+    if not run.tuning:
+        result |= _test(run, trainer, english)
+    dump_json(run.record / RESULT, result)
+    return result
+
+
+def _write_diverged(run: GridRun, why: str) -> None:
+    run.record.mkdir(parents=True, exist_ok=True)
+    _write_config(run)
+    dump_json(run.record / RESULT, {"diverged": why, "dev": {"loss": None}, "step_seconds": None})
+    shutil.rmtree(run.workspace)
+
+
+def _write_config(run: GridRun) -> None:
+    identity = {"grid": run.grid, "block": run.block, "variant": run.variant, "tuning": run.tuning}
+    config = {"train": asdict(run.train), "text": asdict(run.text), "data": run.data}
+    dump_json(run.record / "config.json", identity | config)
+
+
+def _test(run: GridRun, trainer: Trainer, english: English) -> dict[str, Any]:
+    model = run.train.model
+    assert isinstance(model, VariantConfig)
+    stats = None if isinstance(model.layer, DenseConfig) else RoutingStats(groups=CORPORA)
+    found = score(trainer.model, english.windows["test"], stats)
+    document_table(found).to_csv(run.record / "test.csv", index=False)
+    facts: dict[str, Any] = {
+        "parameters": model.parameters(), "active_parameters": model.active_parameters(),
+        "flops": sum(part.flops for part in model.parts(run.train.length).values()),
+        "kept_bytes": round(kept_bytes(trainer, run.train.length), 1), "test": _totals(found),
+    }  # fmt: skip
+    if stats is not None:
+        facts["layers"] = list(stats.layers)
+        facts["selections"] = dict(zip(stats.groups, stats.sums["selections"][0].tolist(), strict=True))
+    return facts
+
+
+def _totals(found: Score) -> dict[str, float]:
+    return {"loss": round(found.loss, 6), "tokens": int(found.tokens.sum())}
+
+
+def document_table(found: Score) -> pd.DataFrame:
+    """A score as rows of `corpus`, `document`, `tokens`, `nll`."""
+    corpora, names = zip(*found.documents, strict=True)
+    return pd.DataFrame(
+        {"corpus": corpora, "document": names, "tokens": found.tokens.astype(int), "nll": found.nll.round(3)}
+    )
+
+
+def kept_bytes(trainer: Trainer, length: int) -> float:
+    """Bytes that a training step's forward pass keeps for the backward pass, per token, parameters aside."""
+    model = trainer.model.train()
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.as_tensor(trainer.batches(0)[:, :length], dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    del loss
+    return sum(kept.values()) / ids.numel()
+
+
+def status(grid: Grid) -> pd.DataFrame:
+    """A row per block and variant: `rate` (`3 of 3 tried` before it is known), `seeds` made of those wanted, `ppl`
+    (mean test perplexity of those made) and `step`, seconds of a step; None before a run is made."""
+    table = pd.DataFrame([_status_row(grid, *cell) for cell in grid.cells()])
+    return table.astype(object).where(table.notna(), None)
+
+
+def _status_row(grid: Grid, block: str, variant: str) -> dict:
+    tried, rate = grid.tuning_runs(block, variant), grid.rate(block, variant)
+    results = [run.result() for run in grid.runs(block, variant) if run.done]
+    seconds = [r["step_seconds"] for r in results]
+    return {
+        "block": block,
+        "variant": variant,
+        "rate": f"{rate:g}" if rate else f"{sum(run.done for run in tried)} of {len(tried)} tried",
+        "seeds": f"{len(results)} of {grid.blocks[block].seeds}",
+        "ppl": f"{np.mean([np.exp(r['test']['loss']) for r in results]):.2f}" if results else None,
+        "step": f"{np.mean(seconds):.3f}" if results else None,
+    }
+
+
+def remaining(grid: Grid) -> tuple[int, float | None]:
+    """Runs that are missing, and the seconds that they will take: steps left by the seconds of a step of the same
+    variant, else of the mean over those that are known; None before the first run."""
+    missing: list[tuple[str, str, int]] = []
+    known: dict[tuple[str, str], list[float]] = {}
+    for cell in grid.cells():
+        runs = grid.runs(*cell)
+        tried = grid.tuning_runs(*cell)
+        timed = [run.result()["step_seconds"] for run in (*tried, *runs) if run.done]
+        known[cell] = [seconds for seconds in timed if seconds]
+        missing += [(*cell, run.train.steps) for run in (*tried, *runs) if not run.done]
+        if not runs:
+            steps = -(-grid.train["tokens"] // (grid.train["batch"] * grid.train["length"]))
+            missing += [(*cell, steps)] * grid.blocks[cell[0]].seeds
+    rates = {cell: float(np.mean(values)) for cell, values in known.items() if values}
+    if not rates:
+        return len(missing), None
+    mean = float(np.mean(list(rates.values())))
+    return len(missing), float(sum(steps * rates.get((block, variant), mean) for block, variant, steps in missing))
+
+
+def _told(grid: Grid) -> str:
+    left, seconds = remaining(grid)
+    if seconds is None:
+        return f"{left} of {grid.size()} runs left"
+    ends = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+    return f"{left} of {grid.size()} runs left, about {seconds / 3600:.1f} h of training, until {ends}"
+
+
+def summary(grid: Grid) -> str:
+    """One sentence: what is left."""
+    left, _ = remaining(grid)
+    return _told(grid) if left else f"all {grid.size()} runs are there"
