@@ -148,16 +148,17 @@ def train(
 
 
 def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) -> None:
-    from .study import grid_train
     from .study.embedded import keep_memory
-    from .study.grid import load_grid
+    from .study.grids import grid_code
 
     if not status:
         keep_memory()
-        grid_train.train_grid(load_grid(name), err, runs, steps)
-    grid = load_grid(name)
-    _print_table(grid_train.status(grid).to_dict("records"), f"grid {grid.name}")
-    out.print(grid_train.summary(grid))
+    code = grid_code(name)
+    if not status:
+        code.train(code.load(), err, runs, steps)
+    grid = code.load()
+    _print_table(code.status(grid).to_dict("records"), f"grid {grid.name}")
+    out.print(code.summary(grid))
 
 
 def _train_run(config: str, steps: int | None, branch: str | None, export: str | None, stage: bool) -> None:
@@ -333,6 +334,35 @@ def evaluate(
         out.print_json(table.to_json(orient="records"))
     else:
         _print_table(table.round(3).astype(object).where(table.notna(), None).to_dict("records"), f"Tasks: {model}")
+
+
+@app.command()
+def calculate(
+    languages: int = 100,
+    layers: int = 24,
+    hidden: Annotated[int, typer.Option(help="Width of a token.")] = 1024,
+    width: Annotated[int, typer.Option(help="Inner width of an expert.")] = 2048,
+    experts: Annotated[int, typer.Option(help="Routed experts in each layer.")] = 64,
+    top_k: Annotated[int, typer.Option(help="Experts per token.")] = 2,
+    tuned_experts: Annotated[int, typer.Option(help="Experts tuned for a new language, in each layer.")] = 2,
+    vocab: int = 250_112,
+    head_dim: int = 64,
+    length: Annotated[int, typer.Option(help="Tokens of a sequence, for attention's FLOPs.")] = 512,
+    json_: Json = False,
+) -> None:
+    """Parameters, memory and FLOPs of a model for so many languages: dense, one per language, or MoE."""
+    from .study import calculator
+
+    sizes = calculator.Sizes(languages, layers, hidden, width, experts, top_k, tuned_experts, vocab, head_dim, length)
+    table = calculator.calculate(sizes).reset_index()
+    rows = table.to_dict("records")
+    if json_:
+        out.print_json(json.dumps(rows))
+    else:
+        shown = [
+            {k: f"{v:,.2f}" if "GiB" in k else v if k == "model" else f"{v:,.0f}" for k, v in r.items()} for r in rows
+        ]
+        _print_table(shown, f"{languages} languages")
 
 
 @app.command()

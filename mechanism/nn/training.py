@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from . import dispatch
 from .auto import layer_config
 from .checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
+from .language import tell
 from .lm import LMConfig, routers
 from .optim import build_optimisers
 from .router import TopKRouter, balance_loss, z_loss
@@ -37,7 +38,7 @@ class TrainConfig:
         batch, length: sequences per step and tokens per sequence.
         lr: peak learning rate, reached after `warmup` steps, constant, then linear to zero over the last
             `decay` share of steps.
-        balance: weight of the load-balance loss, computed per layer and averaged over layers.
+        balance: weight of the load-balance loss, computed per layer and averaged over layers; at 0 it is not computed.
         dtype: `float32`, or `bfloat16` for autocast.
         experts: experts implementation (`padded`, or one of transformers').
         compile: use torch.compile.
@@ -100,7 +101,8 @@ class Trainer:
 
     Args:
         config: the run.
-        batches: `step -> (batch, length + 1)` token ids; a pure function of the step.
+        batches: `step -> (batch, length + 1)` token ids, or these and the language id `(batch,)` of each sequence; a
+            pure function of the step.
         folder: where checkpoints and `metrics.csv` live.
         probe: called as `probe(model, tokens)` at the probe steps.
         checkpoint_seconds: a checkpoint is written at least this often.
@@ -115,7 +117,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        batches: Callable[[int], np.ndarray],
+        batches: Callable[[int], np.ndarray | tuple[np.ndarray, np.ndarray]],
         folder: Path,
         probe: Callable[[PreTrainedModel, int], None] = lambda model, tokens: None,
         checkpoint_seconds: float = 240,
@@ -192,7 +194,8 @@ class Trainer:
             hidden = self.model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
             logits = self.model.lm_head(hidden)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].reshape(-1))
-        terms = [balance_loss(*routed, scoring) for routed, scoring in zip(self._routed, self._scoring, strict=True)]
+        routed = zip(self._routed, self._scoring, strict=True) if self.config.balance else ()
+        terms = [balance_loss(*one, scoring) for one, scoring in routed]
         z = [r.z_weight * z_loss(logits) for r, (logits, _) in zip(self._own, self._routed, strict=False) if r.z_weight]
         return loss, torch.stack(terms).mean() if terms else loss.new_zeros(()), *z
 
@@ -204,8 +207,11 @@ class Trainer:
         """
         started = time.monotonic()
         rate = self.config.rate(self.step, max(self.restarts, default=0))
-        ids = torch.as_tensor(self.batches(self.step), dtype=torch.long, device=self.device)
-        loss, balance, *z = self._loss(ids)
+        given = self.batches(self.step)
+        tokens, lang = given if isinstance(given, tuple) else (given, None)
+        ids = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
+        with nullcontext() if lang is None else tell(self.model, torch.as_tensor(lang)):
+            loss, balance, *z = self._loss(ids)
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss is {loss.item()} at step {self.step}; lower lr and start again")
         sum(z, loss + self.config.balance * balance).backward()
