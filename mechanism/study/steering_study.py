@@ -61,7 +61,7 @@ class SteeringStudy:
 
     def full(self) -> "SteeringStudy":
         """The same with many items in all languages, and every window of layers."""
-        read = replace(next(iter(self.read.values())), **FULL)
+        read = replace(next(iter(self.read.values())), dev=FULL["dev"], test=FULL["test"], segments=FULL["segments"])
         tried = replace(next(iter(self.tried.values())), taus=(0.1, 0.2, 0.3, 0.4, 0.5), widths=tuple(range(1, 9)))
         return replace(self, read=dict.fromkeys(self.read, read), tried=dict.fromkeys(self.tried, tried))
 
@@ -143,7 +143,8 @@ def run(
     for name in TASKS:
         try:
             if profile == "full":
-                found = kept = whole.stored(name, spec, dtype, model, tokenizer, progress, command=command)
+                found: xr.Dataset = whole.stored(name, spec, dtype, model, tokenizer, progress, command=command)
+                kept: xr.Dataset | None = found
             else:
                 found, kept = study.run(name, model, tokenizer, progress), whole.recorded(name, spec, dtype)
         except (CorpusError, ModelError) as error:

@@ -24,9 +24,9 @@ def test_sets_match_in_layer_number_and_frequency():
 
 def test_draws_follow_the_seed():
     base, chosen = np.random.default_rng(0).random((2, 8)), np.eye(8, dtype=bool)[[1, 4]]
-    same = [MatchedExperts(5, seed=3)(chosen, base) for _ in range(2)]
-    np.testing.assert_array_equal(*same)
-    assert (MatchedExperts(5, seed=4)(chosen, base) != same[0]).any()
+    one, two, other = (MatchedExperts(5, seed=seed)(chosen, base) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one, two)
+    assert (other != one).any()
 
 
 def test_too_many_to_match():

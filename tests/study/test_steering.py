@@ -7,7 +7,7 @@ import xarray as xr
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
@@ -42,7 +42,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @torch.no_grad()
-def planted(effect: float):
+def planted(effect: float) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A model of which one expert alone adds anything to the residual stream: the direction of answer A. The word
     `task` always selects it, other words seldom."""
     model, tokenizer = tiny_model("qwen3_moe"), word_tokenizer()
@@ -135,11 +135,11 @@ def synthetic(rng: np.random.Generator, settings=24, draws=50, shape=(4, 40), ch
     assert best is not None
     hits = np.concatenate([test[None], tried[best][None], random])
     roles = ["none", "chosen", *["random"] * draws]
-    about = {"role": roles, "name": roles, "layers": ["1"] * len(roles), "kind": ["soft"] * len(roles)}
+    about: dict[str, list] = {"role": roles, "name": roles, "layers": ["1"] * len(roles), "kind": ["soft"] * len(roles)}
     about |= {"tau": [0.3] * len(roles), "strength": [0.5] * len(roles), "experts": [1] * len(roles)}
     coords = {name: ("setting", values) for name, values in about.items()}
-    coords |= {"lang": ["en", "a", "b", "c"], "cluster": ("item", np.arange(shape[1]))}
-    return xr.Dataset({"hits": (("setting", "lang", "item"), hits)}, coords, {"pivot": "en", "task": "none"})
+    where = {"lang": ["en", "a", "b", "c"], "cluster": ("item", np.arange(shape[1]))}
+    return xr.Dataset({"hits": (("setting", "lang", "item"), hits)}, coords | where, {"pivot": "en", "task": "none"})
 
 
 def replicated(data: xr.Dataset) -> bool:
