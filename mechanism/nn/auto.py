@@ -30,7 +30,7 @@ def layer_config(payload: Mapping[str, Any]) -> LayerConfig:
         LayerError: no such kind, or see the configuration.
         TypeError: a key that it does not have.
     """
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in payload.items()}
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in payload.items()}
     kind = fields.pop("kind", None)
     if kind not in _KINDS:
         raise LayerError(f"unknown kind of layer {kind!r}; use {', '.join(_KINDS)}")

@@ -67,7 +67,8 @@ def _fact(entry: dict, known: Iterable[str]) -> Fact:
     unknown = [key for key in sources if key not in known]
     if unknown or (not sources and entry["verdict"] != "no source"):
         raise FactError(f"fact {name}: {', '.join(unknown) or 'a verdict without source'} is not in the bibliography")
-    return Fact(*(" ".join(str(entry[field]).split()) for field in _TEXTS), sources)
+    texts = {field: " ".join(str(entry[field]).split()) for field in _TEXTS}
+    return Fact(**texts, sources=sources)
 
 
 def share_borne_out(facts: Iterable[Fact]) -> float:

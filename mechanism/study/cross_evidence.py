@@ -115,7 +115,8 @@ class CrossExperiment:
         with np.errstate(divide="ignore", invalid="ignore"):
             steps = np.where(slope < 0, needed / slope, np.where(needed >= 0, -np.inf, np.inf)) / np.log10(4)
         found = self.seed_mean(np.clip(steps, *np.log(BOUNDS)))
-        return Estimate(*np.clip(np.exp(found[:3]), *BOUNDS).tolist(), found.n)
+        value, low, high = np.clip(np.exp(found[:3]), *BOUNDS).tolist()
+        return Estimate(value, low, high, found.n)
 
     def adaptation(self) -> pd.DataFrame:
         """Losses along adaptation: `seed`, `method`, `tuned`, `share` of all parameters, `step`, `new` (loss on the new

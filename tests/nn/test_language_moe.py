@@ -106,6 +106,7 @@ def test_a_wrong_language_misroutes_unless_the_backup_finds_the_right_experts():
             rates[name] = float(misrouted(router, router(x)[2], rows).float().mean())
     assert rates["dedicated"] == 1
     assert 0.3 < rates["redundant"] < 0.9
+    assert isinstance(router, AllocatedRouter)
     with pytest.raises(LayerError, match="no right experts"):
         misrouted(router, torch.zeros(1, 2, dtype=torch.long), torch.tensor([UNKNOWN]))
 

@@ -280,7 +280,7 @@ def test_nothing_forgotten_cannot_be_judged(planted):
 
 def test_settling_is_half_way_in_total_variation():
     use = np.zeros((4, 1, 1, 2))
-    use[:, 0, 0] = [[1, 0], [1, 0], [0.5, 0.5], [0, 1]]
+    use[:, 0, 0] = np.array([[1, 0], [1, 0], [0.5, 0.5], [0, 1]])
     assert settled_tokens(use, np.array([0, 100, 1000, 10000])) == pytest.approx([1000])
 
 
