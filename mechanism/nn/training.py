@@ -96,6 +96,17 @@ def deferred_interrupt() -> Iterator[list[int]]:
             signal.signal(s, handler)
 
 
+def _observer(routed: list[tuple[Tensor, Tensor]]) -> Callable[[nn.Module, tuple, tuple], None]:
+    """A hook that appends a router's logits and selection in training; a function, so that a copy of the model does not
+    copy the trainer."""
+
+    def observe(router: nn.Module, args: tuple, out: tuple[Tensor, Tensor, Tensor]) -> None:
+        if router.training:
+            routed.append((out[0], out[2]))
+
+    return observe
+
+
 class Trainer:
     """One run.
 
@@ -137,7 +148,7 @@ class Trainer:
         self.optimisers = build_optimisers(self.model, config.lr, config.weight_decay, getattr(torch, config.dtype))
         self._routed: list[tuple[Tensor, Tensor]] = []
         for router in routers(self.model):
-            router.register_forward_hook(self._observe)
+            router.register_forward_hook(_observer(self._routed))
         self._own = [router for router in routers(self.model) if isinstance(router, TopKRouter)]
         self._scoring = [getattr(router, "scoring", "softmax") for router in routers(self.model)]
         self._loss = torch.compile(self._losses) if config.compile else self._losses
@@ -182,10 +193,6 @@ class Trainer:
             with torch.no_grad():
                 self.probe(self.model, self.step * self.config.step_tokens)
             self.model.train()
-
-    def _observe(self, router: nn.Module, args: tuple, out: tuple[Tensor, Tensor, Tensor]) -> None:
-        if router.training:
-            self._routed.append((out[0], out[2]))
 
     def _losses(self, ids: Tensor) -> tuple[Tensor, ...]:
         """Loss, balance loss, and the weighted z-loss of each router that has one."""
