@@ -3,6 +3,8 @@ PIP_EXTRA ?=
 ARGS ?=
 
 BIN := .venv/bin
+# A test file, or a notebook, to a process with one thread: two small models side by side beat one on two threads.
+WORKERS := -n auto --dist loadfile
 STAMP := .venv/.installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
@@ -46,11 +48,11 @@ lint: setup ## ruff and mypy
 
 test: export HF_HUB_OFFLINE = 1
 test: lint ## lint, the tests, and the notebooks under nbval
-	$(BIN)/pytest
+	$(BIN)/pytest $(WORKERS)
 ifeq ($(NOTEBOOKS),)
 	@echo "notebooks/ holds no notebook: nbval has nothing to run"
 else
-	MECHANISM_RESULTS=build/nbval $(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
+	MECHANISM_RESULTS=build/nbval OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 endif
 

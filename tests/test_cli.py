@@ -25,6 +25,12 @@ def test_claims_as_json():
     assert all(keys <= set(claim) for claim in claims)
 
 
+def test_calculate_as_json():
+    options = ("--languages", "3", "--layers", "2", "--hidden", "64", "--experts", "4", "--json")
+    rows = {row["model"]: row for row in json.loads(mechanism("calculate", *options).stdout)}
+    assert rows["per language"]["total"] == 3 * rows["dense"]["total"]
+
+
 def test_corpus_verify():
     assert "files match the manifest" in mechanism("corpus", "verify").stdout
 
@@ -62,6 +68,7 @@ def test_sweep_as_json(tmp_path):
         (["evaluate", "nobody/nothing"], "cannot get 'nobody/nothing' from the hub"),
         (["evaluate", "tiny", "--languages", "xx"], "unknown language 'xx'"),
         (["evaluate", "tiny", "--data", "/nowhere"], "no data '/nowhere'"),
+        (["calculate", "--top-k", "65"], "top_k is 65; it cannot exceed the 64 experts"),
         (["sweep", "tiny", "--engine", "spark"], "no engine 'spark'"),
         (["sweep", "tiny", "--modes", "nought"], "modes of ablation are some of zero reroute mean"),
         (["train", "--config", "nothing"], "no training configuration at"),

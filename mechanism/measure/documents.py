@@ -1,10 +1,11 @@
 """Routing of documents summed over their tokens, and sums of these over domains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,30 @@ class Documents:
     def codes(self) -> Shaped[np.ndarray, "document"]:
         """Position of each document's domain in `names`."""
         return np.searchsorted(self.names, self.domain)
+
+    def subset(self, kept: Bool[np.ndarray, "document"]) -> "Documents":
+        """Some of the documents.
+
+        Raises:
+            ValueError: fewer than two domains are left.
+        """
+        known = {name: getattr(self, name) for name in ("selections", "weight", "activity", "peak")}
+        own: dict[str, Any] = {name: None if values is None else values[kept] for name, values in known.items()}
+        return replace(self, domain=self.domain[kept], tokens=self.tokens[kept], **own)
+
+    def halves(self) -> tuple["Documents", "Documents"]:
+        """Every second document of each domain, and the others: two sets of the same domains.
+
+        Raises:
+            ValueError: a domain with a single document.
+        """
+        place = np.empty(len(self.domain), dtype=np.int64)
+        for name in self.names:
+            own = np.flatnonzero(self.domain == name)
+            if len(own) < 2:
+                raise ValueError(f"domain {str(name)!r} has a single document: it cannot be halved")
+            place[own] = np.arange(len(own))
+        return self.subset(place % 2 == 0), self.subset(place % 2 == 1)
 
     def values(self, name: str) -> Shaped[np.ndarray, "document layer expert"]:
         """An array by name.

@@ -41,11 +41,10 @@ class LabelNull:
         Raises:
             ValueError: the measure needs what was not recorded.
         """
-        value = metric(Domains(documents))
-        names = np.arange(len(documents.names))[:, None]
-        orders = shuffles(len(documents.codes), self.n_perm, self.seed, strata)
-        relabelled = ((documents.codes[order] == names).astype(np.float64) for order in orders)
-        draws = np.stack([metric(Domains(documents, own)) for own in relabelled])
+        return self.test(documents, metric(Domains(documents)), self.draws(documents, metric, strata))
+
+    def test(self, documents: Documents, value: np.ndarray, draws: np.ndarray) -> xr.Dataset:
+        """Values of cells against `draws` of them; see `__call__`."""
         mean, spread = draws.mean(0), draws.std(0)
         moving = spread > 1e-12
         p = np.where(moving, permutation_p(value, draws, self.alternative), np.nan)
@@ -53,6 +52,15 @@ class LabelNull:
         found = {"value": value, "null_mean": mean, "null_std": spread, "z": z, "p": p}
         found |= {"q": false_discovery(p, self.method), "p_family": self._family(z, ranked)}
         return xr.Dataset({name: labelled(documents, values) for name, values in found.items()})
+
+    def draws(
+        self, documents: Documents, metric: Metric, strata: Shaped[np.ndarray, "document"] | None = None
+    ) -> Shaped[np.ndarray, "draw layer expert *domain"]:
+        """The measure under each permutation of the labels; the same permutations for every measure."""
+        names = np.arange(len(documents.names))[:, None]
+        orders = shuffles(len(documents.codes), self.n_perm, self.seed, strata)
+        relabelled = ((documents.codes[order] == names).astype(np.float64) for order in orders)
+        return np.stack([metric(Domains(documents, own)) for own in relabelled])
 
     def _family(self, z: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """P-values against the most extreme cell of each draw."""
@@ -84,6 +92,19 @@ class DocumentBootstrap:
         Raises:
             ValueError: the measure needs what was not recorded, or a domain has a single document.
         """
+        draws = self.draws(documents, metric)
+        value, empty = metric(Domains(documents)), np.isnan(draws).all(0)
+        tail = (1 - self.confidence) / 2
+        bounds = np.nanquantile(np.where(empty, 0, draws), [tail, 1 - tail], axis=0)
+        found = {"value": value} | {n: np.where(empty, np.nan, b) for n, b in zip(("low", "high"), bounds, strict=True)}
+        return xr.Dataset({name: labelled(documents, values) for name, values in found.items()})
+
+    def draws(self, documents: Documents, metric: Metric) -> Shaped[np.ndarray, "draw layer expert *domain"]:
+        """The measure on each resample; the same resamples for every measure.
+
+        Raises:
+            ValueError: see `__call__`.
+        """
         own = Domains(documents).multiplicity
         counts = own.sum(1).astype(np.int64)
         if (counts < 2).any():
@@ -93,9 +114,4 @@ class DocumentBootstrap:
             np.stack([rng.multinomial(n, row / n) for n, row in zip(counts, own, strict=True)]).astype(np.float64)
             for _ in range(self.n_boot)
         )
-        draws = np.stack([metric(Domains(documents, weights)) for weights in resampled])
-        value, empty = metric(Domains(documents)), np.isnan(draws).all(0)
-        tail = (1 - self.confidence) / 2
-        bounds = np.nanquantile(np.where(empty, 0, draws), [tail, 1 - tail], axis=0)
-        found = {"value": value} | {n: np.where(empty, np.nan, b) for n, b in zip(("low", "high"), bounds, strict=True)}
-        return xr.Dataset({name: labelled(documents, values) for name, values in found.items()})
+        return np.stack([metric(Domains(documents, weights)) for weights in resampled])

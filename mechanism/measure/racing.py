@@ -99,7 +99,7 @@ class _State:
         self.whole = float(cost.sum() + overhead.sum())
         self.paid = paid
         self.values = np.where(cost > 0, np.nan, 0.0)
-        self.seen = np.zeros(cost.shape, dtype=bool)
+        self.seen: np.ndarray = np.zeros(cost.shape, dtype=bool)
         known = cost.sum(1) == 0
         self.estimate = np.where(known, 0.0, np.nan)
         self.low, self.high = np.where(known, 0.0, -np.inf), np.where(known, 0.0, np.inf)
@@ -147,7 +147,7 @@ class _State:
         if count == size:
             self.low[candidate] = self.high[candidate] = self.estimate[candidate] = y.mean()
         elif count >= self.race.fewest:
-            spread = np.sqrt(residual.var() * count / (count - 2) * (1 / count - 1 / size))
+            spread = np.sqrt(float(np.var(residual)) * count / (count - 2) * (1 / count - 1 / size))
             half = float(student.isf(level, count - 2)) * spread
             self.low[candidate], self.high[candidate] = self.estimate[candidate] + np.array([-half, half])
 

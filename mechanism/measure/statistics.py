@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 
 class Estimate(NamedTuple):
@@ -45,19 +45,20 @@ class ClusterBootstrap:
         Raises:
             ValueError: no items.
         """
-        numerator = np.asarray(numerator, np.float64)
-        if numerator.size == 0:
-            raise ValueError("no items: an estimate needs at least one")
-        denominator = np.ones_like(numerator) if denominator is None else np.asarray(denominator, np.float64)
-        if clusters is not None:
-            _, codes = np.unique(np.asarray(clusters), return_inverse=True)
-            tops, bottoms = np.bincount(codes, numerator), np.bincount(codes, denominator)
-        else:
-            tops, bottoms = numerator, denominator
+        tops, bottoms = _sums(numerator, denominator, clusters)
         draws = self._resample(tops, bottoms)
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
-        return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), int(numerator.size))
+        return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), int(np.size(numerator)))
+
+    def draws(
+        self,
+        numerator: Shaped[np.ndarray, "item"],
+        denominator: Shaped[np.ndarray, "item"] | None = None,
+        clusters: np.ndarray | None = None,
+    ) -> Float[np.ndarray, "draw"]:
+        """The ratio in each resample; see `__call__`."""
+        return np.asarray(self._resample(*_sums(numerator, denominator, clusters)))
 
     def _resample(self, tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
         weights = resampling_weights(len(tops), self.n_boot, self.seed)
@@ -71,3 +72,17 @@ def resampling_weights(size: int, n_boot: int, seed: int) -> np.ndarray:
     weights = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=n_boot)
     weights.flags.writeable = False
     return weights
+
+
+def _sums(
+    numerator: np.ndarray, denominator: np.ndarray | None, clusters: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of both over clusters; items are their own clusters without labels."""
+    tops = np.asarray(numerator, np.float64)
+    if tops.size == 0:
+        raise ValueError("no items: an estimate needs at least one")
+    bottoms = np.ones_like(tops) if denominator is None else np.asarray(denominator, np.float64)
+    if clusters is None:
+        return tops, bottoms
+    codes = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    return np.bincount(codes, tops), np.bincount(codes, bottoms)

@@ -11,13 +11,15 @@ from .bitlinear import BitLinear
 from .errors import LayerError
 from .experts import Experts
 from .feedforward import DenseConfig, FeedForward
+from .language import tell
+from .language_moe import LanguageMoEConfig
 from .moe import SparseMoEConfig
 from .multihead import MultiHeadMoE, MultiHeadMoEConfig
 from .router import TopKRouter
 
-LayerConfig = DenseConfig | SparseMoEConfig | MultiHeadMoEConfig
+LayerConfig = DenseConfig | SparseMoEConfig | MultiHeadMoEConfig | LanguageMoEConfig
 _KINDS: dict[str, type[LayerConfig]] = {
-    "dense": DenseConfig, "sparse": SparseMoEConfig, "multi_head": MultiHeadMoEConfig,
+    "dense": DenseConfig, "sparse": SparseMoEConfig, "multi_head": MultiHeadMoEConfig, "language": LanguageMoEConfig,
 }  # fmt: skip
 
 
@@ -28,7 +30,7 @@ def layer_config(payload: Mapping[str, Any]) -> LayerConfig:
         LayerError: no such kind, or see the configuration.
         TypeError: a key that it does not have.
     """
-    fields = dict(payload)
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in payload.items()}
     kind = fields.pop("kind", None)
     if kind not in _KINDS:
         raise LayerError(f"unknown kind of layer {kind!r}; use {', '.join(_KINDS)}")
@@ -57,8 +59,12 @@ class MechanismMoeConfig(Qwen3Config):
 class MechanismMoeForCausalLM(Qwen3ForCausalLM):
     """Qwen3, whose attention and norms are those of Qwen3-MoE, with the feed-forward layers of `config.feed_forward`.
 
+    A call takes `lang` besides, the language id of each sequence, for layers that listen to it (`tell` is for
+    generation and for calls of parts of the model).
+
     Raises:
-        LayerError: not one layer configuration for each decoder layer; on a call with `output_router_logits`.
+        LayerError: not one layer configuration for each decoder layer; on a call with `output_router_logits`; see
+            `mechanism.nn.language.tell`.
     """
 
     config_class = MechanismMoeConfig
@@ -77,13 +83,16 @@ class MechanismMoeForCausalLM(Qwen3ForCausalLM):
                 _quantise(decoder.self_attn)
 
     @wraps(Qwen3ForCausalLM.forward)
-    def forward(self, *args, **kwargs):
+    def forward(self, *args, lang=None, **kwargs):
         if kwargs.get("output_router_logits"):
             raise LayerError(
                 "output_router_logits is not available here: use mechanism.trace.attach to observe routing and "
                 "mechanism.nn.router.balance_loss to train it"
             )
-        return super().forward(*args, **kwargs)
+        if lang is None:
+            return super().forward(*args, **kwargs)
+        with tell(self, lang):
+            return super().forward(*args, **kwargs)
 
     def set_experts_implementation(self, experts_implementation: str | dict) -> None:
         """These experts have one implementation.

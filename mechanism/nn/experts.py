@@ -86,13 +86,17 @@ class Experts(nn.Module):
         self._check(indices)
         act = normed_int8 if self.precision == "b1.58" else _same
         matrices = ternary if self.precision == "b1.58" else _same
-        x, up, down = autocast(act(hidden), matrices(self.up_proj), matrices(self.down_proj))
+        x, up, down = autocast(act(hidden), *map(matrices, self.matrices()))
         source, place, counts = segments(indices, self.num_experts, _padding(x, indices, self.num_experts))
         if not torch.compiler.is_compiling():  # rows past the last segment are there for static shapes only
             source = source[: int(counts.sum())]
         inner = ACTIVATIONS[self.activation](grouped(take(x, source, place), up, counts))
         out = restore(grouped(act(inner).to(down.dtype), down, counts), place)
         return (out.view(*indices.shape, -1) * weights.unsqueeze(-1)).sum(1).to(hidden.dtype)
+
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """The matrices of all experts as they are used: `(expert, inner, d)` and `(expert, d, width)`."""
+        return self.up_proj, self.down_proj
 
     def _check(self, indices: Tensor) -> None:
         if indices.numel() == 0:

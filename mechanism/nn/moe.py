@@ -58,6 +58,10 @@ class SparseMoEConfig(Counted):
             d, self.experts, self.top_k, self.scoring, self.normalise, self.z_weight, self.bias_rate, rows_per_token
         )
 
+    def routed_experts(self) -> Experts:
+        """The routed experts."""
+        return Experts(self.experts, self.hidden, self.width, self.activation, self.precision)
+
     def parts(self) -> dict[str, Count]:
         """Router, experts and shared experts."""
         return self._routed(self.hidden, 1) | self._shared()
@@ -83,11 +87,11 @@ class SparseMoE(nn.Module):
         super().__init__()
         self.config = config
         self.router = config.router(config.hidden)
-        self.experts = Experts(config.experts, config.hidden, config.width, config.activation, config.precision)
+        self.experts = config.routed_experts()
         self.shared_experts = FeedForward(config.shared()) if config.shared_width else None
 
     def forward(self, hidden: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         flat = hidden.reshape(-1, hidden.shape[-1])
-        _, weights, indices = self.router(flat)
+        _, weights, indices = self.router(hidden)
         out = self.experts(flat, indices, weights).view(hidden.shape)
         return out if self.shared_experts is None else out + self.shared_experts(hidden)

@@ -73,12 +73,16 @@ class TopKRouter(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "... d"]
     ) -> tuple[Float[Tensor, "row expert"], Float[Tensor, "row slot"], Int[Tensor, "row slot"]]:
-        logits = F.linear(hidden.reshape(-1, self.d), self.weight)
+        logits = F.linear(self.gate_input(hidden), self.weight)
         _check_rows(logits)
         weight, index = self.select(SCORES[self.scoring](logits.to(torch.promote_types(logits.dtype, torch.float32))))
         if self.normalise:
             weight = weight / weight.sum(-1, keepdim=True)
         return logits, weight.to(logits.dtype), index
+
+    def gate_input(self, hidden: Float[Tensor, "... d"]) -> Float[Tensor, "row gate"]:
+        """What the gate's matrix is multiplied with: the rows themselves."""
+        return hidden.reshape(-1, self.d)
 
     def select(self, scores: Float[Tensor, "row expert"]) -> tuple[Float[Tensor, "row slot"], Int[Tensor, "row slot"]]:
         """The highest corrected scores: uncorrected scores, and experts."""

@@ -8,11 +8,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from . import dispatch
 from .auto import layer_config
 from .checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
+from .language import tell
 from .lm import LMConfig, routers
 from .optim import build_optimisers
 from .router import TopKRouter, balance_loss, z_loss
@@ -37,7 +38,7 @@ class TrainConfig:
         batch, length: sequences per step and tokens per sequence.
         lr: peak learning rate, reached after `warmup` steps, constant, then linear to zero over the last
             `decay` share of steps.
-        balance: weight of the load-balance loss, computed per layer and averaged over layers.
+        balance: weight of the load-balance loss, computed per layer and averaged over layers; at 0 it is not computed.
         dtype: `float32`, or `bfloat16` for autocast.
         experts: experts implementation (`padded`, or one of transformers').
         compile: use torch.compile.
@@ -95,12 +96,24 @@ def deferred_interrupt() -> Iterator[list[int]]:
             signal.signal(s, handler)
 
 
+def _observer(routed: list[tuple[Tensor, Tensor]]) -> Callable[[nn.Module, tuple, tuple], None]:
+    """A hook that appends a router's logits and selection in training; a function, so that a copy of the model does not
+    copy the trainer."""
+
+    def observe(router: nn.Module, args: tuple, out: tuple[Tensor, Tensor, Tensor]) -> None:
+        if router.training:
+            routed.append((out[0], out[2]))
+
+    return observe
+
+
 class Trainer:
     """One run.
 
     Args:
         config: the run.
-        batches: `step -> (batch, length + 1)` token ids; a pure function of the step.
+        batches: `step -> (batch, length + 1)` token ids, or these and the language id `(batch,)` of each sequence; a
+            pure function of the step.
         folder: where checkpoints and `metrics.csv` live.
         probe: called as `probe(model, tokens)` at the probe steps.
         checkpoint_seconds: a checkpoint is written at least this often.
@@ -115,7 +128,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        batches: Callable[[int], np.ndarray],
+        batches: Callable[[int], Any],
         folder: Path,
         probe: Callable[[PreTrainedModel, int], None] = lambda model, tokens: None,
         checkpoint_seconds: float = 240,
@@ -135,7 +148,7 @@ class Trainer:
         self.optimisers = build_optimisers(self.model, config.lr, config.weight_decay, getattr(torch, config.dtype))
         self._routed: list[tuple[Tensor, Tensor]] = []
         for router in routers(self.model):
-            router.register_forward_hook(self._observe)
+            router.register_forward_hook(_observer(self._routed))
         self._own = [router for router in routers(self.model) if isinstance(router, TopKRouter)]
         self._scoring = [getattr(router, "scoring", "softmax") for router in routers(self.model)]
         self._loss = torch.compile(self._losses) if config.compile else self._losses
@@ -181,10 +194,6 @@ class Trainer:
                 self.probe(self.model, self.step * self.config.step_tokens)
             self.model.train()
 
-    def _observe(self, router: nn.Module, args: tuple, out: tuple[Tensor, Tensor, Tensor]) -> None:
-        if router.training:
-            self._routed.append((out[0], out[2]))
-
     def _losses(self, ids: Tensor) -> tuple[Tensor, ...]:
         """Loss, balance loss, and the weighted z-loss of each router that has one."""
         self._routed.clear()
@@ -192,7 +201,8 @@ class Trainer:
             hidden = self.model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
             logits = self.model.lm_head(hidden)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].reshape(-1))
-        terms = [balance_loss(*routed, scoring) for routed, scoring in zip(self._routed, self._scoring, strict=True)]
+        routed = zip(self._routed, self._scoring, strict=True) if self.config.balance else ()
+        terms = [balance_loss(*one, scoring) for one, scoring in routed]
         z = [r.z_weight * z_loss(logits) for r, (logits, _) in zip(self._own, self._routed, strict=False) if r.z_weight]
         return loss, torch.stack(terms).mean() if terms else loss.new_zeros(()), *z
 
@@ -204,8 +214,11 @@ class Trainer:
         """
         started = time.monotonic()
         rate = self.config.rate(self.step, max(self.restarts, default=0))
-        ids = torch.as_tensor(self.batches(self.step), dtype=torch.long, device=self.device)
-        loss, balance, *z = self._loss(ids)
+        given = self.batches(self.step)
+        tokens, lang = given if isinstance(given, tuple) else (given, None)
+        ids = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
+        with nullcontext() if lang is None else tell(self.model, torch.as_tensor(lang)):
+            loss, balance, *z = self._loss(ids)
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss is {loss.item()} at step {self.step}; lower lr and start again")
         sum(z, loss + self.config.balance * balance).backward()

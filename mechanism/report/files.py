@@ -15,6 +15,7 @@ BOOK = REPOSITORY / "book"
 COPIES = BOOK / "notebooks"
 RESULTS = DATA / "results"
 CLAIMS = DATA / "claims.yaml"
+FACTS = DATA / "facts.yaml"
 CONSTRAINTS = REPOSITORY / "requirements" / "constraints.txt"
 # What an executed notebook depends on besides its own text and parameters.
 INPUTS = (
@@ -25,6 +26,7 @@ INPUTS = (
     DATA / "runs",
     DATA / "models",
     CLAIMS,
+    FACTS,
     CONSTRAINTS,
 )
 _CHUNK = 1 << 20

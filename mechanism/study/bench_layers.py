@@ -41,12 +41,12 @@ def bench_layers(
     layers = _layers(baseline)
     _agree(layers, baseline.hidden)
     cases = []
-    with _threads(threads):
+    with fixed_threads(threads):
         for dtype in DTYPES:
             own = {name: layer.to(getattr(torch, dtype)) for name, layer in layers.items()}
             for backward in (False, True):
                 facts = {"dtype": dtype, "pass": PASSES[backward]}
-                cases += [facts | row for row in compare(_turns(own, (1, tokens, baseline.hidden), backward, repeats))]
+                cases += [facts | row for row in compare(turns(own, (1, tokens, baseline.hidden), backward, repeats))]
     ratio = max(case["ratio"] for case in cases if case["layer"] == OURS)
     return {"name": "layers", "ratio": ratio, "cases": cases}
 
@@ -98,14 +98,14 @@ def _agree(layers: dict[str, nn.Module], hidden: int) -> None:
                 raise RuntimeError(f"{name} and {OURS} give different outputs with the same weights")
 
 
-def _turns(
-    layers: dict[str, nn.Module], shape: tuple[int, ...], backward: bool, repeats: int
+def turns(
+    layers: Mapping[str, nn.Module], shape: tuple[int, ...], backward: bool, repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds of every layer and turn. Each turn has new tokens, hence new loads of the experts: a product compiled for
-    one load is of no use for the next."""
+    """Seconds of every layer and turn, two first turns left out. Each turn has new tokens, hence new loads of the
+    experts: a product compiled for one load is of no use for the next."""
     seconds: dict[str, list[float]] = {name: [] for name in layers}
     for _ in range(repeats + 2):
-        x = torch.randn(shape, dtype=next(layers[OURS].parameters()).dtype)
+        x = torch.randn(shape, dtype=next(next(iter(layers.values())).parameters()).dtype)
         for name, layer in layers.items():
             seconds[name].append(_once(layer, x, backward))
     return {name: own[2:] for name, own in seconds.items()}
@@ -123,7 +123,8 @@ def _once(layer: nn.Module, x: torch.Tensor, backward: bool) -> float:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def fixed_threads(count: int) -> Iterator[None]:
+    """torch's threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

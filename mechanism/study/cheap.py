@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..trace import attach, find_sites
-from ..trace.restart import CleanPass
+from ..trace.continuation import CleanPass
 from .passes import batches_by_length, pad
 
 ROUTING = ("selections", "weight", "probability", "entropy")

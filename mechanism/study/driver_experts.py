@@ -95,8 +95,9 @@ class Swept:
     @property
     def config(self) -> SweepConfig:
         """What was swept."""
-        stated = json.loads(self.found.attrs["config"])
-        return SweepConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()})
+        stated: dict[str, Any] = json.loads(self.found.attrs["config"])
+        stated |= {k: tuple(v) for k, v in stated.items() if isinstance(v, list)}
+        return SweepConfig(**stated)
 
     @property
     def layers(self) -> list[int]:

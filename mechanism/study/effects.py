@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..measure.output_change import kl_of_change, loss_change, pick
 from ..trace import Ablate, CaptureError, Site, find_sites
+from ..trace.continuation import CleanPass, WholePass, selecting, spread, touched
 from ..trace.proof import Way, naive_logits
-from ..trace.restart import CleanPass, WholePass, selecting, spread, touched
 
 CHUNK = 256  # rows whose logits are made at once
 

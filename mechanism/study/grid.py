@@ -226,6 +226,19 @@ def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:
     return replace(layer, normalise=layer.top_k > 1)
 
 
+def grid_path(name: str) -> Path:
+    """File of a committed grid, or the file itself.
+
+    Raises:
+        FileNotFoundError: there is none; the message lists the committed ones.
+    """
+    path = Path(name) if name.endswith(".yaml") else embedded.CONFIGS / "grids" / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in (embedded.CONFIGS / "grids").glob("*.yaml")))
+        raise FileNotFoundError(f"no grid at {path}; committed ones: {known}")
+    return path
+
+
 def load_grid(name: str) -> Grid:
     """A committed grid by name, or the grid of a `.yaml` file.
 
@@ -233,10 +246,7 @@ def load_grid(name: str) -> Grid:
         FileNotFoundError: there is none; the message lists the committed ones.
         TypeError, KeyError: a field that does not exist, or a missing one.
     """
-    path = Path(name) if name.endswith(".yaml") else embedded.CONFIGS / "grids" / f"{name}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in (embedded.CONFIGS / "grids").glob("*.yaml")))
-        raise FileNotFoundError(f"no grid at {path}; committed ones: {known}")
+    path = grid_path(name)
     payload = yaml.safe_load(path.read_text("utf-8"))
     tuning = payload.pop("tuning")
     baseline = SparseMoEConfig(**payload.pop("baseline"))

@@ -41,7 +41,8 @@ class RoutingConfig:
         rows = corpus.split(self.split)
         limit = len(rows) if self.max_segments is None else self.max_segments
         held = [sum(bool(column[i]) for column in corpus.columns.values()) for i in rows]
-        best = [i for i, count in zip(rows, held, strict=True) if count == max(held)]
+        most = max(held, default=0)
+        best = [i for i, count in zip(rows, held, strict=True) if count == most]
         pool = best if len(best) >= limit else rows
         if min(len(pool), limit) < FEWEST:
             raise CorpusError(

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.tasks import ChoiceItem
-from .passes import batches_by_length, next_token_nll, pad
+from .passes import batches_by_length, next_token_nll, opening_token, pad
 
 WINDOW = 256
 
@@ -58,6 +58,30 @@ def score_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, docum
     return TextScore(nll, np.array(lengths), size)
 
 
+def encode_choices(
+    tokenizer: PreTrainedTokenizerBase, item: ChoiceItem, opened: bool = True, window: int = WINDOW
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of an item's context, if `opened` behind the token that opens a text, and of its choices; the context
+    loses its beginning where it and the longest choice do not fit into the window."""
+    choices = [tokenizer(choice, add_special_tokens=False)["input_ids"][:window] for choice in item.choices]
+    opening = [opening_token(tokenizer)] if opened else []
+    context = [*opening, *tokenizer(item.context, add_special_tokens=False)["input_ids"]]
+    return context[-max(window - max(map(len, choices)), 1) :], choices
+
+
+def choice_logprobs(
+    model: PreTrainedModel,
+    contexts: Sequence[Sequence[int]],
+    choices: Sequence[Sequence[Sequence[int]]],
+    pad_id: int,
+) -> np.ndarray:
+    """`(item, choice)` total log-probability of each choice behind its context."""
+    pairs = [(context, choice) for context, own in zip(contexts, choices, strict=True) for choice in own]
+    logprobs = token_logprobs(model, [[*context, *choice] for context, choice in pairs], pad_id)
+    totals = [lp[len(context) - 1 :].sum() for lp, (context, _) in zip(logprobs, pairs, strict=True)]
+    return np.array(totals).reshape(len(contexts), -1)
+
+
 def score_choices(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[ChoiceItem], per_byte: bool
 ) -> np.ndarray:
@@ -66,16 +90,8 @@ def score_choices(
     Args:
         per_byte: divide by the choice's UTF-8 length; for choices of equal token count leave it off.
     """
-    sequences, starts = [], []
-    for item in items:
-        context = [tokenizer.eos_token_id, *tokenizer(item.context, add_special_tokens=False)["input_ids"]]
-        for choice in item.choices:
-            ids = tokenizer(choice, add_special_tokens=False)["input_ids"]
-            keep = max(WINDOW - len(ids), 1)
-            sequences.append(context[-keep:] + ids[:WINDOW])
-            starts.append(len(context[-keep:]) - 1)
-    logprobs = token_logprobs(model, sequences, tokenizer.pad_token_id)
-    totals = np.array([lp[start:].sum() for lp, start in zip(logprobs, starts, strict=True)])
+    context, choices = zip(*(encode_choices(tokenizer, item) for item in items), strict=True)
+    totals = choice_logprobs(model, context, choices, tokenizer.pad_token_id).ravel()
     if per_byte:
         totals = totals / np.array([len(choice.encode()) for item in items for choice in item.choices])
     picked = totals.reshape(len(items), -1).argmax(1)

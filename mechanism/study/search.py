@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..measure.causal import Effects, top_count, top_experts
 from ..measure.racing import Race, RaceResult
-from ..trace.sites import Site, decoder_layers, find_sites
+from ..trace.restart import decoder_layers
+from ..trace.sites import Site, find_sites
 from .cheap import GRADIENTS, OUTPUTS, ROUTING, cheap_statistics
 from .driver_experts import Swept
 from .effects import BatchSweep
@@ -62,7 +64,7 @@ class Costs:
     """Multiplications by weights that passes take, for a budget that does not depend on the machine."""
 
     def __init__(self, model: PreTrainedModel, sites: Sequence[Site], lengths: np.ndarray) -> None:
-        stack = decoder_layers(model, sites)
+        stack = list(decoder_layers(model))
         total = sum(p.numel() for layer in stack for p in layer.parameters())
         idle = sum(sum(p.numel() for p in s.experts.parameters()) * (1 - s.top_k / s.num_experts) for s in sites)
         self.layer, self.depth = (total - idle) / len(stack), len(stack)
@@ -161,12 +163,16 @@ def replayed(swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH
         order = balanced(effects.cell, rng)
         own, known = values[:, order], control[:, order]
         found = race(
-            lambda c, i, own=own: own[np.ix_(c, i)], known, cost[:, order], rounds(size, config.first),
+            partial(_look, own), known, cost[:, order], rounds(size, config.first),
             costs.clean[order], costs.cheap,
         )  # fmt: skip
         rows.append({"order": number, "recall": float(top[found.top].mean()), "cost": found.spent,
                      "undecided": found.undecided})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _look(values: np.ndarray, candidates: np.ndarray, items: np.ndarray) -> np.ndarray:
+    return values[np.ix_(candidates, items)]
 
 
 class _Runner:

@@ -168,7 +168,7 @@ def _numbered(number: int, job: Job) -> tuple[int, Results]:
 
 def _write(path: Path, found: Results) -> None:
     stream = io.BytesIO()
-    np.savez(stream, **found)
+    np.savez(stream, **found)  # type: ignore[arg-type]
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     with os.fdopen(handle, "wb") as file:
         file.write(stream.getvalue())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -179,7 +180,7 @@ def dataset(
 ) -> xr.Dataset:
     """Arrays of `merge` with names and labels."""
     full = ("mode", "sequence", "layer", "expert")
-    data = {name: (full, merged[name]) for name in ("kl", "own", "loss")}
+    data: dict[str, Any] = {name: (full, merged[name]) for name in ("kl", "own", "loss")}
     data["selections"] = (full[1:], merged["selections"])
     data |= {name: ("sequence", merged[name]) for name in ("tokens", "targets")}
     data |= {name: ("sequence", np.array([getattr(p, name) for p in texts])) for name in ("domain", "lang", "document")}

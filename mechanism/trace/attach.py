@@ -24,6 +24,7 @@ def attach(
         means: layer -> `(class, d)` mean outputs for `Ablate(mode="mean")`.
         check: prove the quick contracts on this model first (once a model).
         seed: breaks ties of `Activate` and `Deactivate`.
+        first: watch the routers from this decoder layer on; for passes that start there (`mechanism.trace.restart`).
 
     Raises:
         RouterError, AttachError, InterventionError, ContractError: see `mechanism.trace.errors`.

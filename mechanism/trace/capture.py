@@ -41,10 +41,11 @@ class Trace(Host):
         masks: Mapping[str, TokenMask] | None = None,
         means: Mapping[int, Tensor] | None = None,
         seed: int = 0,
+        first: int = 0,
     ) -> None:
         self.model, self.interventions, self.keep, self.stats = model, tuple(interventions), keep, stats
         self.masks, self.means, self.seed = dict(masks or {}), dict(means or {}), seed
-        self.sites = find_sites(model)
+        self.sites = [s for s in find_sites(model) if s.layer >= first]
         refuse_unobservable(model, self.sites)
         warn_unsupported()
         validate(self.interventions, self.sites)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .capture import Trace
+from .continuation import CleanPass, Via, selecting, spread, touched
 from .errors import TraceError
 from .interventions import Ablate
 from .probe import RELATIVE
-from .restart import CleanPass, Via, selecting, spread, touched
 from .sites import Site, find_sites
 
 _FAILURES = (TraceError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
@@ -101,7 +101,7 @@ def _errors(
     layer, real = site.layer, clean.mask != 0
     used = clean.index[layer][real].flatten()
     expert = int(used[used < site.num_experts].bincount().argmax())
-    wanted = naive_logits(clean.model, clean.ids, clean.mask, Ablate(((layer, expert),), mode=mode), means)
+    wanted = naive_logits(clean.model, clean.ids, clean.mask, _edit(layer, expert, mode), means)
     rows = torch.tensor([1, 0, 1], device=clean.ids.device)  # out of order and repeated, as sequences are folded
     experts = torch.full_like(rows, expert)
     chosen = touched(clean, layer, selecting(clean, layer, experts, rows)) & real[rows]
@@ -112,6 +112,10 @@ def _errors(
     sizes = (found - wanted[rows], (wanted - clean.logits)[rows], clean.logits[rows])
     error, moved, scale = (float(size[real[rows]].float().abs().max()) for size in sizes)
     return error, moved, scale
+
+
+def _edit(layer: int, expert: int, mode: str) -> Ablate:
+    return Ablate(((layer, expert),), mode=mode)  # type: ignore[arg-type]
 
 
 def _plain(clean: CleanPass, via: Mapping[str, Via]) -> bool:

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -14,7 +13,6 @@ from .errors import DenseModelError, RouterError
 _ROUTER_CHILDREN = ("router", "gate", "wg")
 _EXPERTS_CLASS = re.compile(r"(Experts|NaiveMoe)$")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")
-_STACK = re.compile(r".*?(?:^|\.)(?:layers|blocks|h)(?=\.\d+\.)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +54,13 @@ class Site:
     def name(self) -> str:
         """How errors name the site."""
         return f"layer {self.layer}: {self.path} ({type(self.router).__name__})"
+
+    @property
+    def stack_path(self) -> str:
+        """Name in the model of the list of decoder layers."""
+        found = _LAYER.search(self.experts_path + ".")
+        assert found is not None
+        return self.experts_path[: found.start(1) - 1]
 
     def rows(self, tokens: Tensor) -> Tensor:
         """Values `(token,)` as values `(row,)` of the router."""
@@ -181,20 +186,6 @@ def _count(names: tuple[str, ...], *owners: nn.Module, limit: int, what: str, pa
             f"{limit} rows)"
         )
     return known[0]
-
-
-def decoder_layers(model: nn.Module, sites: Sequence[Site]) -> list[nn.Module]:
-    """The numbered decoder layers that the sites lie in, those without routers too, in order.
-
-    Raises:
-        RouterError: the sites lie in several lists of layers.
-    """
-    found = {match.group(0) for s in sites if (match := _STACK.match(s.experts_path + "."))}
-    if len(found) != 1:
-        raise RouterError(
-            f"the routers of {type(model).__name__} lie in {len(found)} lists of decoder layers, not in one"
-        )
-    return list(model.get_submodule(found.pop()).children())
 
 
 def describe_sites(sites: list[Site]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mechanism.measure.gap import RecoveredGap
+from mechanism.measure.gap import GapSlope, RecoveredGap
 from mechanism.measure.statistics import ClusterBootstrap
 
 recovered = RecoveredGap(ClusterBootstrap(n_boot=300))
@@ -37,3 +37,56 @@ def test_scores_have_to_be_numbers():
         recovered(np.array([np.nan]), np.array([1.0]), np.array([1.0]))
     with pytest.raises(ValueError, match="no items"):
         recovered(*np.empty((3, 0)))
+
+
+def scores(gaps, slope, noise, items=200, seed=0):
+    """Languages `(lang, item)` on two sets of items: missing hits on the first, gained hits on the second."""
+    rng = np.random.default_rng(seed)
+    gaps = np.asarray(gaps)[:, None]
+    missing = (rng.random((len(gaps), items)) < 0.9).astype(float) - (rng.random((len(gaps), items)) < 0.9 - gaps)
+    gained = slope * gaps + noise * rng.normal(size=(len(gaps), items))
+    return missing, gained
+
+
+GAPS = np.linspace(0.05, 0.6, 12)
+
+
+def test_a_planted_slope_is_found():
+    found = GapSlope(n_boot=500)(*scores(GAPS, 0.3, 0.2))
+    assert 0.2 < found.value < 0.35
+    assert 0 < found.low < found.value < found.high
+    assert found.n == 12
+    missing, gained = scores(GAPS, 0.3, 0.2)
+    assert np.isclose(found.value, np.polyfit(missing.mean(1), gained.mean(1), 1)[0])
+
+
+def test_regression_to_the_mean_makes_no_slope_on_other_items():
+    """All languages are alike and the edit does nothing: on the same items the slope is positive, on others not."""
+    same, other = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        base, edited, apart = (rng.random((3, 10, 30)) < 0.5).astype(float)
+        same.append(GapSlope(n_boot=50)(1 - base, edited - base).value)
+        other.append(GapSlope(n_boot=50)(1 - apart, edited - base).value)
+    assert np.mean(same) > 0.5
+    assert abs(np.mean(other)) < 0.15
+
+
+def test_missing_items_are_left_out_of_both_sides():
+    missing, gained = scores(GAPS, 0.3, 0.2)
+    holes = missing.copy()
+    holes[0, :150] = np.nan
+    found = GapSlope(n_boot=100)(holes, gained)
+    x = np.nanmean(holes, 1)
+    assert np.isclose(found.value, np.polyfit(x, gained.mean(1), 1)[0])
+
+
+def test_slopes_that_are_none():
+    missing, gained = scores(GAPS, 0.3, 0.2)
+    with pytest.raises(ValueError, match="needs three"):
+        GapSlope()(missing[:2], gained[:2])
+    with pytest.raises(ValueError, match="same gap"):
+        GapSlope()(np.ones((4, 5)), gained[:4])
+    missing[0] = np.nan
+    with pytest.raises(ValueError, match="items on both sides"):
+        GapSlope()(missing, gained)

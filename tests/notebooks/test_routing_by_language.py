@@ -44,8 +44,8 @@ def models(tmp_path_factory, own_text: Path) -> dict[str, Path]:
     folders = {}
     for family in FAMILIES:
         folders[family] = tmp_path_factory.mktemp(family)
-        positions = {"max_position_embeddings": 256}
-        tiny_model(family, vocab_size=len(tokenizer), **positions).save_pretrained(folders[family])
+        sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
+        tiny_model(family, **sizes).save_pretrained(folders[family])
         tokenizer.save_pretrained(folders[family])
     return folders
 

@@ -14,10 +14,11 @@ from mechanism.report.files import BOOK
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Path:
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The report's own configuration with a single page."""
     folder = tmp_path / "book"
     folder.mkdir()
+    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
     for name in ("_ext", "_static", "vendor"):
         shutil.copytree(BOOK / name, folder / name)
     for name in ("_config.yml", "references.bib", "claims.md", "bibliography.md"):
@@ -30,8 +31,7 @@ def book(tmp_path: Path) -> Path:
     return folder
 
 
-def test_site_is_built_with_claims_and_without_source_maps(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
+def test_site_is_built_with_claims_and_without_source_maps(book: Path):
     site = build_book(book=book)
     text = (site.folder / "claims.html").read_text()
     assert text.count("verdict-undecided") == 45

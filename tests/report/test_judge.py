@@ -1,5 +1,6 @@
 import pandas as pd
 import pytest
+from IPython.display import Markdown
 
 from mechanism.report.judge import EMBEDDED, Judge
 from mechanism.report.provenance import Provenance
@@ -27,7 +28,9 @@ def test_only_the_verdicts_of_the_embedded_model_are_recorded():
 
 def test_a_claim_without_evidence_is_undecided_with_its_reason():
     judge = Judge(EMBEDDED, ORIGIN)
-    assert "R12 stays undecided here: no control." in judge("R12", None, reason="no control.").data
+    told = judge("R12", None, reason="no control.")
+    assert isinstance(told, Markdown)
+    assert "R12 stays undecided here: no control." in told.data
     judge("R2", FOUND)
     table = judge.table()
     assert table.index.tolist() == ["R2", "R12"]

@@ -1,4 +1,4 @@
-"""The commands `mechanism sweep` and `mechanism bench sweep`."""
+"""`mechanism sweep`."""
 
 import sys
 from pathlib import Path
@@ -6,32 +6,7 @@ from typing import Annotated
 
 import typer
 
-
-def bench_sweep(
-    model: Annotated[str, typer.Argument(help="A committed model's name, a folder, or a hub id.")] = "embedded",
-    max_segments: Annotated[int, typer.Option(help="Cap per domain and language.")] = 24,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of a segment; the rest is cut off.")] = 40,
-    batches: Annotated[int, typer.Option(help="Batches ablated both ways.")] = 1,
-    search: Annotated[bool, typer.Option(help="Sweep all texts exactly and race.")] = True,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Time of ablating every expert by restarts and by whole passes, how much they differ, and recall and cost of the
-    race for the driver experts against the exact sweep.
-
-    A case's ratio is of whole passes to restarts; the last one is of zero ablation."""
-    from .cli import _print_bench, err
-    from .study import bench_sweep as bench
-    from .study.embedded import keep_memory
-    from .study.models import load_model
-    from .study.sweep_text import SweepConfig
-
-    keep_memory()
-    config = SweepConfig(max_segments=max_segments, max_tokens=max_tokens)
-    loaded, tokenizer = load_model(model, "cpu", "float32", moe=True)
-    found = bench.bench_sweep(
-        loaded, tokenizer, config, batches, search=search, say=lambda line: err.print(line, style="dim", soft_wrap=True)
-    )
-    _print_bench(found, json_, "seconds for all experts, one batch")
+from .console import Json, err, out, print_table
 
 
 def sweep(
@@ -53,17 +28,16 @@ def sweep(
     to: Annotated[Path | None, typer.Option(help="A netCDF file; a record in data/runs by default.")] = None,
     device: str = "auto",
     dtype: str = "float32",
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json_: Json = False,
 ) -> None:
     """Ablate every expert of a model and record what it does to the output, by segment, domain and language.
 
     Finished shards are kept, so that the same command goes on where it was interrupted."""
-    from .cli import _print_table, err, out
-    from .study.embedded import cache_folder, keep_memory
-    from .study.shards import Engine
-    from .study.sweep import SweepOptions
-    from .study.sweep_run import run_sweep
-    from .study.sweep_text import SweepConfig
+    from ..study.embedded import cache_folder, keep_memory
+    from ..study.shards import Engine
+    from ..study.sweep import SweepOptions
+    from ..study.sweep_run import run_sweep
+    from ..study.sweep_text import SweepConfig
 
     keep_memory()
     numbers = {"max_segments": max_segments, "max_tokens": max_tokens, "seed": seed}
@@ -74,5 +48,5 @@ def sweep(
     if json_:
         out.print_json(found.ranking().to_json(orient="records"))
     else:
-        _print_table(found.ranking().round(5).to_dict("records"), f"driver experts of {model}, nats per token")
+        print_table(found.ranking().round(5).to_dict("records"), f"driver experts of {model}, nats per token")
         out.print(f"{place}; {found.found.attrs['failed']} ablations failed", soft_wrap=True)

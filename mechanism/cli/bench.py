@@ -1,0 +1,119 @@
+"""`mechanism bench ...`."""
+
+from typing import Annotated
+
+import typer
+
+from .console import Json, err, out, print_bench, print_table
+
+app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+
+
+@app.command("train")
+def bench_train(
+    steps: Annotated[int, typer.Option(help="Counted steps per variant.")] = 8,
+    json_: Json = False,
+) -> None:
+    """Compare experts implementations, dtypes and compilation on a training step of the embedded model.
+
+    The variants take turns; a variant's ratio is the median over turns of its rate to that of the first."""
+    from ..study import bench
+
+    print_bench(bench.bench(steps), json_, "tokens per second, training")
+
+
+@app.command("compression")
+def bench_compression(json_: Json = False) -> None:
+    """Bits per byte of xz and PPM on the test text, given the same training text (computed once, then read).
+
+    The ratio is the median over languages and corpora of PPM's to xz's."""
+    from ..study import baselines
+
+    table = baselines.load(lambda line: err.print(line, style="dim"), make=True)
+    ratio = round(float((table["ppm"] / table["xz"]).median()), 4)
+    found = {"name": "compression", "ratio": ratio, "cases": table.to_dict("records")}
+    print_bench(found, json_, "bits per byte, compression")
+
+
+@app.command("capture")
+def bench_capture(
+    repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
+) -> None:
+    """Time and memory of watching routing, against the bare forward of the embedded architecture."""
+    from ..study import bench_trace
+
+    found = bench_trace.bench_capture(repeats)
+    print_bench(found, json_, "seconds per forward, capture")
+    if not json_:
+        print_table(found["memory"], "memory")
+
+
+@app.command("intervene")
+def bench_intervene(
+    repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
+) -> None:
+    """Time of each kind of intervention on every layer, against the bare forward of the embedded architecture."""
+    from ..study import bench_trace
+
+    print_bench(bench_trace.bench_intervene(repeats), json_, "seconds per forward, interventions")
+
+
+@app.command("layers")
+def bench_layers(
+    repeats: Annotated[int, typer.Option(help="Counted turns of each layer.")] = 20,
+    tokens: Annotated[int, typer.Option(help="Tokens in a turn.")] = 4096,
+    json_: Json = False,
+) -> None:
+    """Time of sparse and multi-head layers against transformers' Qwen3-MoE block and a dense layer of equal FLOPs.
+
+    A layer's ratio is to the faster of transformers' own implementations; the last one is SparseMoE's largest."""
+    from ..study import bench_layers
+
+    print_bench(bench_layers.bench_layers(repeats, tokens), json_, "seconds per layer, two threads")
+
+
+@app.command("peers")
+def bench_peers(
+    tokens: Annotated[int, typer.Option(help="Tokens of a call.")] = 1024,
+    repeats: Annotated[int, typer.Option(help="Counted calls.")] = 5,
+    write: Annotated[bool, typer.Option("--write", help="Keep the table in data/baselines.")] = False,
+    json_: Json = False,
+) -> None:
+    """What other published layers of this kind compute, and how fast: those that are installed, beside ours."""
+    from ..study import bench_peers as bench
+
+    table = bench.bench_peers(tokens, repeats)
+    if write:
+        bench.write(table)
+    if json_:
+        out.print_json(table.to_json(orient="records"))
+    else:
+        print_table(table.astype(object).where(table.notna(), None).to_dict("records"), "layers of peers")
+        out.print(bench.missing())
+
+
+@app.command("sweep")
+def bench_sweep(
+    model: Annotated[str, typer.Argument(help="A committed model's name, a folder, or a hub id.")] = "embedded",
+    max_segments: Annotated[int, typer.Option(help="Cap per domain and language.")] = 24,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a segment; the rest is cut off.")] = 40,
+    batches: Annotated[int, typer.Option(help="Batches ablated both ways.")] = 1,
+    search: Annotated[bool, typer.Option(help="Sweep all texts exactly and race.")] = True,
+    json_: Json = False,
+) -> None:
+    """Time of ablating every expert by restarts and by whole passes, how much they differ, and recall and cost of the
+    race for the driver experts against the exact sweep.
+
+    A case's ratio is of whole passes to restarts; the last one is of zero ablation."""
+    from ..study import bench_sweep as bench
+    from ..study.embedded import keep_memory
+    from ..study.models import load_model
+    from ..study.sweep_text import SweepConfig
+
+    keep_memory()
+    config = SweepConfig(max_segments=max_segments, max_tokens=max_tokens)
+    loaded, tokenizer = load_model(model, "cpu", "float32", moe=True)
+    found = bench.bench_sweep(
+        loaded, tokenizer, config, batches, search=search, say=lambda line: err.print(line, style="dim", soft_wrap=True)
+    )
+    print_bench(found, json_, "seconds for all experts, one batch")

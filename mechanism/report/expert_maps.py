@@ -1,0 +1,83 @@
+"""Maps of layers by experts: one panel a domain, static; or one panel with a menu of domains, interactive."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from .figures import DIVERGING
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_COLUMNS = 3
+
+
+def static_maps(values: xr.DataArray, label: str, limit: float) -> Figure:
+    """A panel per domain of `(layer, expert, domain)` values, diverging colours from `-limit` to `limit`; cells that
+    are not known stay white."""
+    names = values["domain"].values
+    rows = -(-len(names) // _COLUMNS)
+    columns = min(_COLUMNS, len(names))
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.6 * columns + 1, 0.9 + 2.2 * rows), sharex=True, sharey=True, squeeze=False
+    )
+    for axis, name in zip(axes.flat, names, strict=False):
+        axis.imshow(values.sel(domain=name), cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+        axis.set_title(str(name))
+        axis.grid(False)
+        axis.set_yticks(range(values.sizes["layer"]), values["layer"].values)
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("layer")
+    for column in range(columns):
+        last = [axis for axis in axes[:, column] if axis.axison][-1]
+        last.set_xlabel("expert")
+    figure.colorbar(axes.flat[0].images[0], ax=axes, label=label, shrink=0.8)
+    return figure
+
+
+def interactive_map(values: xr.DataArray, label: str, limit: float, shown: Mapping[str, xr.DataArray]) -> "go.Figure":
+    """The same as one map with a menu of domains; pointing at a cell shows `shown`, by name, over `(layer, expert,
+    domain)`. Numbers are rounded to three digits: the page stays small."""
+    import plotly.graph_objects as go
+
+    names = [str(name) for name in values["domain"].values]
+    hover = "".join(f"<br>{name} %{{customdata[{i}]:.3g}}" for i, name in enumerate(shown))
+    traces = []
+    for number, name in enumerate(names):
+        own = {key: _rounded(one.sel(domain=name)) for key, one in shown.items()}
+        traces.append(
+            go.Heatmap(
+                z=_rounded(values.sel(domain=name)).tolist(), x=_texts(values["expert"]), y=_texts(values["layer"]),
+                customdata=np.stack(list(own.values()), -1).tolist(), name=name, visible=number == 0, zmin=-limit,
+                zmax=limit, colorscale="RdBu_r", colorbar={"title": {"text": label}}, hoverongaps=False,
+                hovertemplate=f"layer %{{y}}, expert %{{x}}<br>{label} %{{z:.2f}}{hover}<extra>{name}</extra>",
+            )
+        )  # fmt: skip
+    figure = go.Figure(traces)
+    buttons = [_button(name, [other == name for other in names]) for name in names]
+    figure.update_layout(
+        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.15, "yanchor": "top"}],
+        xaxis={"title": {"text": "expert"}, "type": "category"},
+        yaxis={"title": {"text": "layer"}, "type": "category", "autorange": "reversed"},
+    )
+    return figure
+
+
+def _button(name: str, visible: list[bool]) -> dict[str, Any]:
+    return {"label": name, "method": "update", "args": [{"visible": visible}]}
+
+
+def _rounded(values: xr.DataArray) -> np.ndarray:
+    """Three digits; None for what is not known, as JSON has no NaN."""
+    known = values.values.astype(np.float64)
+    return np.where(np.isnan(known), None, np.round(known, 3))  # type: ignore[call-overload]
+
+
+def _texts(values: xr.DataArray) -> list[str]:
+    return [str(value) for value in values.values]

@@ -1,0 +1,116 @@
+"""Observations of domains from their records: all held-out text once, a sample wherever there is no record."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..corpus.library import PARALLEL
+from ..measure.documents import Documents
+from . import embedded
+from .domain_routing import DomainConfig, DomainObservation, observe, observe_crossed
+from .domain_text import load_domains
+from .models import resolve
+from .records import CONFIG, RESULT, model_hash, recorded, stored, texts_hash
+
+STUDY, CROSSED = "domain experts", "domains by languages"
+COMMAND = "mechanism notebooks --only 20_domain_experts -p profile=full"
+FULL = 200
+PROFILES = ("auto", "small", "full")
+_SUMS = ("selections", "weight", "activity", "peak")
+
+
+class Observed(NamedTuple):
+    """What notebook 20 shows: documents of domains, the crossed design (None without one), and the hash of the record
+    that they come from (empty for a sample)."""
+
+    single: DomainObservation
+    crossed: xr.Dataset | None
+    record: str
+
+
+def observed(
+    spec: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: DomainConfig,
+    crossed: tuple[str, ...] = PARALLEL,
+    profile: str = "auto",
+) -> Observed:
+    """Observations under a profile: `full`, up to 200 pieces per domain and language, is read from its record or
+    computed and recorded; `small` is the sample of the configuration; `auto` is `full` where there is a record.
+
+    Args:
+        spec: the model as it was named; crossed: domains of the crossed design, none for no such design.
+
+    Raises:
+        ValueError: no such profile; CorpusError: see `observe`.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"there is no profile {profile!r}; use {', '.join(PROFILES)}")
+    both = replace(config, domains=crossed)
+    if profile != "small":
+        keys = (
+            _key(spec, model, replace(config, max_segments=FULL)),
+            _key(spec, model, replace(both, max_segments=FULL)),
+        )
+        data = [texts_hash(load_domains(c.domains, c.languages or ())) if c.domains else "" for c in (config, both)]
+        if profile == "full" or recorded(keys[0], data[0]) is not None:
+            whole = replace(config, max_segments=FULL)
+            name = Path(resolve(spec)).name
+            found = stored(keys[0], data[0], lambda: _to_dataset(observe(model, tokenizer, whole), name), COMMAND)
+            wide = _crossed_record(model, tokenizer, replace(whole, domains=crossed), keys[1], data[1])
+            return Observed(_from_dataset(found), wide, found.attrs["record"])
+    return Observed(observe(model, tokenizer, config), observe_crossed(model, tokenizer, both) if crossed else None, "")
+
+
+def _key(spec: str, model: PreTrainedModel, config: DomainConfig) -> dict[str, Any]:
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    return {"study": STUDY, "model": model_hash(spec), "dtype": str(model.dtype), **plain}
+
+
+def _crossed_record(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig, key: dict[str, Any], data: str
+) -> xr.Dataset | None:
+    """The crossed design from its record, or computed and recorded; None where there is none."""
+    if not config.domains:
+        return None
+    key = key | {"study": CROSSED}
+    found = recorded(key, data)
+    if found is not None:
+        return found
+    made = observe_crossed(model, tokenizer, config)
+    return None if made is None else stored(key, data, lambda: made, COMMAND)
+
+
+def others(spec: str) -> dict[str, DomainObservation]:
+    """Recorded observations of other models, by name: the seeds, once they are made."""
+    name, found = Path(resolve(spec)).name, {}
+    for path in sorted(embedded.RUNS.glob(f"*/{CONFIG}")):
+        payload = json.loads(path.read_text("utf-8"))
+        if payload.get("study") == STUDY and (path.parent / RESULT).exists():
+            kept = recorded({key: value for key, value in payload.items() if key != "data"}, payload["data"])
+            if kept is not None and kept.attrs["name"] != name:
+                found[str(kept.attrs["name"])] = _from_dataset(kept)
+    return found
+
+
+def _to_dataset(found: DomainObservation, name: str) -> xr.Dataset:
+    own = found.documents
+    known = {s: getattr(own, s) for s in _SUMS if getattr(own, s) is not None}
+    data: dict[str, Any] = {s: (("document", "layer", "expert"), values) for s, values in known.items()}
+    data["tokens"] = ("document", own.tokens)
+    coords = {"layer": list(own.layers), "domain": ("document", own.domain)}
+    about = {"name": name, "lang": found.lang, "left_out": json.dumps(found.left_out)}
+    return xr.Dataset(data, coords, about)
+
+
+def _from_dataset(found: xr.Dataset) -> DomainObservation:
+    known = {s: found[s].values.astype(np.float64) for s in _SUMS if s in found}
+    layers = tuple(int(layer) for layer in found["layer"].values)
+    documents = Documents(found["domain"].values.astype(str), found["tokens"].values, **known, layers=layers)
+    return DomainObservation(documents, str(found.attrs["lang"]), json.loads(found.attrs["left_out"]))

@@ -1,0 +1,48 @@
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib import pyplot as plt
+
+from mechanism.report.expert_maps import interactive_map, static_maps
+
+
+@pytest.fixture
+def values() -> xr.DataArray:
+    rng = np.random.default_rng(0)
+    cells = rng.normal(size=(3, 4, 5))
+    cells[1, 2, 0] = np.nan
+    coords = {"layer": [1, 3, 5], "expert": range(4), "domain": list("abcde")}
+    return xr.DataArray(cells, coords, ("layer", "expert", "domain"))
+
+
+def test_static_twin_has_a_panel_for_each_domain_in_the_models_own_layers(values: xr.DataArray):
+    figure = static_maps(values, "lift", 2.0)
+    shown = [axis for axis in figure.axes if axis.images and axis.get_title()]
+    assert [axis.get_title() for axis in shown] == list("abcde")
+    assert [tick.get_text() for tick in shown[0].get_yticklabels()] == ["1", "3", "5"]
+    drawn = np.ma.filled(np.ma.asarray(shown[0].images[0].get_array()), np.nan)
+    np.testing.assert_array_equal(drawn, values.sel(domain="a"))
+    plt.close(figure)
+
+
+def test_menu_shows_one_domain_at_a_time_and_cells_tell_what_is_behind_them(values: xr.DataArray):
+    figure = interactive_map(values, "lift", 2.0, {"rate": values + 10})
+    buttons = figure.layout.updatemenus[0].buttons
+    assert [button.label for button in buttons] == list("abcde")
+    for place, button in enumerate(buttons):
+        assert list(button.args[0]["visible"]) == [i == place for i in range(5)]
+    assert [trace.visible for trace in figure.data] == [True, False, False, False, False]
+    assert figure.data[2].z[1][3] == pytest.approx(float(values.sel(domain="c")[1, 3]), abs=5e-4)
+    assert figure.data[2].customdata[1][3][0] == pytest.approx(10 + float(values.sel(domain="c")[1, 3]), abs=5e-4)
+    assert "rate %{customdata[0]" in figure.data[0].hovertemplate
+
+
+def test_what_is_not_known_is_no_number_in_json(values: xr.DataArray):
+    payload = interactive_map(values, "lift", 2.0, {"rate": values}).to_json()
+    assert "NaN" not in payload
+    cell = json.loads(payload)["data"][0]
+    assert cell["z"][1][2] is None
+    assert cell["customdata"][1][2] == [None]
+    assert len(payload) < 20_000

@@ -1,0 +1,290 @@
+"""The cross-lingual grid: every kind of run on toy sizes, and planted records that its numbers must recover."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from rich.console import Console
+
+from mechanism.corpus.language_stream import UNTOLD, LanguageStream, LanguageStreamConfig
+from mechanism.corpus.tokenizer import load_tokenizer
+from mechanism.report.claims import load_claims
+from mechanism.report.verdicts import Evidence
+from mechanism.study import cross_train, embedded
+from mechanism.study.cross_evidence import JUDGES, CrossExperiment, cross_evidence, settled_tokens
+from mechanism.study.cross_grid import Cell, CrossGrid, family, load_cross_grid, use_distance
+from mechanism.study.embedded import CONFIGS, TOKENIZER
+
+GRID = load_cross_grid(CONFIGS / "grids" / "cross_lingual.yaml")
+FEW = ("km", "om", "ko")
+QUIET = Console(quiet=True)
+
+
+def made(grid: CrossGrid, name: str, seed: int) -> Any:
+    """A run, without type: models and layers are of several kinds."""
+    return grid.run(name, seed)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(TOKENIZER)
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
+    monkeypatch.setenv("MECHANISM_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_the_committed_grid_is_what_was_planned():
+    assert GRID.size() == 66
+    assert len(GRID.languages) == 16
+    assert GRID.new_language not in GRID.languages
+    families = GRID.groups(GRID.cells["family"], 0)
+    assert families is not None
+    assert len(set(families)) == 11
+    assert {code for code, group in zip(GRID.languages, families, strict=True) if group == families[1]} == {
+        "fr",
+        "es",
+        "it",
+    }
+    random: Any = [GRID.groups(GRID.cells["random"], seed) for seed in (0, 1)]
+    assert random[0] != random[1]
+    assert all(sorted(np.bincount(g)) == sorted(np.bincount(families)) for g in random)
+    parameters = {n: made(GRID, n, 0).train.model.parameters() for n in ("none", "added", "concatenated", "task")}
+    assert len(set(parameters.values())) == 1
+    assert made(GRID, "dedicated", 0).train.model.layer.experts == 20
+    assert made(GRID, "family", 0).train.model.layer.experts == 15
+    hashes = [run.hash for at in GRID.order() if (run := GRID.run(*at)) is not None]
+    assert len(set(hashes)) == len(hashes) == 63
+    assert made(GRID, "distilled half", 0).parent == made(GRID, "dense half", 0).hash
+    assert family("hi") == family("fa") == "Indo-Iranian"
+
+
+def test_bad_cells_and_streams_are_refused():
+    with pytest.raises(ValueError, match="'tribes' is not one of each, family, routing, random"):
+        Cell(groups="tribes")
+    with pytest.raises(ValueError, match="none, or one stands twice"):
+        LanguageStreamConfig(("om", "om"))
+    with pytest.raises(ValueError, match="needs a second language"):
+        LanguageStreamConfig(("om", "km"), told=False, noise=0.1)
+    with pytest.raises(ValueError, match="noise is 2"):
+        LanguageStreamConfig(("om", "km"), noise=2.0)
+
+
+def test_a_sequence_is_in_one_language_and_noise_changes_its_id_only(tokenizer):
+    config = LanguageStreamConfig(FEW, alpha=0.0)
+    stream = LanguageStream(config, tokenizer)
+    ids, true, told = stream.draw(0, 3, 64, 40)
+    assert ids.shape == (64, 41)
+    assert (told == true).all()
+    assert stream.language_shares == pytest.approx(dict.fromkeys(FEW, 1 / 3))
+    for row, code in zip(ids, true, strict=True):
+        text = tokenizer.decode(row.tolist())
+        khmer = sum("ក" <= c <= "៿" for c in text) / len(text)
+        assert (khmer > 0.3) == (FEW[code] == "km")
+    again, _, noisy = LanguageStream(replace(config, noise=0.3), tokenizer).draw(0, 3, 64, 40)
+    assert (again == ids).all()
+    assert 0.1 < (noisy != true).mean() < 0.5
+    assert set(noisy.tolist()) <= {0, 1, 2}
+    silent = LanguageStream(replace(config, told=False), tokenizer)
+    assert (silent.told_batch(0, 3, 8, 10)[1] == UNTOLD).all()
+
+
+def toy(**cells) -> CrossGrid:
+    layer = {"hidden": 16, "experts": 4, "top_k": 2, "width": 8}
+    train: dict[str, Any] = {"tokens": 400, "batch": 4, "length": 24, "warmup": 1, "compile": False}
+    plan = replace(GRID.adaptation, methods=(("experts", 1), ("all", 0)), steps=2, batch=2, points=2)
+    return replace(
+        GRID, name="toy", languages=FEW, new_language="zh", layer=layer, train=train, probes=2, seeds=1,
+        frame={"vocab": 12288, "layers": 2, "heads": 1, "head_dim": 16, "context": 512}, adaptation=plan,
+        held=replace(GRID.held, segments=3, routed=2),
+        cells={name: Cell(**cell) for name, cell in cells.items()},
+    )  # fmt: skip
+
+
+def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places, tokenizer):
+    grid = toy(
+        none={"signal": "added", "told": False, "then": ("int8", "adapt", "balance")},
+        redundant={"groups": "each", "common": 1, "redundant": True, "then": ("wrong",)},
+        clusters={"groups": "routing", "common": 4},
+        **{"dense half": {"dense": True, "tokens": 0.5},
+           "distilled half": {"signal": "added", "told": False, "tokens": 0.5, "start": "distilled"}},
+    )  # fmt: skip
+    assert made(grid, "clusters", 0) is None
+    cross_train.train_cross_grid(grid, QUIET, runs=1, steps=2)
+    assert not made(grid, "none", 0).done
+    cross_train.train_cross_grid(grid, QUIET)
+    assert grid.next_run() is None
+    assert cross_train.told(grid) == "all 5 runs are there"
+    assert not list((places / "cache" / "runs").glob("*"))
+    result = made(grid, "none", 0).result()
+    # 384 weights in 16 or in 8 bits, and a float32 scale for each of 32 rows
+    assert result["int8"]["saved"] == pytest.approx(1 - (384 + 4 * 32) / (2 * 384))
+    assert all(abs(loss / result["test"] - 1) < 0.05 for loss in result["int8"]["loss"].values())
+    assert len(result["balance_time"]) == 15
+    adapt = pd.read_csv(made(grid, "none", 0).record / "adapt.csv")
+    assert set(adapt["lang"]) == {*FEW, "zh"}
+    assert set(adapt["step"]) == {0, 1, 2}
+    assert adapt.groupby("method")["tuned"].first().to_dict() == {
+        "all": result["parameters"], "experts 1": 2 * 3 * 16 * 8,
+    }  # fmt: skip
+    first = adapt[adapt["step"] == 0].pivot(index="lang", columns="method", values="bits")
+    np.testing.assert_allclose(first["all"], first["experts 1"])
+    wrong = pd.read_csv(made(grid, "redundant", 0).record / "wrong.csv")
+    assert (wrong.loc[wrong["lang"] == wrong["told"], "misrouted"] == 0).all()
+    use = made(grid, "none", 0).use()
+    assert dict(use["dev"].sizes) == {"tokens_seen": 2, "lang": 3, "layer": 2, "expert": 4}
+    np.testing.assert_allclose(use["dev"].sum("expert"), 2 * use["tokens"].broadcast_like(use["dev"].sum("expert")))
+    status = cross_train.cross_status(grid).set_index("cell")
+    assert (status["runs"] == "1 of 1").all()
+
+
+# Planted records.
+
+PLANTED = {
+    "added": -0.02, "concatenated": -0.02, "family": 0.001, "random": 0.1, "alpha 0": 0.2, "alpha 0.3": -0.05,
+    "distilled half": 0.05, "none half": 0.3, "copied half": 0.2, "16 languages 8 experts": 0.1,
+    "16 languages 32 experts": -0.1,
+}  # fmt: skip
+
+
+def planted_bits(run, rng):
+    """Two documents of each language and split; loss 2 bits per byte plus what is planted and a seed's own level."""
+    level = 2.0 + PLANTED.get(run.cell, 0.0) + 0.01 * run.train.seed
+    rows = [
+        {"lang": code, "corpus": "tech", "document": d, "bytes": 1000 + 100 * d, "split": split,
+         "bits": (level + 0.0005 * rng.standard_normal()) * (1000 + 100 * d)}
+        for code in run.stream.languages for split in ("dev", "test") for d in range(4)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def planted_use(run, rng):
+    """Languages share experts, more evenly without a signal; rarer languages settle later."""
+    langs, layers = len(run.stream.languages), run.train.model.layers
+    experts = run.train.model.layer.experts
+    final = np.ones((langs, layers, experts))
+    final[np.arange(langs), :, np.arange(langs) % experts] += 4.0 if run.cell == "none" else 8.0
+    start = np.full_like(final, final.mean())
+    tokens = [0, *run.train.probes, run.train.tokens]
+    done = np.array([[min(1.0, t / (3e4 * (1 + lang))) for lang in range(langs)] for t in tokens])[..., None, None]
+    dims = ("lang", "layer", "expert")
+    dev = xr.DataArray(start * (1 - done) + final * done, dims=("tokens_seen", *dims), coords={"tokens_seen": tokens})
+    test = xr.DataArray(final, dims=dims)
+    return xr.Dataset({"dev": dev, "test": test}).assign_coords(lang=list(run.stream.languages))
+
+
+def planted_adaptation(run):
+    rows = []
+    for method, tuned, fall, rise in (("router", 1e3, 0.1, 0.01), ("adapter 32", 1e4, 0.93, 0.1),
+                                      ("experts 2", 1e5, 1.0, 0.2), ("all", 1.2e6, 1.0, 0.5)):  # fmt: skip
+        for step in (0, 50, 100):
+            for code in ("tr", *run.stream.languages):
+                moved = -fall if code == "tr" else rise
+                rows.append({"lang": code, "bits": 1000 * (4 + moved * step / 100), "bytes": 1000, "method": method,
+                             "tuned": tuned, "step": step})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def plant(run):
+    rng = np.random.default_rng(run.train.seed)
+    run.record.mkdir(parents=True)
+    planted_bits(run, rng).to_csv(run.record / "bits.csv", index=False)
+    if run.cell != "dense half":
+        planted_use(run, rng).to_netcdf(run.record / "use.nc")
+    shares = 0.5 ** np.arange(1, len(run.stream.languages) + 1)
+    result = {
+        "feed_forward": 1000 * run.train.model.layer.width * getattr(run.train.model.layer, "experts", 2),
+        "parameters": 1_000_000,
+        "shares": dict(zip(run.stream.languages, (shares / shares.sum()).tolist(), strict=True)),
+        "test": 2.0, "step_seconds": 0.3, "seconds": 200.0, "balance_time": [1.01, 1.03, 1.08],
+        "int8": {"saved": 0.47, "loss": {}, "speed": {"dequantise": [0.8, 0.9], "int8": [1.2, 1.3, 1.4]}},
+    }  # fmt: skip
+    if "adapt" in run.then:
+        planted_adaptation(run).to_csv(run.record / "adapt.csv", index=False)
+    if "wrong" in run.then:
+        missed = {"dedicated": 1.0, "redundant": 0.25 + 0.01 * run.train.seed}[run.cell]
+        codes = run.stream.languages
+        rows = [{"lang": a, "told": b, "bits": 2000 + 500 * (a != b), "bytes": 1000, "misrouted": missed * (a != b)}
+                for a in codes for b in codes[:2] + (a,) * (a not in codes[:2])]  # fmt: skip
+        pd.DataFrame(rows).to_csv(run.record / "wrong.csv", index=False)
+    (run.record / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def planted(places):
+    for seed in range(3):
+        plant(made(GRID, "none", seed))
+    for at in GRID.order():
+        if at[0] != "none":
+            plant(GRID.run(*at))
+    return CrossExperiment(GRID)
+
+
+def test_planted_effects_are_recovered_and_judged(planted):
+    assert planted.missing() == ""
+    assert GRID.complete(*GRID.cells)
+    found: Any = cross_evidence(planted)
+    claims = load_claims()
+    assert set(found) == set(JUDGES)
+    verdicts = {
+        c: str(claims[c].verdict(Evidence(e["estimate"], (e["low"], e["high"]), e["n"], e["null"], e["p"])))
+        for c, e in found.items()
+    }
+    assert found["P4"]["estimate"] == pytest.approx(4 ** (0.5 / np.log10(4)), rel=0.05)
+    assert found["P5"]["estimate"] == pytest.approx(0.01)
+    assert found["P6"]["estimate"] == pytest.approx(0.6)
+    assert found["P7"]["estimate"] > 0.125
+    assert found["P7"]["null"] == pytest.approx(-0.02, abs=0.002)
+    assert found["P8"]["estimate"] == pytest.approx(0.08 * 0.26)
+    assert found["P8"]["null"] == pytest.approx(0.08)
+    assert found["P9"]["estimate"] == pytest.approx(-1)
+    assert found["P10"]["null"] == 1.03
+    assert found["P11"]["estimate"] == pytest.approx(0.25, abs=0.002)
+    assert found["P11"]["null"] == pytest.approx(-0.05, abs=0.002)
+    assert found["P12"]["estimate"] == pytest.approx(0.0005, abs=0.0005)
+    assert found["P13"]["estimate"] == pytest.approx(-0.05, abs=0.002)
+    assert found["P15"]["estimate"] == pytest.approx(1.3)
+    assert verdicts == {
+        "P4": "partly", "P5": "replicated", "P6": "replicated", "P7": "replicated", "P8": "replicated",
+        "P9": "replicated", "P10": "replicated", "P11": "partly", "P12": "replicated", "P13": "replicated",
+        "P15": "replicated",
+    }  # fmt: skip
+    assert planted.table(["none", "added", "bias"], "none").loc["added", "high"] < 0
+    curve = planted.noise_curve("dedicated", [0.0, 0.5])
+    assert curve["loss"].tolist() == pytest.approx([2.0, 2.25])
+    assert -0.5 <= planted.agreement() <= 1
+
+
+def test_claims_without_all_their_runs_are_left_out(places):
+    experiment = CrossExperiment(GRID)
+    assert set(cross_evidence(experiment)) == set(JUDGES)
+    assert cross_evidence(experiment)["P8"] == "it needs all runs of dedicated, redundant, see above"
+    assert "`mechanism train --grid cross_lingual` makes the missing runs" in experiment.missing()
+    plant(made(GRID, "none", 0))
+    assert "none 1 of 3" in CrossExperiment(GRID).missing()
+
+
+def test_nothing_forgotten_cannot_be_judged(planted):
+    run = made(GRID, "none", 0)
+    table = pd.read_csv(run.record / "adapt.csv")
+    table.loc[table["lang"] != "tr", "bits"] = 4000.0
+    table.to_csv(run.record / "adapt.csv", index=False)
+    assert cross_evidence(planted)["P6"] == "tuning everything forgot nothing: there is nothing to avoid"
+
+
+def test_settling_is_half_way_in_total_variation():
+    use = np.zeros((4, 1, 1, 2))
+    use[:, 0, 0] = np.array([[1, 0], [1, 0], [0.5, 0.5], [0, 1]])
+    assert settled_tokens(use, np.array([0, 100, 1000, 10000])) == pytest.approx([1000])
+
+
+def test_distance_of_equal_use_is_zero_and_of_disjoint_use_log_two():
+    use = np.array([[[2.0, 0.0]], [[4.0, 0.0]], [[0.0, 1.0]]])
+    np.testing.assert_allclose(use_distance(use), np.log(2) * np.array([[0, 0, 1], [0, 0, 1], [1, 1, 0]]), atol=1e-12)

@@ -1,0 +1,59 @@
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mechanism.study import domain_records, embedded
+from mechanism.study.domain_records import observed, others
+from mechanism.study.domain_routing import DomainConfig
+from mechanism.study.models import load_model
+
+CONFIG = DomainConfig(("religion", "tech"), ("en", "de"), max_segments=4)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "RUNS", tmp_path)
+    monkeypatch.setattr(domain_records, "FULL", 6)
+    return load_model("tiny", "cpu")
+
+
+def test_the_full_profile_is_computed_once_and_then_preferred(tiny, tmp_path, monkeypatch):
+    (model, tokenizer), crossed = tiny, ("religion", "tech")
+    sample = observed("tiny", model, tokenizer, CONFIG, crossed)
+    assert (sample.record, len(sample.single.documents.domain)) == ("", 8)
+    full = observed("tiny", model, tokenizer, CONFIG, crossed, "full")
+    assert len(full.single.documents.domain) == 12
+    assert full.crossed is not None
+    assert full.crossed.sizes["document"] == 12
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr(domain_records, "observe", None)
+    monkeypatch.setattr(domain_records, "observe_crossed", None)
+    again = observed("tiny", model, tokenizer, CONFIG, crossed)
+    assert again.record == full.record
+    for name in ("selections", "weight", "activity", "peak", "tokens", "domain"):
+        np.testing.assert_array_equal(getattr(again.single.documents, name), getattr(full.single.documents, name))
+    assert again.single.documents.layers == full.single.documents.layers == (0, 1, 2, 3)
+    assert again.crossed is not None
+    xr.testing.assert_equal(again.crossed, full.crossed)
+
+
+def test_other_models_are_known_by_their_records(tiny, tmp_path):
+    model, tokenizer = tiny
+    full = observed("tiny", model, tokenizer, CONFIG, (), "full")
+    assert full.crossed is None
+    assert others("tiny") == {}
+    (folder,) = tmp_path.iterdir()
+    found = xr.load_dataset(folder / "stats.nc").assign_attrs(name="seed1")
+    payload = json.loads((folder / "config.json").read_text("utf-8"))
+    key = {name: value for name, value in payload.items() if name != "data"} | {"model": "another"}
+    domain_records.stored(key, payload["data"], lambda: found)
+    assert list(others("tiny")) == ["seed1"]
+    assert (others("tiny")["seed1"].documents.tokens == full.single.documents.tokens).all()
+
+
+def test_an_unknown_profile_is_refused(tiny):
+    model, tokenizer = tiny
+    with pytest.raises(ValueError, match="no profile 'large'; use auto, small, full"):
+        observed("tiny", model, tokenizer, CONFIG, profile="large")
