@@ -39,10 +39,10 @@ def sweep(
     from ..study.sweep_run import run_sweep
     from ..study.sweep_text import SweepConfig
 
-    keep_memory()
     numbers = {"max_segments": max_segments, "max_tokens": max_tokens, "seed": seed}
     config = SweepConfig.parse(data, languages, modes, split=split, **numbers)
     where = Engine(engine, jobs, address), layer_shards, memory  # type: ignore[arg-type]
+    keep_memory()
     options = SweepOptions(*where, folder=cache_folder() / "sweeps", source=(model, device, dtype))
     found, place = run_sweep(config, options, to, " ".join(["mechanism", *sys.argv[1:]]), err)
     if json_:

@@ -13,7 +13,8 @@ from ..trace import Ablate, CaptureError, Site, find_sites
 from ..trace.continuation import CleanPass, WholePass, selecting, spread, touched
 from ..trace.proof import Way, naive_logits
 
-CHUNK = 256  # rows whose logits are made at once
+BLOCK = 2**23 * 3 // 2  # logits that are made at once: larger products are faster
+ROWS = 64  # rows of them that are compared at once: these stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,17 +167,19 @@ class BatchSweep:
             self.token_kl[where] = kl.cpu().numpy()
 
     def _compare(self, at: tuple[Tensor, Tensor], found: Tensor, plain: bool) -> tuple[Tensor, Tensor]:
-        """Divergence and growth of the loss, `(token,)` float64 each, a few rows at a time."""
+        """Divergence and growth of the loss, `(token,)` float64 each, some rows at a time."""
         parts = []
         numbers = at[0] * self.real.shape[1] + at[1]
         old, targets = self.old.flatten(0, 1), self.target.flatten()
         before = (self.clean.received if plain else self.clean.logits).flatten(0, 1)  # type: ignore[union-attr]
-        for part, new in zip(numbers.split(CHUNK), found.split(CHUNK), strict=True):
-            change = new.float() - before[part].float()
+        block = max(ROWS, BLOCK // old.shape[-1])
+        for own, new in zip(numbers.split(block), found.split(block), strict=True):
+            changes = new.float() - before[own].float()
             if plain:
-                change = F.linear(change, self.clean.head.weight)  # type: ignore[union-attr]
-            target = pick(change, targets[part])
-            changed = kl_of_change(old[part], change)
-            parts.append((changed.kl, loss_change(changed, target)))
+                changes = F.linear(changes, self.clean.head.weight)  # type: ignore[union-attr]
+            for part, change in zip(own.split(ROWS), changes.split(ROWS), strict=True):
+                target = pick(change, targets[part])
+                changed = kl_of_change(old[part], change)
+                parts.append((changed.kl, loss_change(changed, target)))
         kl, loss = zip(*parts, strict=True)
         return torch.cat(kl), torch.cat(loss)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..trace import attach, expert_means, find_sites
 from ..trace.proof import Way, proven
-from .effects import CHUNK, Settings
+from .effects import BLOCK, ROWS, Settings
 from .passes import batches_by_length, encode, pad
 from .shards import Engine, Job, finish, merge, torch_bytes
 from .sweep_text import SWEEP, Passage, SweepConfig, passages
@@ -171,7 +171,7 @@ def tokens_at_once(model: PreTrainedModel, memory: float, modes: Sequence[str]) 
     slots = max(site.top_k * site.heads for site in sites)
     states = config.num_hidden_layers + 2 + 4 * len(sites) + 3 * (len(modes) + 1) * slots
     each = (4 + size) * vocabulary + size * width * states
-    fixed = 4 * vocabulary * 5 * CHUNK + 2048 * size * width * 3 * (slots + 4)
+    fixed = 4 * (2 * BLOCK + 4 * ROWS * vocabulary) + 2048 * size * width * 3 * (slots + 4)
     return int(np.clip((memory * 1e9 - fixed) / each, 256, 4096))
 
 
