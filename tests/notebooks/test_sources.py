@@ -108,3 +108,13 @@ def test_figure_problems_are_found():
     complete = {"mystnb": {"image": {"alt": "a"}, "figure": {"caption": "c", "name": "fig-n"}}}
     assert figure_problems(complete) == []
     assert figure_problems({}) == ["no mystnb.image.alt", "no mystnb.figure.caption", "no mystnb.figure.name"]
+
+
+def test_no_two_figures_have_one_name():
+    figures = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for path in SOURCES
+        for cell in codes(read_notebook(path))
+        if "name" in cell.metadata.get("mystnb", {}).get("figure", {})
+    ]
+    assert len(figures) == len(set(figures))
