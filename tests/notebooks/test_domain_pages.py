@@ -2,17 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from matplotlib import pyplot as plt
 
 from mechanism.corpus.store import CorpusError, encode_index, encode_lines
 from mechanism.report.files import NOTEBOOKS
-from mechanism.report.normalise import tagged
-from mechanism.report.stamp import read_notebook
 from mechanism.study import constant_compute, embedded
 from mechanism.trace.families import tiny_model
+from tests.notebooks.cells import execute
 
 from ..study import planted
 
@@ -49,20 +47,6 @@ def saved(family: str, folder: Path) -> str:
     tiny_model(family, vocab_size=len(tokenizer), max_position_embeddings=256).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
-
-
-def execute(path: Path, **parameters: Any) -> dict[str, Any]:
-    """Run a notebook's cells here, with parameters, and return its variables."""
-    notebook = read_notebook(path)
-    scope: dict[str, Any] = {"__name__": "notebook"}
-    (declared,) = tagged(notebook, "parameters")
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, f"cell {cell.id}", "exec"), scope)
-            if cell.id == declared.id:
-                assert set(parameters) <= set(scope)
-                scope |= parameters
-    return scope
 
 
 def test_domain_experts_of_another_family_and_own_text(own_text, tmp_path):

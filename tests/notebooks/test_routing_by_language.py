@@ -12,10 +12,9 @@ from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tokenizer import train_tokenizer
 from mechanism.report.files import NOTEBOOKS
-from mechanism.report.normalise import tagged
-from mechanism.report.stamp import read_notebook
 from mechanism.study import embedded, routing_by_language
 from mechanism.trace.families import tiny_model
+from tests.notebooks.cells import execute
 
 NOTEBOOK = NOTEBOOKS / "10_routing_by_language.ipynb"
 FAMILIES = ("mixtral", "olmoe", "gpt_oss", "deepseek_v3", "ernie4_5_moe")
@@ -59,24 +58,9 @@ def apart(tmp_path, monkeypatch):
     plt.close("all")
 
 
-def execute(**parameters: Any) -> dict[str, Any]:
-    """Run the notebook's cells here, with parameters, and return its variables."""
-    notebook = read_notebook(NOTEBOOK)
-    scope: dict[str, Any] = {"__name__": "notebook"}
-    (declared,) = tagged(notebook, "parameters")
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, f"cell {cell.id}", "exec"), scope)
-            if cell is declared or cell.id == declared.id:
-                unknown = set(parameters) - set(scope)
-                assert not unknown
-                scope |= parameters
-    return scope
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_runs_on_a_model_of_another_family_and_own_text(family, models, own_text, tmp_path):
-    scope = execute(model=str(models[family]), data=[str(own_text)])
+    scope = execute(NOTEBOOK, model=str(models[family]), data=[str(own_text)])
     found = scope["found"]
     assert set(found["lang"].values) == set(CODES)
     assert found.attrs["pivot"] == "en"
@@ -90,15 +74,15 @@ def test_it_runs_on_a_model_of_another_family_and_own_text(family, models, own_t
 
 def test_the_full_profile_is_computed_once(models, own_text, tmp_path, monkeypatch):
     asked = {"model": str(models["olmoe"]), "data": [str(own_text)]}
-    first = execute(**asked, profile="full")
+    first = execute(NOTEBOOK, **asked, profile="full")
     (folder,) = (tmp_path / "runs").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "result.json", "stats.nc"]
     assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
     assert first["found"].attrs["record"] == folder.name
     with monkeypatch.context() as patch:
         patch.setattr(routing_by_language, "analyse", None)
-        xr.testing.assert_identical(first["found"], execute(**asked, profile="full")["found"])
-    small = execute(**asked, max_segments=10)
+        xr.testing.assert_identical(first["found"], execute(NOTEBOOK, **asked, profile="full")["found"])
+    small = execute(NOTEBOOK, **asked, max_segments=10)
     assert "record" not in small["found"].attrs
     assert small["judged_on"].attrs["record"] == folder.name, "claims are judged on all segments once they are recorded"
 
@@ -115,4 +99,4 @@ def test_the_full_profile_is_computed_once(models, own_text, tmp_path, monkeypat
 )
 def test_bad_parameters_are_one_sentence(parameters, match, models, own_text):
     with pytest.raises((ValueError, CorpusError), match=match):
-        execute(**{"model": str(models["mixtral"]), "data": [str(own_text)], **parameters})
+        execute(NOTEBOOK, **{"model": str(models["mixtral"]), "data": [str(own_text)], **parameters})

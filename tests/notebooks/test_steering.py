@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from matplotlib import pyplot as plt
@@ -10,13 +9,12 @@ from matplotlib import pyplot as plt
 from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.report.files import NOTEBOOKS
-from mechanism.report.normalise import tagged
-from mechanism.report.stamp import read_notebook
 from mechanism.study import embedded, steering_study
 from mechanism.study.models import load_model
 from mechanism.study.steering_plan import SteeringConfig
 from mechanism.trace import InterventionError
 from mechanism.trace.families import tiny_model
+from tests.notebooks.cells import execute
 
 NOTEBOOK = NOTEBOOKS / "11_steering.ipynb"
 CODES = ("en", "de", "zh", "ko")
@@ -55,26 +53,12 @@ def save(family: str, folder: Path) -> str:
     return str(folder)
 
 
-def execute(**parameters: Any) -> dict[str, Any]:
-    """Run the notebook's cells here, with parameters, and return its variables."""
-    notebook = read_notebook(NOTEBOOK)
-    scope: dict[str, Any] = {"__name__": "notebook"}
-    (declared,) = tagged(notebook, "parameters")
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, f"cell {cell.id}", "exec"), scope)
-            if cell.id == declared.id:
-                assert set(parameters) <= set(scope)
-                scope |= parameters
-    return scope
-
-
 @pytest.mark.parametrize("family", ["mixtral", "olmoe", "gpt_oss", "deepseek_v3", "llama4_text"])
 def test_it_runs_on_a_model_of_another_family_and_own_text(family, own_text, tmp_path, monkeypatch):
     tasks = ("word problems", "domain") if family == "mixtral" else ("word problems",)
     monkeypatch.setattr(steering_study, "TASKS", tasks)
     asked = {"data": [str(own_text)], "languages": ["en", "de", "ko"], "max_segments": 10}
-    scope = execute(model=save(family, tmp_path / "model"), **asked)
+    scope = execute(NOTEBOOK, model=save(family, tmp_path / "model"), **asked)
     made = scope["made"]
     assert set(made.shown) | set(made.told) == set(tasks)
     assert not [reason for reason in made.told.values() if "\n" in reason]
@@ -90,10 +74,10 @@ def test_the_full_profile_is_computed_once_and_judged_on(own_text, tmp_path, mon
     asked = {"model": "tiny", "data": [str(own_text)], "languages": ["en", "de", "zh"], "max_segments": 10}
     monkeypatch.setattr(steering_study, "TASKS", ("word problems",))
     monkeypatch.setattr(steering_study, "FULL", {"dev": 12, "test": 14, "segments": 12})
-    first = execute(**asked, profile="full")
+    first = execute(NOTEBOOK, **asked, profile="full")
     assert len(list((tmp_path / "runs").glob("*/stats.nc"))) == 1
     assert first["main"].data.sizes["item"] == 14
-    small = execute(**asked)
+    small = execute(NOTEBOOK, **asked)
     assert small["made"].shown["word problems"].data.sizes["item"] == 10
     assert small["main"].data.attrs["record"] == first["main"].data.attrs["record"]
 
@@ -108,4 +92,4 @@ def test_the_full_profile_is_computed_once_and_judged_on(own_text, tmp_path, mon
 )
 def test_bad_parameters_are_one_sentence(parameters, match):
     with pytest.raises((ValueError, CorpusError, InterventionError), match=match):
-        execute(**{"model": "tiny", "languages": ["en", "de"], **parameters})
+        execute(NOTEBOOK, **{"model": "tiny", "languages": ["en", "de"], **parameters})
