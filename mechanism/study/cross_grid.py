@@ -25,8 +25,9 @@ from ..nn.training import TrainConfig
 from ..nn.variants import VariantConfig
 from . import embedded
 from .cross_score import HeldOut
+from .recorded_run import RecordedRun
 
-RESULT, USE = "result.json", "use.nc"
+USE = "use.nc"
 KIND = "cross_lingual"
 GROUPINGS = ("", "each", "family", "routing", "random")
 STARTS = ("", "copied", "distilled")
@@ -98,7 +99,7 @@ class Adaptation:
 
 
 @dataclass(frozen=True)
-class CrossRun:
+class CrossRun(RecordedRun):
     """One run.
 
     Attributes:
@@ -131,28 +132,6 @@ class CrossRun:
     def name(self) -> str:
         """For people."""
         return f"{self.cell}, seed {self.train.seed}"
-
-    @property
-    def record(self) -> Path:
-        """Folder of the committed record."""
-        return embedded.RUNS / self.grid / self.hash
-
-    @property
-    def workspace(self) -> Path:
-        """Folder of checkpoints, outside the repository."""
-        return embedded.cache_folder() / "runs" / self.hash
-
-    @property
-    def done(self) -> bool:
-        return (self.record / RESULT).exists()
-
-    def result(self) -> dict[str, Any]:
-        """Its totals.
-
-        Raises:
-            FileNotFoundError: it was not made yet.
-        """
-        return json.loads((self.record / RESULT).read_text("utf-8"))
 
     def use(self) -> xr.Dataset:
         """Selections of experts by language along training (`dev`) and at the end (`test`)."""

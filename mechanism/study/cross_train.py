@@ -23,10 +23,11 @@ from ..nn.language import listeners
 from ..nn.training import Trainer, dump_json
 from ..nn.variants import VariantConfig
 from .cross_extra import EXTRA_MEASURES
-from .cross_grid import PARENT, RESULT, USE, CrossGrid, CrossRun
+from .cross_grid import PARENT, USE, CrossGrid, CrossRun
 from .cross_score import bits_table, macro_loss, use_of_experts
 from .embedded import TOKENIZER
 from .emergence import probe_path, write_stats
+from .recorded_run import RESULT
 from .stage import thin
 
 DISTIL_STEP = 10**9  # a step of the stream that no run reaches: its batches are what experts are fitted on

@@ -18,8 +18,8 @@ from ..nn.training import TrainConfig
 from ..nn.variants import VariantConfig
 from . import embedded
 from .english import TextConfig
+from .recorded_run import RecordedRun
 
-RESULT = "result.json"
 CELLS = {"heads2_none": (False, False), "heads2_head": (True, False), "heads2_merge": (False, True)}
 VARIANTS = ("dense", "sparse", "fine_grained", "heads2", "heads3", *CELLS)
 
@@ -51,7 +51,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class GridRun:
+class GridRun(RecordedRun):
     """One run of a grid.
 
     Attributes:
@@ -78,28 +78,6 @@ class GridRun:
         """For people."""
         what = f"rate {self.train.lr:g}" if self.tuning else f"seed {self.train.seed}"
         return f"{self.block} {self.variant} {what}"
-
-    @property
-    def record(self) -> Path:
-        """Folder of the committed record."""
-        return embedded.RUNS / self.grid / self.hash
-
-    @property
-    def workspace(self) -> Path:
-        """Folder of checkpoints, outside the repository; gone once the record is there."""
-        return embedded.cache_folder() / "runs" / self.hash
-
-    @property
-    def done(self) -> bool:
-        return (self.record / RESULT).exists()
-
-    def result(self) -> dict[str, Any]:
-        """Its totals.
-
-        Raises:
-            FileNotFoundError: it was not made yet.
-        """
-        return json.loads((self.record / RESULT).read_text("utf-8"))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from ..nn.variants import VariantConfig
 from ..trace import RoutingStats
 from .embedded import TOKENIZER
 from .english import CORPORA, English, Score, score
-from .grid import RESULT, Grid, GridRun
+from .grid import Grid, GridRun
+from .recorded_run import RESULT
 from .stage import thin
 
 
