@@ -1,5 +1,6 @@
 """Work cut into jobs whose results are kept one by one: on one machine or an engine's, resumable, merged exactly."""
 
+import hashlib
 import importlib
 import io
 import os
@@ -217,3 +218,14 @@ def _room(merged: Results, name: str, shape: tuple[int, ...], like: np.ndarray) 
 def torch_bytes(model: torch.nn.Module) -> int:
     """Bytes of a number of the model's dtype."""
     return next(model.parameters()).element_size()
+
+
+def fingerprint(model: torch.nn.Module, each: int = 64) -> str:
+    """Twelve hexadecimal digits over the names, shapes and types of the parameters and at most `2 * each` numbers of
+    every one, evenly spaced: two models that were trained differ."""
+    digest = hashlib.sha256()
+    for name, values in model.named_parameters():
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}\0".encode())
+        flat = values.detach().reshape(-1)
+        digest.update(flat[:: max(1, len(flat) // each)].double().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]

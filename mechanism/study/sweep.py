@@ -18,7 +18,7 @@ from ..trace import attach, expert_means, find_sites
 from ..trace.proof import Way, proven
 from .effects import BLOCK, ROWS, Settings
 from .passes import batches_by_length, encode, pad
-from .shards import Engine, Job, finish, merge, torch_bytes
+from .shards import Engine, Job, fingerprint, finish, merge, torch_bytes
 from .sweep_text import SWEEP, Passage, SweepConfig, passages
 
 
@@ -110,8 +110,9 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Name of what the shards hold: tokens, modes and the cut."""
+        """Name of what the shards hold: the model, tokens, modes and the cut."""
         cut = [self.batches, self.options.layer_shards, self.settings.modes, sorted(self.settings.way.via.items())]
+        cut.append(fingerprint(self.model))
         payload = json.dumps([cut, list(map(list, self.ids))])
         return hashlib.sha256(payload.encode()).hexdigest()[:12]
 

@@ -1,5 +1,6 @@
 """Sweeps cut into shards: merged exactly, resumed, and finished by an engine that loses a worker."""
 
+import copy
 import os
 import signal
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from mechanism.study import shards
@@ -77,6 +79,16 @@ def test_a_sweep_goes_on_where_it_stopped(tiny, whole, tmp_path, monkeypatch):
     xr.testing.assert_identical(whole, sweep(tiny[0], tiny[1], CONFIG, options))
     own, _ = plan(tiny, options)
     assert len(ran) == len(own.jobs()) - 1, "only what was not kept whole is run again"
+
+
+def test_shards_of_another_model_are_not_taken(tiny, whole, tmp_path):
+    options = replace(SMALL, folder=tmp_path)
+    sweep(tiny[0], tiny[1], CONFIG, options)
+    other = copy.deepcopy(tiny[0])
+    with torch.no_grad():
+        other.model.layers[1].mlp.experts.down_proj.mul_(0.5)
+    xr.testing.assert_identical(sweep(other, tiny[1], CONFIG, options), sweep(other, tiny[1], CONFIG, SMALL))
+    xr.testing.assert_identical(sweep(tiny[0], tiny[1], CONFIG, options), whole)
 
 
 def test_interruption_says_what_is_kept(tiny, tmp_path, monkeypatch):
