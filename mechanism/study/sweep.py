@@ -18,7 +18,7 @@ from ..trace import attach, expert_means, find_sites
 from ..trace.proof import Way, proven
 from .effects import BLOCK, ROWS, Settings
 from .passes import batches_by_length, encode, pad
-from .shards import Engine, Job, fingerprint, finish, merge, torch_bytes
+from .shards import Engine, Job, Results, fingerprint, finish, merge, torch_bytes
 from .sweep_text import SWEEP, Passage, SweepConfig, passages
 
 
@@ -71,11 +71,8 @@ def sweep(
     ids = encode(tokenizer, [p.text for p in texts], config.max_tokens)
     plan = Plan(model, ids, padding_token(tokenizer), config.modes, options)
     say(plan.describe())
-    layers = [site.layer for site in plan.sites]
-    with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as folder:
-        parts = list(finish(plan.jobs(), Path(folder) / plan.key, options.engine, progress))
-    merged = merge(parts, len(ids), layers)
-    found = dataset(merged, texts, layers, config)
+    merged = plan.run(progress)
+    found = dataset(merged, texts, [site.layer for site in plan.sites], config)
     fallback = json.dumps(dict(plan.settings.way.reasons))
     return found.assign_attrs(fallback=fallback, failed=int(np.isnan(merged["kl"]).sum()))
 
@@ -85,7 +82,7 @@ class Plan:
 
     def __init__(
         self, model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int, modes: tuple[str, ...],
-        options: SweepOptions,
+        options: SweepOptions = OPTIONS,
     ) -> None:  # fmt: skip
         self.model, self.ids, self.padding, self.options = model, ids, padding, options
         with attach(model, keep=False) as trace:
@@ -132,6 +129,13 @@ class Plan:
                     key = f"{number:05d}-{part[0]:03d}-{part[-1]:03d}"
                     found.append(Job(key, weight, source, tuple(batch), ids, self.padding, settings))
         return found
+
+    def run(self, progress: Callable[[float, float], None] = lambda done, total: None) -> Results:
+        """Arrays of all shards, see `BatchEffects`, over all sequences and layers."""
+        kept = self.options.folder
+        with tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder:
+            parts = list(finish(self.jobs(), Path(folder) / self.key, self.options.engine, progress))
+        return merge(parts, len(self.ids), [site.layer for site in self.sites])
 
     def describe(self) -> str:
         """What is about to happen, in one sentence."""
