@@ -70,7 +70,7 @@ def build_notebooks(
     output: Path = COPIES,
     sources: Path = NOTEBOOKS,
     results: Path | None = None,
-    inputs: Iterable[Path] = INPUTS,
+    inputs: Iterable[Path] | str = INPUTS,
     progress: bool = True,
 ) -> Built:
     """Execute the notebooks whose sources, parameters or inputs changed since their copies were made.
@@ -85,7 +85,7 @@ def build_notebooks(
         sources: folder of the notebooks.
         results: folder of records and numbers; by default `$MECHANISM_RESULTS` or `data/results`, and with parameters
             `results` inside the output folder, so that the committed records stay those of the defaults.
-        inputs: files and folders that every notebook depends on.
+        inputs: files and folders that every notebook depends on, or their hash (see `inputs_hash`).
         progress: show progress on the terminal.
 
     Raises:
@@ -117,7 +117,7 @@ def stale(
     output: Path = COPIES,
     sources: Path = NOTEBOOKS,
     results: Path | None = None,
-    inputs: Iterable[Path] = INPUTS,
+    inputs: Iterable[Path] | str = INPUTS,
 ) -> list[str]:
     """Names of the notebooks that `build_notebooks` would execute; arguments as there.
 
@@ -130,13 +130,13 @@ def stale(
 
 
 def _jobs(
-    only: Iterable[str], given: Mapping[str, Any], output: Path, sources: Path, inputs: Iterable[Path]
+    only: Iterable[str], given: Mapping[str, Any], output: Path, sources: Path, inputs: Iterable[Path] | str
 ) -> list[_Job]:
     paths = _select(sources, tuple(only))
     read = {path: _read(path) for path in paths}
     declared = {path: declared_parameters(path) for path in paths}
     _refuse_unknown(given, declared)
-    hashed = inputs_hash(inputs)
+    hashed = inputs if isinstance(inputs, str) else inputs_hash(inputs)
     jobs = []
     for path, notebook in read.items():
         taken = {name: value for name, value in given.items() if name in declared[path]}

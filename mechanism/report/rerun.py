@@ -19,7 +19,7 @@ from .judge import RUN
 from .provenance import provenance
 from .rerun_plan import Plan, Rerun, plan
 from .run_folder import INDEX, RerunError, RunFolder
-from .stamp import recorded
+from .stamp import inputs_hash, recorded
 
 _PATH_OF_CLASS = re.compile(r"^(?:\w+\.)+(?=\w+: )")
 _DEAD = "the kernel died, most likely out of memory: lower --max-segments, or take --dtype bfloat16"
@@ -53,7 +53,10 @@ def rerun(
     model, identity = _identify(asked.model, former)
     chosen = plan(asked, model, sources)
     summary = former | _head(asked, identity, chosen)
-    where = {"output": folder.notebooks, "sources": sources, "results": folder.results, "inputs": tuple(inputs)}
+    hashed = inputs_hash(inputs)
+    where: dict[str, Any] = {
+        "output": folder.notebooks, "sources": sources, "results": folder.results, "inputs": hashed,
+    }  # fmt: skip
     for name, reason in chosen.skipped.items():
         tell(f"{name}: skipped, {reason}")
     with _saved(folder, summary), variables(**{RUN: identity["id"], OWN: str(folder.studies)}):

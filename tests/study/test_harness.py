@@ -20,17 +20,19 @@ EDITS = [Forbid(pairs(range(2), [0, 1]))]
 
 
 def test_tasks_hold_the_items_of_next_segment_choice(tmp_path):
-    assert harness.write_tasks(tmp_path, "udhr", ("en", "de"), "test", 5) == [
-        "next_segment_udhr_en",
-        "next_segment_udhr_de",
+    assert harness.write_tasks(tmp_path, "tech", ("en", "de"), "test", 5) == [
+        "next_segment_tech_en",
+        "next_segment_tech_de",
     ]
-    task = yaml.safe_load((tmp_path / "next_segment_udhr_de.yaml").read_text("utf-8"))
+    task = yaml.safe_load((tmp_path / "next_segment_tech_de.yaml").read_text("utf-8"))
     lines = Path(task["dataset_kwargs"]["data_files"]["test"]).read_text("utf-8").splitlines()
-    items = next_segment(committed("udhr"), "de", "test", limit=5)
+    items = next_segment(committed("tech"), "de", "test", limit=5)
     assert [json.loads(line)["context"] for line in lines] == [item.context for item in items]
     assert [json.loads(line)["answer"] for line in lines] == [item.answer for item in items]
     with pytest.raises(CorpusError, match="no xx in udhr"):
         harness.write_tasks(tmp_path, "udhr", ("xx",), "test", 5)
+    with pytest.raises(CorpusError, match="udhr has no test document in de that is long enough"):
+        harness.write_tasks(tmp_path, "udhr", ("de",), "test", 5)
 
 
 def test_without_the_harness_it_is_one_sentence(monkeypatch):
