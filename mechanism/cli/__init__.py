@@ -9,6 +9,7 @@ import typer
 
 from . import bench, rerun
 from .console import Json, err, out, print_table
+from .sweep import sweep
 
 app = typer.Typer(
     name="mechanism",
@@ -24,6 +25,7 @@ app.command("run")(rerun.run)
 app.command("compare")(rerun.compare)
 app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(rerun.lm_eval)
 app.command("lm-eval-tasks")(rerun.lm_eval_tasks)
+app.command()(sweep)
 
 Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
 Only = Annotated[list[str] | None, typer.Option("--only", help="Notebook to run (its name, or a prefix); repeatable.")]
@@ -113,7 +115,11 @@ def train(
         ),
     ] = False,
     grid: Annotated[
-        str | None, typer.Option(help="Instead of one configuration: the missing runs of this grid, one after another.")
+        str | None,
+        typer.Option(
+            help="Instead of one configuration: the missing runs of this grid, one after another. Processes that are "
+            "started beside each other share them: small models train faster on a core each (OMP_NUM_THREADS=1)."
+        ),
     ] = None,
     runs: Annotated[int | None, typer.Option(help="With --grid: stop after this many runs.")] = None,
     status: Annotated[bool, typer.Option("--status", help="With --grid: do not train, show what is done.")] = False,
