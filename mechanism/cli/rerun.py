@@ -41,7 +41,7 @@ def run(
         languages=tuple(languages.split(",")) if languages else (),
         parallel=parallel,
         domains=tuple(domains or ()),
-        notebooks=tuple(notebooks or ()),
+        notebooks=tuple(name.removesuffix(".ipynb") for name in notebooks or ()),
         profile=profile,
         max_segments=max_segments,
         seed=seed,

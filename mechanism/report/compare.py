@@ -121,7 +121,11 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     for row in compare_rows(runs):
         if len({cell["rule"] for cell in row["models"].values() if cell.get("rule")}) > 1:
             found.append(f"{row['id']} was judged by different rules.")
-    found += [f"The run of {run.label} is {run.summary['state']}." for run in own if run.summary["state"] != "complete"]
+    found += [
+        f"The run of {run.label} is not complete: {run.summary['state']}."
+        for run in own
+        if run.summary["state"] != "complete"
+    ]
     return found
 
 

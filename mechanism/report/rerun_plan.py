@@ -1,10 +1,11 @@
 """Which notebooks apply to another model, and with which parameters."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..corpus.library import DOMAINS, PARALLEL, load
 from .build import BuildError
 from .execute import declared_parameters
 from .files import NOTEBOOKS
@@ -71,9 +72,12 @@ def plan(asked: Rerun, model: str, sources: Path = NOTEBOOKS) -> Plan:
 
     Raises:
         RerunError: an unknown profile, no such notebook, or one that takes no model.
+        CorpusError: texts that cannot be read.
     """
     if asked.profile not in PROFILES:
         raise RerunError(f"unknown profile {asked.profile!r}: there are {' and '.join(PROFILES)}")
+    parallel = _text(asked.parallel) if asked.parallel else None
+    asked = replace(asked, parallel=parallel, domains=tuple(map(_text, asked.domains)))
     declared = {path.stem: declared_parameters(path) for path in sorted(sources.glob("*.ipynb"))}
     _refuse_unknown(asked.notebooks, declared)
     pages, skipped = {}, {}
@@ -85,6 +89,14 @@ def plan(asked: Rerun, model: str, sources: Path = NOTEBOOKS) -> Plan:
             given = _parameters(asked, model, name)
             pages[name] = {key: value for key, value in given.items() if key in known and value is not None}
     return Plan(pages, skipped)
+
+
+def _text(data: str) -> str:
+    """Data as a notebook finds it from its own folder, read once so that what is wrong with it is said now."""
+    if data.startswith("hub:") or data in PARALLEL + DOMAINS:
+        return data
+    load(data)
+    return str(Path(data).resolve())
 
 
 def _refuse_unknown(asked: tuple[str, ...], declared: Mapping[str, Mapping[str, Any]]) -> None:

@@ -16,7 +16,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from mechanism.corpus.library import DATA, committed
-from mechanism.corpus.store import encode_index, encode_lines
+from mechanism.corpus.store import CorpusError, encode_index, encode_lines
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.nn.lm import LMConfig
 from mechanism.report import build, rerun_plan
@@ -188,15 +188,17 @@ def test_every_notebook_is_run_or_skipped_for_a_reason():
     assert set(rerun_plan.ABOUT_THE_REPORT) <= {name[:2] for name in names}
 
 
-def test_texts_reach_the_pages_that_they_are_for():
-    asked = Rerun("m", Path("o"), parallel="mine", languages=("en", "xx"))
+def test_texts_reach_the_pages_that_they_are_for(parallel, domains, monkeypatch):
+    monkeypatch.chdir(Path(parallel).parent)
+    asked = Rerun("m", Path("o"), parallel=Path(parallel).name, languages=("en", "xx"))
     given = plan(asked, "m").pages
-    assert given["11_steering"]["data"] == ["mine"]
+    assert given["11_steering"]["data"] == [parallel]
     assert given["11_steering"]["languages"] == ["en", "xx"]
     assert "data" not in given["20_domain_experts"]
     assert "languages" not in given["20_domain_experts"], "the committed domains have no such language"
-    given = plan(replace(asked, domains=("a", "b")), "m").pages
-    assert (given["22_reweighting"]["data"], given["22_reweighting"]["languages"]) == (["a", "b"], ["en", "xx"])
+    given = plan(replace(asked, domains=("code", *domains)), "m").pages
+    assert given["22_reweighting"]["data"] == ["code", *domains]
+    assert given["22_reweighting"]["languages"] == ["en", "xx"]
 
 
 @pytest.mark.parametrize(
@@ -206,13 +208,15 @@ def test_texts_reach_the_pages_that_they_are_for():
         ({"notebooks": ("99",)}, "no notebook '99': there are 00_overview"),
         ({"notebooks": ("30",)}, "30_multi_head takes no model: it needs models trained for it"),
         ({"dtype": "float33"}, "unknown dtype 'float33'"),
+        ({"parallel": "./none"}, "no data './none'"),
+        ({"domains": ("code", "./none")}, "no data './none'"),
         ({"device": "tpux"}, "unknown device 'tpux'"),
         ({"model": "./nothing"}, "no model at './nothing'"),
         ({"model": "nobody/nothing@main"}, "cannot get 'nobody/nothing@main' from the hub"),
     ],
 )
 def test_what_is_wrong_with_the_question_is_one_sentence(change, match, tmp_path):
-    with pytest.raises((RerunError, ModelError), match=match) as caught:
+    with pytest.raises((RerunError, ModelError, CorpusError), match=match) as caught:
         rerun(Rerun(**{"model": "tiny", "out": tmp_path / "out", **change}), progress=False)
     assert "\n" not in str(caught.value)
 
@@ -464,7 +468,7 @@ def test_claims_by_models_on_one_page(two_runs, tmp_path):
     ]
     assert r12["models"][runs[0].label] == {"verdict": None, "label": "undecided", "note": "no control"}
     assert "The runs differ in seed." in differences(runs)
-    assert f"The run of {runs[1].label} is failed." in differences(runs)
+    assert f"The run of {runs[1].label} is not complete: failed." in differences(runs)
     page = compare_html(runs)
     assert "-0.312 [-0.8, -0.3] &lt;b&gt;, n = 18, p = 0.01" in page
     assert "failed, " in page
