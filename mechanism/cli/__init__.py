@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench
+from . import bench, rerun
 from .console import Json, err, out, print_table
 from .sweep import sweep
 
@@ -21,6 +21,10 @@ app = typer.Typer(
 corpus_app = typer.Typer(help="Re-create and check the committed corpora.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(bench.app, name="bench")
+app.command("run")(rerun.run)
+app.command("compare")(rerun.compare)
+app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(rerun.lm_eval)
+app.command("lm-eval-tasks")(rerun.lm_eval_tasks)
 app.command()(sweep)
 
 Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
