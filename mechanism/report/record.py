@@ -77,7 +77,13 @@ class Record:
         kind = self.verdict.name.lower().replace("_", "-")
         badge = f'<span class="verdict verdict-{kind}">{html.escape(self.claim.label(self.verdict))}</span>'
         caption = f"<caption>{self.claim.id} {badge}</caption>"
-        return f'<table class="dataframe claim-record">{caption}<tbody>{cells}</tbody></table>'
+        anchor = claim_anchor(self.claim.id)
+        return f'<table id="{anchor}" class="dataframe claim-record">{caption}<tbody>{cells}</tbody></table>'
+
+
+def claim_anchor(claim_id: str) -> str:
+    """Id of the element in which a page shows the record of a claim."""
+    return f"claim-{claim_id}"
 
 
 def record(
