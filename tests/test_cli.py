@@ -14,7 +14,7 @@ def mechanism(*arguments, **more):
 
 def test_help_names_every_command():
     shown = mechanism("--help").stdout
-    for command in ("train", "evaluate", "claims", "notebooks", "book", "pdf", "corpus", "bench", "contracts"):
+    for command in ("train", "evaluate", "claims", "notebooks", "book", "pdf", "corpus", "bench", "contracts", "sweep"):
         assert command in shown
 
 
@@ -48,6 +48,16 @@ def test_contracts_as_json():
     assert {r["status"] for r in results} == {"passed"}
 
 
+def test_sweep_as_json(tmp_path):
+    asked = ("--data", "tech", "--languages", "en", "--max-segments", "2", "--max-tokens", "20", "--modes", "zero")
+    done = mechanism("sweep", "tiny", *asked, "--to", str(tmp_path / "sweep.nc"), "--json")
+    (first, *_) = json.loads(done.stdout)
+    assert {"layer", "expert", "rate", "zero", "own", "loss"} == set(first)
+    assert first["zero"] > 0
+    assert (tmp_path / "sweep.nc").exists()
+    assert "restarted after the ablated layer: zero" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -59,6 +69,8 @@ def test_contracts_as_json():
         (["evaluate", "tiny", "--languages", "xx"], "unknown language 'xx'"),
         (["evaluate", "tiny", "--data", "/nowhere"], "no data '/nowhere'"),
         (["calculate", "--top-k", "65"], "top_k is 65; it cannot exceed the 64 experts"),
+        (["sweep", "tiny", "--engine", "spark"], "no engine 'spark'"),
+        (["sweep", "tiny", "--modes", "nought"], "modes of ablation are some of zero reroute mean"),
         (["train", "--config", "nothing"], "no training configuration at"),
         (["train"], "name a run with --config or a grid with --grid; not both"),
         (["train", "--config", "tiny", "--runs", "3"], "--runs and --status belong to --grid"),

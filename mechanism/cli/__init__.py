@@ -9,6 +9,7 @@ import typer
 
 from . import bench
 from .console import Json, err, out, print_table
+from .sweep import sweep
 
 app = typer.Typer(
     name="mechanism",
@@ -20,6 +21,7 @@ app = typer.Typer(
 corpus_app = typer.Typer(help="Re-create and check the committed corpora.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(bench.app, name="bench")
+app.command()(sweep)
 
 Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
 Only = Annotated[list[str] | None, typer.Option("--only", help="Notebook to run (its name, or a prefix); repeatable.")]

@@ -90,3 +90,30 @@ def bench_peers(
     else:
         print_table(table.astype(object).where(table.notna(), None).to_dict("records"), "layers of peers")
         out.print(bench.missing())
+
+
+@app.command("sweep")
+def bench_sweep(
+    model: Annotated[str, typer.Argument(help="A committed model's name, a folder, or a hub id.")] = "embedded",
+    max_segments: Annotated[int, typer.Option(help="Cap per domain and language.")] = 24,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a segment; the rest is cut off.")] = 40,
+    batches: Annotated[int, typer.Option(help="Batches ablated both ways.")] = 1,
+    search: Annotated[bool, typer.Option(help="Sweep all texts exactly and race.")] = True,
+    json_: Json = False,
+) -> None:
+    """Time of ablating every expert by restarts and by whole passes, how much they differ, and recall and cost of the
+    race for the driver experts against the exact sweep.
+
+    A case's ratio is of whole passes to restarts; the last one is of zero ablation."""
+    from ..study import bench_sweep as bench
+    from ..study.embedded import keep_memory
+    from ..study.models import load_model
+    from ..study.sweep_text import SweepConfig
+
+    keep_memory()
+    config = SweepConfig(max_segments=max_segments, max_tokens=max_tokens)
+    loaded, tokenizer = load_model(model, "cpu", "float32", moe=True)
+    found = bench.bench_sweep(
+        loaded, tokenizer, config, batches, search=search, say=lambda line: err.print(line, style="dim", soft_wrap=True)
+    )
+    print_bench(found, json_, "seconds for all experts, one batch")

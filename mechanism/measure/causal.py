@@ -1,0 +1,190 @@
+"""Effects of experts summed over text: means over domains and languages, concentration, and the experts on top."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from .statistics import Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """What each expert does to each sequence, summed over its tokens.
+
+    Attributes:
+        values: effect sums; tokens: of each sequence; cell: its domain and language, which count equally; stratum: its
+            domain, within which documents are drawn; document: label, the same for translations.
+
+    Raises:
+        ValueError: no sequences, one without tokens, or shapes that do not fit.
+    """
+
+    values: Float[np.ndarray, "sequence layer expert"]
+    tokens: Shaped[np.ndarray, "sequence"]
+    cell: Shaped[np.ndarray, "sequence"]
+    stratum: Shaped[np.ndarray, "sequence"]
+    document: Shaped[np.ndarray, "sequence"]
+
+    def __post_init__(self) -> None:
+        if not len(self.values) or not (self.tokens > 0).all():
+            raise ValueError("effects need sequences, each with a token")
+
+    @cached_property
+    def _cells(self) -> np.ndarray:
+        """`(cell, sequence)` membership."""
+        codes = np.unique(self.cell, return_inverse=True)[1]
+        return (codes == np.arange(codes.max() + 1)[:, None]).astype(np.float64)
+
+    def mean(self, times: Float[np.ndarray, "sequence"] | None = None) -> Float[np.ndarray, "layer expert"]:
+        """Mean effect per token, cells of domain and language counting equally; NaN where an ablation gave NaN.
+
+        Args:
+            times: how often each sequence counts; cells that are left empty do not count.
+        """
+        each = self._cells if times is None else self._cells * times
+        tokens = each @ self.tokens
+        flat = self.values.reshape(len(self.values), -1)
+        means = (each @ flat)[tokens > 0] / tokens[tokens > 0, None]
+        return np.asarray(means.mean(0).reshape(self.values.shape[1:]))
+
+    def by_cell(self) -> tuple[list[str], Float[np.ndarray, "cell layer expert"]]:
+        """Labels of the cells, and the mean effect per token in each."""
+        sums = np.tensordot(self._cells, self.values, 1)
+        return list(map(str, np.unique(self.cell))), sums / (self._cells @ self.tokens)[:, None, None]
+
+    @property
+    def share(self) -> Float[np.ndarray, "sequence"]:
+        """What a sequence's effect sum counts for in `mean`: `mean = sum over sequences of share * values`."""
+        per_cell = 1 / (self._cells @ self.tokens) / len(self._cells)
+        return np.asarray(per_cell @ self._cells)
+
+    def resamples(self, n_boot: int, seed: int) -> Iterator[Float[np.ndarray, "sequence"]]:
+        """How often each sequence counts when documents are drawn anew within their stratum."""
+        rng, (members, owner) = np.random.default_rng(seed), self._documents
+        for _ in range(n_boot):
+            times = np.zeros(owner.max() + 1)
+            for own in members:
+                times[own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)))
+            yield times[owner]
+
+    def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Two halves of the documents of every stratum, as zeros and ones over sequences; the odd one of a stratum, or
+        its only one, is in either.
+
+        Raises:
+            ValueError: a half is empty.
+        """
+        rng, (members, owner) = np.random.default_rng(seed), self._documents
+        first = np.zeros(owner.max() + 1)
+        for own in members:
+            first[rng.permutation(own)[: (len(own) + int(rng.integers(2))) // 2]] = 1
+        if first.all() or not first.any():
+            raise ValueError("halves need two documents or more")
+        return first[owner], 1 - first[owner]
+
+    @cached_property
+    def _documents(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Numbers of the documents of each stratum, and each sequence's document."""
+        names, owner = np.unique(np.array([f"{s}\0{d}" for s, d in zip(self.stratum, self.document, strict=True)]),
+                                 return_inverse=True)  # fmt: skip
+        strata = np.array([name.split("\0")[0] for name in names])
+        return [np.flatnonzero(strata == s) for s in np.unique(strata)], owner
+
+
+def gini(values: Float[np.ndarray, "item"]) -> float:
+    """Gini coefficient of values of at least 0: 0 if all are equal, near 1 if one has everything.
+
+    Raises:
+        ValueError: a negative value or NaN, or nothing above 0.
+    """
+    ordered = np.sort(values)
+    if not (ordered >= 0).all() or not ordered.sum() > 0:
+        raise ValueError("a Gini coefficient needs values of at least 0, one of them above it")
+    n = len(ordered)
+    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * ordered.sum()))
+
+
+def top_count(experts: int, share: float = 0.05) -> int:
+    """How many experts the top `share` is: rounded up, at least one."""
+    return max(1, math.ceil(share * experts - 1e-9))
+
+
+def top_experts(
+    effect: Float[np.ndarray, "layer expert"], count: int, left_out: Bool[np.ndarray, "layer expert"] | None = None
+) -> Bool[np.ndarray, "layer expert"]:
+    """The `count` experts with the largest effect, equal ones in order of layer and expert.
+
+    Args:
+        left_out: experts that do not take part.
+
+    Raises:
+        ValueError: fewer experts than `count`, or an effect that is not a number.
+    """
+    ranked = effect.ravel().copy()
+    if left_out is not None:
+        ranked[left_out.ravel()] = -np.inf
+    if np.isnan(ranked).any():
+        raise ValueError(f"{int(np.isnan(ranked).sum())} effects are not numbers: leave these experts out, and say so")
+    if np.isfinite(ranked).sum() < count:
+        raise ValueError(f"{count} experts asked for, {int(np.isfinite(ranked).sum())} take part")
+    chosen = np.zeros(ranked.size, dtype=bool)
+    chosen[np.argsort(-ranked, kind="stable")[:count]] = True
+    return chosen.reshape(effect.shape)
+
+
+def top_share(effect: Float[np.ndarray, "layer expert"], chosen: Bool[np.ndarray, "layer expert"]) -> float:
+    """Share of the summed effect that the chosen experts have.
+
+    Raises:
+        ValueError: nothing has an effect.
+    """
+    if not effect.sum() > 0:
+        raise ValueError("no expert has an effect: shares of nothing are not defined")
+    return float(effect[chosen].sum() / effect.sum())
+
+
+@dataclass(frozen=True)
+class Concentration:
+    """Share of the effect that the largest few experts have, chosen on one half of the documents and counted on the
+    other, both ways, so that the choice does not flatter it.
+
+    Attributes:
+        share: of experts that count as largest.
+        confidence: coverage of the interval; n_boot: resamples of documents; seed: of the halves and the resamples.
+    """
+
+    share: float = 0.05
+    confidence: float = 0.95
+    n_boot: int = 500
+    seed: int = 0
+
+    def __call__(self, effects: Effects, left_out: Bool[np.ndarray, "layer expert"] | None = None) -> Estimate:
+        """The share with its interval; `n` is the number of experts that take part.
+
+        Args:
+            left_out: experts that neither are chosen nor count.
+
+        Raises:
+            ValueError: see `top_experts`, `top_share` and `Effects.halves`.
+        """
+        part = np.ones(effects.values.shape[1:], dtype=bool) if left_out is None else ~left_out
+        halves = effects.halves(self.seed)
+        value = self._crossed(effects, halves, part)
+        draws = []
+        for times in effects.resamples(self.n_boot, self.seed):
+            own = [half * times for half in halves]
+            if all(half.any() for half in own):
+                draws.append(self._crossed(effects, (own[0], own[1]), part))
+        tail = (1 - self.confidence) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        return Estimate(value, float(low), float(high), int(part.sum()))
+
+    def _crossed(self, effects: Effects, halves: tuple[np.ndarray, np.ndarray], part: np.ndarray) -> float:
+        means = [np.where(part, effects.mean(half), 0) for half in halves]
+        count = top_count(int(part.sum()), self.share)
+        pairs = (means, means[::-1])
+        return float(np.mean([top_share(counted, top_experts(chosen, count, ~part)) for chosen, counted in pairs]))

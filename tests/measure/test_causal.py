@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from mechanism.measure.causal import Concentration, Effects, gini, top_count, top_experts, top_share
+
+
+def effects(values, cells=("a", "a", "b", "b"), documents=("1", "2", "3", "4"), tokens=(2, 2, 5, 5)) -> Effects:
+    cell = np.array(list(cells))
+    return Effects(np.asarray(values, float), np.array(tokens), cell, cell, np.array(list(documents)))
+
+
+def random_effects(seed: int = 0, sequences: int = 40) -> Effects:
+    rng = np.random.default_rng(seed)
+    values = rng.gamma(1.0, 1.0, (sequences, 3, 4)) * np.arange(1, 13).reshape(3, 4) ** 2
+    return Effects(
+        values, rng.integers(3, 9, sequences), np.repeat(["x en", "x de"], sequences // 2),
+        np.full(sequences, "x"), np.tile(np.arange(sequences // 2), 2).astype(str),
+    )  # fmt: skip
+
+
+def test_cells_count_equally_whatever_their_length():
+    values = np.zeros((4, 1, 1))
+    values[:2], values[2:] = 2.0, 10.0
+    assert effects(values).mean() == pytest.approx((1.0 + 2.0) / 2)
+    names, cells = effects(values).by_cell()
+    assert names == ["a", "b"]
+    np.testing.assert_allclose(cells[:, 0, 0], [1.0, 2.0])
+
+
+def test_mean_is_the_weighted_sum_of_its_shares():
+    own = random_effects()
+    np.testing.assert_allclose(np.tensordot(own.share, own.values, 1), own.mean())
+
+
+def test_translations_are_drawn_together():
+    own = random_effects()
+    for times in own.resamples(20, 0):
+        assert (times[:20] == times[20:]).all()
+        assert times[:20].sum() == 20
+    first, second = own.halves(0)
+    assert (first + second == 1).all()
+    assert (first[:20] == first[20:]).all()
+
+
+@pytest.mark.parametrize(("values", "wanted"), [([1, 1, 1, 1], 0.0), ([0, 0, 0, 1], 0.75), ([1, 3], 0.25)])
+def test_gini(values, wanted):
+    assert gini(np.array(values, float)) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("experts", "count"), [(128, 7), (100, 5), (96, 5), (8, 1), (6144, 308)])
+def test_top_count_rounds_up(experts, count):
+    assert top_count(experts) == count
+
+
+def test_one_driver_is_found_whole_and_equals_share_alike():
+    values = np.full((40, 2, 10), 1e-6)
+    values[:, 1, 3] = 5.0
+    own = effects(values, ["x"] * 40, list(map(str, range(40))), [1] * 40)
+    found = Concentration(n_boot=50)(own)
+    assert found.value > 0.99
+    assert found.low <= found.value <= found.high
+    assert (np.argwhere(top_experts(own.mean(), 1)) == [[1, 3]]).all()
+    flat = Concentration(n_boot=50)(effects(np.ones((40, 2, 10)), ["x"] * 40, list(map(str, range(40))), [1] * 40))
+    assert flat.value == pytest.approx(0.05)
+
+
+def test_choice_does_not_flatter():
+    rng = np.random.default_rng(0)
+    noise = rng.gamma(0.2, 1.0, (30, 8, 16))
+    own = effects(noise, ["x"] * 30, list(map(str, range(30))), [1] * 30)
+    naive = top_share(own.mean(), top_experts(own.mean(), 7))
+    assert Concentration(n_boot=10)(own).value < 0.075 < naive
+
+
+def test_left_out_neither_chosen_nor_counted():
+    effect = np.array([[9.0, 1.0, 2.0]])
+    out = np.array([[True, False, False]])
+    assert (top_experts(effect, 1, out) == [[False, False, True]]).all()
+    assert (top_experts(np.array([[np.nan, 1.0, 2.0]]), 2, out) == [[False, True, True]]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: gini(np.array([-1.0, 2.0])), "at least 0"),
+        (lambda: gini(np.zeros(3)), "one of them above"),
+        (lambda: top_experts(np.array([[np.nan, 1.0]]), 1), "1 effects are not numbers"),
+        (lambda: top_experts(np.ones((1, 2)), 3), "3 experts asked for, 2"),
+        (lambda: top_share(np.zeros((1, 2)), np.ones((1, 2), bool)), "no expert has an effect"),
+        (lambda: effects(np.ones((4, 1, 1)), "aaaa", "1111").halves(0), "two documents"),
+        (lambda: effects(np.ones((4, 1, 1)), tokens=(1, 0, 1, 1)), "each with a token"),
+    ],
+)
+def test_bad_input(call, said):
+    with pytest.raises(ValueError, match=said):
+        call()
