@@ -46,7 +46,7 @@
     const width = head.rows[0].cells.length;
     const plain = [...table.querySelectorAll("th, td")].every((cell) => cell.colSpan === 1 && cell.rowSpan === 1);
     const rows = [...table.tBodies[0].rows];
-    return plain && rows.length > 2 && rows.every((row) => row.cells.length === width);
+    return plain && rows.length > 5 && rows.every((row) => row.cells.length === width);
   }
 
   function makeSortable(table) {
@@ -90,7 +90,10 @@
     if (!table) return;
     const heads = [...table.tHead.rows[0].cells].map(text);
     const rows = [...table.tBodies[0].rows];
-    rows.forEach((row) => [...row.cells].forEach((cell, i) => { cell.dataset.label = heads[i]; }));
+    rows.forEach((row) => [...row.cells].forEach((cell, i) => {
+      cell.dataset.label = heads[i];
+      cell.classList.toggle("none", !text(cell));
+    }));
     const verdict = (row) => text(row.cells[row.cells.length - 1]).replace(" at small scale", "");
     const source = (row) => text(row.cells[0]).charAt(0);
     const unique = (read) => [...new Set(rows.map(read))];

@@ -70,7 +70,8 @@ def _definition(module: str, node: _Function | ast.ClassDef) -> str:
         body = "\n\n".join(
             [body, *(_method(member) for member in _public(node) if not isinstance(member, ast.ClassDef))]
         )
-    return f"(api.{module}.{node.name})=\n`{_signature(node)}`\n{_indented(body, ': ')}"
+    kind = "class-" if isinstance(node, ast.ClassDef) else ""  # targets do not tell `Hero` from `hero`
+    return f"(api.{module}.{kind}{node.name})=\n`{_signature(node)}`\n{_indented(body, ': ')}"
 
 
 def _method(node: _Function) -> str:

@@ -115,6 +115,17 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def small_png(figure: Figure, colours: int = 96, **options: Any) -> bytes:
+    """A figure as PNG with so many colours, a third of the size; `options` are those of `savefig`."""
+    from PIL import Image
+
+    stream, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(stream, format="png", **({"bbox_inches": "tight"} | options))
+    image = Image.open(stream).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    image.save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
 def show(figure: Figure) -> None:
     """Put a figure below the cell, once, and close it."""
     from IPython import get_ipython

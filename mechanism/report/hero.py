@@ -1,6 +1,5 @@
 """The front page's figure, from the record of the report's own model as far as it goes, and the card of links."""
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ..corpus.languages import UNKNOWN, language
 from ..study.history import History, load_history
-from .figures import PALETTE, use_style
+from .figures import PALETTE, small_png, use_style
 
 RUNS = ("main", "tiny")
 CORPUS = "udhr"  # the one text that every language of the report has
@@ -86,9 +85,7 @@ def card(counts: Mapping[str, int], sources: int) -> Figure:
 
 def card_png(figure: Figure) -> bytes:
     """The card as PNG, its size kept."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor=figure.get_facecolor(), bbox_inches=None)
-    return stream.getvalue()
+    return small_png(figure, facecolor=figure.get_facecolor(), bbox_inches=None)
 
 
 def _groups(codes: Iterable[str]) -> dict[str, list[str]]:

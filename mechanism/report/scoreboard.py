@@ -40,7 +40,8 @@ def scoreboard_markdown(page: str, folder: Path | None = None) -> str:
     lines = [_line(["Source", *(name.capitalize() for name in names)]), _line(["---"] + ["--:"] * len(names))]
     for source in _sources().values():
         own = counts(row for row in rows if row["id"].startswith(source.letter))
-        lines.append(_line([_link(f"claims-{source.letter}", source.title, page), *map(str, own.values())]))
+        link = _link(f"claims-{source.letter}", source.title, page)
+        lines.append(_line([f"**{source.letter}** {link}", *map(str, own.values())]))
     return "\n".join(lines)
 
 

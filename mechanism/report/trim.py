@@ -7,6 +7,8 @@ from pathlib import Path
 ICONS = Path("_static") / "scripts" / "fontawesome.js"
 # An icon in the script: its name, width, height, other names, code point, and outline.
 _ICON = re.compile(r'("?)([a-z0-9][a-z0-9-]*)\1:\[\d+,\d+,\[[^\]]*\],"\w*",(?:"[^"]*"|\[[^\]]*\])\],?')
+# The rules by which a font would draw icons: names, and the character of the font.
+_GLYPH = re.compile(r'((?:\.fa-[a-z0-9-]+:before,?)+)\{content:"[^"]*"\}')
 _NAMED = re.compile(r"\bfa-([a-z0-9-]+)")
 _THEBE = re.compile(
     r"\s*<script[^>]*>const THEBE_JS_URL[^<]*</script>|\s*<script[^>]*sphinx-thebe\.js[^>]*></script>"
@@ -31,11 +33,18 @@ def trim(site: Path) -> None:
         scripts = [path for path in (site / "_static").rglob("*.js") if path.name != ICONS.name]
         used |= set(_NAMED.findall("".join(path.read_text("utf-8") for path in scripts)))
         (site / ICONS).write_text(keep_icons((site / ICONS).read_text("utf-8"), used), "utf-8")
+        for path in (site / "_static" / "styles").glob("*.css"):
+            path.write_text(keep_glyphs(path.read_text("utf-8"), used), "utf-8")
 
 
 def keep_icons(script: str, names: set[str]) -> str:
     """Font Awesome's script with these icons alone."""
     return _ICON.sub(lambda found: found[0] if found[2] in names else "", script)
+
+
+def keep_glyphs(style: str, names: set[str]) -> str:
+    """A style sheet without the rules of other icons."""
+    return _GLYPH.sub(lambda found: found[0] if names & set(_NAMED.findall(found[1])) else "", style)
 
 
 def _trim_page(page: Path) -> None:
