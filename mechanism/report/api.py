@@ -10,6 +10,7 @@ from .files import PACKAGE
 
 ROOMS = ("corpus", "nn", "trace", "measure", "study", "report")
 _SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Examples?|Notes?):")
+_SESSION = re.compile(r"^>>> (?:.+(?:\n|\Z))+", re.MULTILINE)
 _ITEM = re.compile(r"([*\w., ]+?): (.*)")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -28,8 +29,9 @@ def room_markdown(room: str, package: Path = PACKAGE) -> str:
 
 def docstring_markdown(text: str) -> str:
     """A docstring as Markdown: its sections as bold words, their entries as lists."""
-    lines, out, section = inspect.cleandoc(text).splitlines(), [], False
-    for line in lines:
+    out: list[str] = []
+    section = False
+    for line in _examples(inspect.cleandoc(text)).splitlines():
         header = _SECTION.fullmatch(line)
         if header:
             out += ["", f"*{header[1]}*", ""]
@@ -40,6 +42,11 @@ def docstring_markdown(text: str) -> str:
             section = section and not line.strip()
             out.append(line)
     return "\n".join(out).strip()
+
+
+def _examples(text: str) -> str:
+    """Examples of an interpreter's session, each up to the next empty line, as blocks of code."""
+    return _SESSION.sub(lambda found: f"```python\n{found[0].rstrip()}\n```\n", text)
 
 
 def _entry(line: str) -> str:

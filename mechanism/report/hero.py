@@ -119,9 +119,7 @@ def _finding(profile: pd.DataFrame) -> str:
     middle = mean[third : len(mean) - third].mean()
     closer = "closer to" if middle < min(first, last) else "not closer to"
     told = f"Routing of other languages is {closer} that of English in the middle of the network than at both ends"
-    return (
-        f"{told}: {first:.2f} at first, {middle:.2f} in the middle, {last:.2f} at last (0: alike, 1: nothing shared)."
-    )
+    return f"{told}: {first:.2f} at first, {middle:.2f} there, {last:.2f} at last (0: alike, 1: nothing shared)."
 
 
 def _origin(history: History) -> str:

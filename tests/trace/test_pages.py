@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -43,6 +44,7 @@ def messages(call: ast.Call, functions: dict[str, ast.FunctionDef]) -> Iterator[
             yield literal(argument)
 
 
+@cache
 def raised() -> set[tuple[str, str]]:
     """(class, message) of everything that the rooms raise. A broken contract is raised again by `require`, which names
     it; the bare message inside is the contract's own."""
@@ -57,6 +59,7 @@ def raised() -> set[tuple[str, str]]:
     return found
 
 
+@cache
 def documented() -> set[tuple[str, str]]:
     """(class, phrase) of every row of the page."""
     found, name = set(), ""
