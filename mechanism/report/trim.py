@@ -34,7 +34,7 @@ def trim(site: Path) -> None:
         used |= set(_NAMED.findall("".join(path.read_text("utf-8") for path in scripts)))
         (site / ICONS).write_text(keep_icons((site / ICONS).read_text("utf-8"), used), "utf-8")
         for path in (site / "_static" / "styles").glob("*.css"):
-            path.write_text(keep_glyphs(path.read_text("utf-8"), used), "utf-8")
+            path.write_text(without_glyphs(path.read_text("utf-8")), "utf-8")
 
 
 def keep_icons(script: str, names: set[str]) -> str:
@@ -42,14 +42,16 @@ def keep_icons(script: str, names: set[str]) -> str:
     return _ICON.sub(lambda found: found[0] if found[2] in names else "", script)
 
 
-def keep_glyphs(style: str, names: set[str]) -> str:
-    """A style sheet without the rules of other icons."""
-    return _GLYPH.sub(lambda found: found[0] if names & set(_NAMED.findall(found[1])) else "", style)
+def without_glyphs(style: str) -> str:
+    """A style sheet without the rules that would fetch a font for icons which the script draws anyway."""
+    return _GLYPH.sub("", style)
 
 
 def _trim_page(page: Path) -> None:
     text = page.read_text("utf-8")
     trimmed = _VIEWPORT.sub("", _THEBE.sub("", text))
+    # Entries of a list have to be items of it; the role that docutils gives them is none.
+    trimmed = trimmed.replace('role="doc-biblioentry"', 'role="listitem"')
     if 'class="math' not in text and "math notranslate" not in text:
         trimmed = _MATHJAX.sub("", trimmed)
     if trimmed != text:
