@@ -111,7 +111,11 @@ def train(
         ),
     ] = False,
     grid: Annotated[
-        str | None, typer.Option(help="Instead of one configuration: the missing runs of this grid, one after another.")
+        str | None,
+        typer.Option(
+            help="Instead of one configuration: the missing runs of this grid, one after another. Processes that are "
+            "started beside each other share them: small models train faster on a core each (OMP_NUM_THREADS=1)."
+        ),
     ] = None,
     runs: Annotated[int | None, typer.Option(help="With --grid: stop after this many runs.")] = None,
     status: Annotated[bool, typer.Option("--status", help="With --grid: do not train, show what is done.")] = False,

@@ -223,10 +223,13 @@ class CrossGrid:
         for seed in range(self.seeds):
             yield from ((name, seed) for name, cell in self.cells.items() if seed < (cell.seeds or self.seeds))
 
-    def next_run(self) -> CrossRun | None:
-        """The first run that is missing and can be made; None when all are there."""
-        runs = (self.run(*at) for at in self.order())
-        return next((run for run in runs if run is not None and not run.done), None)
+    def missing_runs(self) -> Iterator[CrossRun]:
+        """The runs that are missing and can be made, in order."""
+        for name, seed in self.order():
+            run = self.run(name, seed)
+            parent = self.run(PARENT, seed) if self.cells[name].start else None
+            if run is not None and not run.done and (parent is None or parent.done):
+                yield run
 
     def size(self) -> int:
         """Number of runs in all."""

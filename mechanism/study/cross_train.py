@@ -27,14 +27,14 @@ from .cross_grid import PARENT, USE, CrossGrid, CrossRun
 from .cross_score import bits_table, macro_loss, use_of_experts
 from .embedded import TOKENIZER
 from .emergence import probe_path, write_stats
-from .recorded_run import RESULT
+from .recorded_run import RESULT, make_all
 from .stage import thin
 
 DISTIL_STEP = 10**9  # a step of the stream that no run reaches: its batches are what experts are fitted on
 
 
 def train_cross_grid(grid: CrossGrid, console: Console, runs: int | None = None, steps: int | None = None) -> None:
-    """Make the missing runs of a grid, or go on where the last one stopped.
+    """Make the missing runs of a grid, or go on where the last one stopped. Several processes share the runs.
 
     Args:
         runs: stop after so many; steps: stop each run after so many steps and end with it.
@@ -43,13 +43,14 @@ def train_cross_grid(grid: CrossGrid, console: Console, runs: int | None = None,
         TrainingError: see `Trainer.run`.
         KeyboardInterrupt: after a checkpoint.
     """
-    tokenizer, made = load_tokenizer(TOKENIZER), 0
-    while (run := grid.next_run()) is not None and made != runs:
+    tokenizer = load_tokenizer(TOKENIZER)
+
+    def make(run: CrossRun) -> bool:
         console.print(f"{run.name} {run.hash}: {told(grid)}")
-        if not make_run(grid, run, tokenizer, console, steps):
-            return
-        made += 1
-    if grid.next_run() is None:
+        return make_run(grid, run, tokenizer, console, steps)
+
+    make_all(grid.missing_runs, make, runs)
+    if not any(grid.missing_runs()):
         for at in grid.order():  # weights that other runs began from are needed no more
             if (run := grid.run(*at)) is not None:
                 shutil.rmtree(run.workspace, ignore_errors=True)
@@ -88,8 +89,9 @@ def cross_trainer(grid: CrossGrid, run: CrossRun, tokenizer: PreTrainedTokenizer
     if run.start and trainer.step == 0:
         parent = grid.run(PARENT, config.seed)
         assert parent is not None
-        dense = cross_trainer(grid, parent, tokenizer)
-        dense.run()  # ends at once where the twin is there
+        with parent.lock:
+            dense = cross_trainer(grid, parent, tokenizer)
+            dense.run()  # ends at once where the twin's weights are there
         ids = torch.as_tensor(batches(DISTIL_STEP)[0], dtype=torch.long)
         _take_over(run.start, trainer.model, dense.model.eval(), ids, config.seed)
     return trainer

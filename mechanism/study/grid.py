@@ -153,18 +153,15 @@ class Grid:
         for name, block in self.blocks.items():
             yield from ((name, variant) for variant in block.variants)
 
-    def next_run(self) -> GridRun | None:
-        """The first run that is missing: seed after seed, the learning rates before seed 0; None when all are there."""
+    def missing_runs(self) -> Iterator[GridRun]:
+        """The runs that are missing and can be made: seed after seed, the learning rates before seed 0."""
         for seed in range(max(block.seeds for block in self.blocks.values())):
             for block, variant in self.cells():
                 if seed < self.blocks[block].seeds:
                     source = self.blocks[block].rate_of or {"block": block, "variant": variant}
                     wanted = self.tuning_runs(**source) if seed == 0 else []
-                    missing = next((run for run in wanted if not run.done), None)
-                    missing = missing or self.runs(block, variant)[seed]
-                    if not missing.done:
-                        return missing
-        return None
+                    wanted += self.runs(block, variant)[seed : seed + 1]
+                    yield from (run for run in wanted if not run.done)
 
     def size(self) -> int:
         """Number of runs in all."""

@@ -20,12 +20,12 @@ from ..trace import RoutingStats
 from .embedded import TOKENIZER
 from .english import CORPORA, English, Score, score
 from .grid import Grid, GridRun
-from .recorded_run import RESULT
+from .recorded_run import RESULT, make_all
 from .stage import thin
 
 
 def train_grid(grid: Grid, console: Console, runs: int | None = None, steps: int | None = None) -> None:
-    """Make the missing runs of a grid, or go on where the last one stopped.
+    """Make the missing runs of a grid, or go on where the last one stopped. Several processes share the runs.
 
     Args:
         runs: stop after so many; steps: stop each run after so many steps and end with it.
@@ -34,18 +34,18 @@ def train_grid(grid: Grid, console: Console, runs: int | None = None, steps: int
         TrainingError: see `Trainer.run`; a vocabulary that is too small for the text.
         KeyboardInterrupt: after a checkpoint.
     """
-    if grid.next_run() is None:
+    if not any(grid.missing_runs()):
         console.print(f"all {grid.size()} runs of {grid.name} are there")
         return
     english = English(grid.text, load_tokenizer(TOKENIZER))
     if len(english.vocabulary) > grid.vocab:
         raise TrainingError(f"the text has {len(english.vocabulary)} kinds of tokens, the grid's vocab is {grid.vocab}")
-    made = 0
-    while (run := grid.next_run()) is not None and made != runs:
+
+    def make(run: GridRun) -> bool:
         console.print(f"{run.name} {run.hash}: {_told(grid)}")
-        if not make_run(run, english, console, steps):
-            return
-        made += 1
+        return make_run(run, english, console, steps)
+
+    make_all(grid.missing_runs, make, runs)
 
 
 def make_run(run: GridRun, english: English, console: Console, steps: int | None = None) -> bool:

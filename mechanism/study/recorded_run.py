@@ -1,8 +1,12 @@
-"""Where a run of a grid keeps what it made."""
+"""Where a run of a grid keeps what it made, and how processes share the runs of a grid."""
 
 import json
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from . import embedded
 
@@ -44,3 +48,46 @@ class RecordedRun:
             FileNotFoundError: it was not made yet.
         """
         return json.loads((self.record / RESULT).read_text("utf-8"))
+
+    @property
+    def lock(self) -> FileLock:
+        """Held by the process that makes the run."""
+        folder = embedded.cache_folder() / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / self.hash)
+
+
+Run = TypeVar("Run", bound=RecordedRun)
+
+
+def make_all(
+    missing: Callable[[], Iterable[Run]], make: Callable[[Run], bool], runs: int | None = None, wait: float = 5.0
+) -> None:
+    """Make the missing runs one by one, those left out that another process is making. Where only such are left, wait:
+    others may depend on them, or they may be given up.
+
+    Args:
+        missing: the runs that can be made now, in order; make: makes one, and says whether it was finished.
+        runs: stop after so many; wait: seconds between looks.
+    """
+    made = 0
+    while made != runs and (todo := list(missing())):
+        claimed = next(filter(None, map(_claim, todo)), None)
+        if claimed is None:
+            time.sleep(wait)
+            continue
+        run, lock = claimed
+        with lock:
+            if run.done:
+                continue
+            if not make(run):
+                return
+            made += 1
+
+
+def _claim(run: Run) -> tuple[Run, AcquireReturnProxy] | None:
+    """The run and what releases its lock; None if another process holds it."""
+    try:
+        return run, run.lock.acquire(blocking=False)
+    except Timeout:
+        return None
