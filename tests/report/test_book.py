@@ -1,7 +1,9 @@
 """The site build on a tiny book: warnings are errors, missing pages are named, nothing is loaded from elsewhere."""
 
+import importlib.util
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -46,19 +48,26 @@ def test_site_is_built_with_claims_and_without_source_maps(book: Path):
     assert front.count("verdict-undecided") == 45
     assert 'property="og:image" content="_static/generated/card.png"' in front
     assert "canonical" not in front
-    assert "@software{mechanism," in front
+    assert "an executable research report" in front
     assert (site.folder / "_static" / "generated" / "card.png").exists()
     assert 'href="/"' in (site.folder / "404.html").read_text()
     assert read_stamps(site.folder)["notebooks"] == {}
 
 
-def test_base_address_makes_links_of_the_card_absolute(book: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MECHANISM_BASE_URL", "https://a.example/report")
-    site = build_book(book=book)
-    front = (site.folder / "index.html").read_text()
-    assert 'content="https://a.example/report/_static/generated/card.png"' in front
-    assert '<link rel="canonical" href="https://a.example/report/index.html"' in front
-    assert 'href="https://a.example/report/"' in (site.folder / "404.html").read_text()
+def test_base_address_makes_links_of_the_card_absolute(monkeypatch: pytest.MonkeyPatch):
+    spec = importlib.util.spec_from_file_location("site_files", BOOK / "_ext" / "site_files.py")
+    assert spec is not None
+    assert spec.loader is not None
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    for given, base in (("https://a.example/report", "https://a.example/report/"), (" ", "")):
+        monkeypatch.setenv("MECHANISM_BASE_URL", given)
+        config = SimpleNamespace()
+        extension.configure(None, config)
+        assert config.html_baseurl == config.ogp_site_url == base
+    context = {"metatags": f'<meta content="{extension.CARD}" />', "pathto": lambda path, resource: f"../{path}"}
+    extension.relate_card(SimpleNamespace(config=config), "notebooks/a", "page.html", context, None)
+    assert context["metatags"] == f'<meta content="../{extension.CARD}" />'
 
 
 def test_broken_references_stop_the_build_and_are_all_named(book: Path):

@@ -47,7 +47,9 @@ def test_map_over_languages_tells_the_tokens_behind_a_cell(values: xr.DataArray)
     assert "<br>tokens: %{customdata[1]}" in figure.data[2].hovertemplate
     assert figure.data[2].customdata[1][3][1] == "&lt;b&gt; ·the"
     panels = static_maps(xr.concat([by_language] * 2, "lang").assign_coords(lang=list("abcdefghij")), "lift", 2.0)
-    assert panels.axes[0].get_gridspec().ncols == 6
+    grid = panels.axes[0].get_gridspec()
+    assert grid is not None
+    assert grid.ncols == 6
     plt.close(panels)
 
 

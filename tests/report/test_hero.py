@@ -40,7 +40,9 @@ def test_caption_states_what_the_lines_show(monkeypatch: pytest.MonkeyPatch, pro
     assert "4.0 of 40 million" in made.caption
     assert "at the end of its training" in made.caption
     assert "3 languages" in made.alt
-    labels = [text.get_text() for text in made.figure.axes[0].get_legend().get_texts()]
+    legend = made.figure.axes[0].get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["Latin script", "other scripts", "never trained on"]
     plt.close("all")
 

@@ -34,8 +34,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def told(root: Path) -> Callable[[], list[str]]:
     def check() -> list[str]:
-        where = {"sources": root / "notebooks", "inputs": [root / "package"], "results": root / "results"}
-        return [*altered(root / "site"), *outdated(root / "site", **where)]
+        late = outdated(root / "site", root / "notebooks", [root / "package"], root / "results")
+        return [*altered(root / "site"), *late]
 
     return check
 

@@ -52,4 +52,4 @@ def test_selections_of_a_planted_router():
 
 def test_no_text_is_an_error(loaded):
     with pytest.raises(ValueError, match="no text"):
-        expert_tokens(*loaded, {})
+        expert_tokens(loaded[0], loaded[1], {})
