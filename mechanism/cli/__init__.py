@@ -313,6 +313,16 @@ def book(only: Only = None, force: Force = False, parameter: Parameter = None) -
 
 
 @app.command()
+def check() -> None:
+    """Check by content hash that the built site shows what the sources give, and the outputs that the build made."""
+    from ..report.published import altered, outdated
+
+    if told := [*altered(), *outdated()]:
+        raise ValueError("the site is stale, build it again with `mechanism book`:\n" + "\n".join(told))
+    out.print("the site is fresh: every page follows from its sources")
+
+
+@app.command()
 def pdf() -> None:
     """Print the built book to PDF (needs Chromium)."""
     from ..report.book import build_pdf

@@ -18,6 +18,7 @@ from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, write_atomic
 from .normalise import normalise
 from .progress import Progress
 from .stamp import KEY, inputs_hash, read_notebook, recorded, stamp
+from .timings import note_time
 
 FAILED = Path("_build/failed")  # beside the folder of copies: what a failed notebook did up to its failure
 
@@ -106,6 +107,7 @@ def build_notebooks(
                 built.failures.append(failure)
             else:
                 built.executed.append(job.name)
+                note_time(job.name, step.seconds, output)
     if built.failures:
         raise BuildError(_failure_report(built), built)
     return built

@@ -81,7 +81,13 @@ class Record:
         badge = f'<span class="verdict verdict-{kind}">{html.escape(self.claim.label(self.verdict))}</span>'
         standing = f" <em>{html.escape(self.standing)}</em>" if self.standing else ""
         caption = f"<caption>{self.claim.id} {badge}{standing}</caption>"
-        return f'<table class="dataframe claim-record">{caption}<tbody>{cells}</tbody></table>'
+        anchor = claim_anchor(self.claim.id)
+        return f'<table id="{anchor}" class="dataframe claim-record">{caption}<tbody>{cells}</tbody></table>'
+
+
+def claim_anchor(claim_id: str) -> str:
+    """Id of the element in which a page shows the record of a claim."""
+    return f"claim-{claim_id}"
 
 
 def record(
