@@ -14,7 +14,8 @@ def mechanism(*arguments, **more):
 
 def test_help_names_every_command():
     shown = mechanism("--help").stdout
-    for command in ("train", "evaluate", "claims", "notebooks", "book", "pdf", "corpus", "bench", "contracts", "sweep"):
+    commands = "train evaluate claims notebooks book pdf corpus bench contracts sweep run compare lm-eval lm-eval-tasks"
+    for command in commands.split():
         assert command in shown
 
 
@@ -81,6 +82,9 @@ def test_sweep_as_json(tmp_path):
         (["corpus", "build", "nothing"], "unknown corpus ['nothing']"),
         (["notebooks", "-p", "modle=tiny"], "modle"),
         (["notebooks", "--only", "99"], "99"),
+        (["run", "--model", "./nothing", "--out", "/dev/null/x"], "cannot write to /dev/null/x (Not a directory)"),
+        (["compare", "/nowhere"], "no run in /nowhere"),
+        (["lm-eval-tasks", "/dev/null/x", "--data", "/nowhere"], "no data '/nowhere'"),
     ],
 )
 def test_expected_failures_are_one_sentence(arguments, sentence):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench
+from . import bench, rerun
 from .console import Json, err, out, print_table
 from .sweep import sweep
 
@@ -21,6 +21,10 @@ app = typer.Typer(
 corpus_app = typer.Typer(help="Re-create and check the committed corpora.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(bench.app, name="bench")
+app.command("run")(rerun.run)
+app.command("compare")(rerun.compare)
+app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(rerun.lm_eval)
+app.command("lm-eval-tasks")(rerun.lm_eval_tasks)
 app.command()(sweep)
 
 Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
@@ -306,6 +310,16 @@ def book(only: Only = None, force: Force = False, parameter: Parameter = None) -
     notebooks(only, force, parameter)
     site = build_book(force)
     out.print(f"{site.pages} pages, {site.size / 1e6:.1f} MB: {site.folder / 'index.html'}", soft_wrap=True)
+
+
+@app.command()
+def check() -> None:
+    """Check by content hash that the built site shows what the sources give, and the outputs that the build made."""
+    from ..report.published import altered, outdated
+
+    if told := [*altered(), *outdated()]:
+        raise ValueError("the site is stale, build it again with `mechanism book`:\n" + "\n".join(told))
+    out.print("the site is fresh: every page follows from its sources")
 
 
 @app.command()

@@ -75,6 +75,9 @@ TRAINED = tuple(code for code in LANGUAGES if code not in UNKNOWN)
 def language(code: str) -> Language:
     """The language of a code.
 
+    >>> language("sw").name, language("sw").family, language("sw").resource
+    ('Swahili', 'Atlantic-Congo', 'unknown')
+
     Raises:
         KeyError: the code is not in the table; the message lists the known ones.
     """

@@ -74,10 +74,7 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 class unpacked:
-    """Context manager: the package's content in a temporary folder.
-
-    >>> with unpacked(package, cache) as folder: ...
-    """
+    """Context manager: the package's content in a temporary folder, `with unpacked(package, cache) as folder`."""
 
     def __init__(self, package: Package, cache: Path) -> None:
         self.file = fetch(package, cache)

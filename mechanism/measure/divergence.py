@@ -5,7 +5,11 @@ from jaxtyping import Float, Int
 
 
 def entropy(p: Float[np.ndarray, "... expert"]) -> Float[np.ndarray, "..."]:
-    """Shannon entropy in nats; zero probabilities contribute zero."""
+    """Shannon entropy in nats; zero probabilities contribute zero.
+
+    >>> round(float(entropy(np.array([0.5, 0.5, 0.0]))), 4)
+    0.6931
+    """
     p = np.asarray(p, dtype=np.float64)
     return np.asarray(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1))
 
@@ -18,7 +22,12 @@ def js_divergence(p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... 
 
 def normalised_js(p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... expert"]) -> Float[np.ndarray, "..."]:
     """Entropy-normalised Jensen-Shannon divergence (arXiv 2510.04694, eqs. 6-8): JS over the largest value it can
-    take given the two entropies, `log E - (H(p) + H(q)) / 2`; within [0, 1]. Two uniform distributions give 0."""
+    take given the two entropies, `log E - (H(p) + H(q)) / 2`; within [0, 1]. Two uniform distributions give 0.
+
+    >>> one, other = np.array([0.5, 0.5, 0.0, 0.0]), np.array([0.0, 0.0, 0.5, 0.5])
+    >>> round(float(normalised_js(one, other)), 6), float(normalised_js(one, one))
+    (1.0, 0.0)
+    """
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     room = np.log(p.shape[-1]) - (entropy(p) + entropy(q)) / 2
     return np.asarray(js_divergence(p, q) / np.maximum(room, 1e-6))

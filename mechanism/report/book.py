@@ -16,6 +16,7 @@ import yaml
 from .build import BuildError, own_results
 from .files import BOOK, REPOSITORY, results_folder
 from .stamp import recorded
+from .trim import trim
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PDF = REPOSITORY / "build" / "mechanism.pdf"
@@ -67,8 +68,7 @@ def build_book(force: bool = False, book: Path = BOOK, results: Path | None = No
     _require_pages(book)
     _jupyter_book(["build", str(book), *_STRICT, *(["--all"] if force else [])], results or shown_results(book))
     site = book / "_build" / "html"
-    for path in site.rglob("*.map"):
-        path.unlink()
+    trim(site)
     if found := [f"{path.relative_to(site)} loads {url}" for path, url in external_loads(site)]:
         raise BuildError("the site must stand alone, but:\n" + "\n".join(found))
     files = [path for path in site.rglob("*") if path.is_file()]

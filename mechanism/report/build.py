@@ -18,12 +18,9 @@ from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, write_atomic
 from .normalise import normalise
 from .progress import Progress
 from .stamp import KEY, inputs_hash, read_notebook, recorded, stamp
+from .timings import note_time
 
 FAILED = Path("_build/failed")  # beside the folder of copies: what a failed notebook did up to its failure
-
-
-class BuildError(RuntimeError):
-    """A build that cannot start, or notebooks that failed; the message names them and their cells."""
 
 
 @dataclass
@@ -34,6 +31,18 @@ class Built:
     skipped: list[str] = field(default_factory=list)
     failures: list[CellFailure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+class BuildError(RuntimeError):
+    """A build that cannot start, or notebooks that failed; the message names them and their cells.
+
+    Attributes:
+        built: what was done, when notebooks failed.
+    """
+
+    def __init__(self, message: str, built: Built | None = None) -> None:
+        super().__init__(message)
+        self.built = built
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def build_notebooks(
     output: Path = COPIES,
     sources: Path = NOTEBOOKS,
     results: Path | None = None,
-    inputs: Iterable[Path] = INPUTS,
+    inputs: Iterable[Path] | str = INPUTS,
     progress: bool = True,
 ) -> Built:
     """Execute the notebooks whose sources, parameters or inputs changed since their copies were made.
@@ -77,7 +86,7 @@ def build_notebooks(
         sources: folder of the notebooks.
         results: folder of records and numbers; by default `$MECHANISM_RESULTS` or `data/results`, and with parameters
             `results` inside the output folder, so that the committed records stay those of the defaults.
-        inputs: files and folders that every notebook depends on.
+        inputs: files and folders that every notebook depends on, or their hash (see `inputs_hash`).
         progress: show progress on the terminal.
 
     Raises:
@@ -98,8 +107,9 @@ def build_notebooks(
                 built.failures.append(failure)
             else:
                 built.executed.append(job.name)
+                note_time(job.name, step.seconds, output)
     if built.failures:
-        raise BuildError(_failure_report(built))
+        raise BuildError(_failure_report(built), built)
     return built
 
 
@@ -109,7 +119,7 @@ def stale(
     output: Path = COPIES,
     sources: Path = NOTEBOOKS,
     results: Path | None = None,
-    inputs: Iterable[Path] = INPUTS,
+    inputs: Iterable[Path] | str = INPUTS,
 ) -> list[str]:
     """Names of the notebooks that `build_notebooks` would execute; arguments as there.
 
@@ -122,13 +132,13 @@ def stale(
 
 
 def _jobs(
-    only: Iterable[str], given: Mapping[str, Any], output: Path, sources: Path, inputs: Iterable[Path]
+    only: Iterable[str], given: Mapping[str, Any], output: Path, sources: Path, inputs: Iterable[Path] | str
 ) -> list[_Job]:
     paths = _select(sources, tuple(only))
     read = {path: _read(path) for path in paths}
     declared = {path: declared_parameters(path) for path in paths}
     _refuse_unknown(given, declared)
-    hashed = inputs_hash(inputs)
+    hashed = inputs if isinstance(inputs, str) else inputs_hash(inputs)
     jobs = []
     for path, notebook in read.items():
         taken = {name: value for name, value in given.items() if name in declared[path]}
@@ -167,7 +177,7 @@ def _run(job: _Job, results: Path, advance: Callable[[int, int], None]) -> CellF
     """Execute a notebook aside, and publish its copy and its records when it succeeds."""
     with (
         tempfile.TemporaryDirectory(prefix="mechanism-") as folder,
-        _variables(MECHANISM_RESULTS=folder, MECHANISM_NOTEBOOK=job.name),
+        variables(MECHANISM_RESULTS=folder, MECHANISM_NOTEBOOK=job.name),
     ):
         executed = execute(job.source, job.parameters, advance)
         if isinstance(executed, CellFailure):
@@ -200,7 +210,9 @@ def _results(results: Path | None, given: Mapping[str, Any], output: Path) -> Pa
 
 
 def _absolute(value: Any) -> Any:
-    """A relative path made absolute, since notebooks run in their own folder; anything else as it is."""
+    """A relative path, or those in a list, made absolute, since notebooks run in their own folder; else as it is."""
+    if isinstance(value, list | tuple):
+        return [_absolute(one) for one in value]
     if isinstance(value, str) and os.sep in value and Path(value).exists():
         return str(Path(value).resolve())
     return value
@@ -208,12 +220,13 @@ def _absolute(value: Any) -> Any:
 
 def _names_hub(given: Mapping[str, Any]) -> bool:
     """Whether the parameters name a model or data on a hub: `owner/name` that is no path here, or `hub:NAME`."""
-    model, data = str(given.get("model", "")), str(given.get("data", ""))
-    return (model.count("/") == 1 and not Path(model).exists()) or data.startswith("hub:")
+    model, data = str(given.get("model", "")), given.get("data") or ()
+    from_hub = any(str(one).startswith("hub:") for one in (data if isinstance(data, list | tuple) else [data]))
+    return (model.count("/") == 1 and not Path(model).exists()) or from_hub
 
 
 @contextmanager
-def _variables(**values: str | None) -> Iterator[None]:
+def variables(**values: str | None) -> Iterator[None]:
     """Environment variables for a while; None unsets one."""
     before = {name: os.environ.get(name) for name in values}
     try:
@@ -240,7 +253,7 @@ def _environment(given: Mapping[str, Any]) -> Iterator[None]:
         | KEEP_MEMORY
         | offline
     )
-    with _variables(MPLBACKEND=None, JPY_SESSION_NAME=None, **fixed):
+    with variables(MPLBACKEND=None, JPY_SESSION_NAME=None, **fixed):
         yield
 
 

@@ -13,20 +13,21 @@ from .figures import DIVERGING
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_COLUMNS = 3
+_COLUMNS, _MANY = 3, 9
 
 
 def static_maps(values: xr.DataArray, label: str, limit: float) -> Figure:
-    """A panel per domain of `(layer, expert, domain)` values, diverging colours from `-limit` to `limit`; cells that
-    are not known stay white."""
-    names = values["domain"].values
-    rows = -(-len(names) // _COLUMNS)
-    columns = min(_COLUMNS, len(names))
+    """A panel per domain, or whatever the last axis names, of `(layer, expert, domain)` values: diverging colours from
+    `-limit` to `limit`; cells that are not known stay white."""
+    groups = str(values.dims[-1])
+    names = values[groups].values
+    columns = min(_COLUMNS * (1 + (len(names) > _MANY)), len(names))
+    rows = -(-len(names) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(2.6 * columns + 1, 0.9 + 2.2 * rows), sharex=True, sharey=True, squeeze=False
     )
     for axis, name in zip(axes.flat, names, strict=False):
-        axis.imshow(values.sel(domain=name), cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+        axis.imshow(values.sel({groups: name}), cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
         axis.set_title(str(name))
         axis.grid(False)
         axis.set_yticks(range(values.sizes["layer"]), values["layer"].values)
@@ -41,20 +42,30 @@ def static_maps(values: xr.DataArray, label: str, limit: float) -> Figure:
     return figure
 
 
-def interactive_map(values: xr.DataArray, label: str, limit: float, shown: Mapping[str, xr.DataArray]) -> "go.Figure":
-    """The same as one map with a menu of domains; pointing at a cell shows `shown`, by name, over `(layer, expert,
-    domain)`. Numbers are rounded to three digits: the page stays small."""
+def interactive_map(
+    values: xr.DataArray,
+    label: str,
+    limit: float,
+    shown: Mapping[str, xr.DataArray],
+    words: Mapping[str, xr.DataArray] | None = None,
+) -> "go.Figure":
+    """The same as one map with a menu of domains; pointing at a cell shows `shown` (numbers) and `words` (texts, as
+    HTML), by name, over `(layer, expert, domain)`. Numbers are rounded to three digits: the page stays small."""
     import plotly.graph_objects as go
 
-    names = [str(name) for name in values["domain"].values]
+    words = words or {}
+    groups = str(values.dims[-1])
+    names = [str(name) for name in values[groups].values]
     hover = "".join(f"<br>{name} %{{customdata[{i}]:.3g}}" for i, name in enumerate(shown))
+    hover += "".join(f"<br>{name}: %{{customdata[{i}]}}" for i, name in enumerate(words, len(shown)))
     traces = []
     for number, name in enumerate(names):
-        own = {key: _rounded(one.sel(domain=name)) for key, one in shown.items()}
+        own = [_rounded(one.sel({groups: name})) for one in shown.values()]
+        own += [one.sel({groups: name}).values.astype(object) for one in words.values()]
         traces.append(
             go.Heatmap(
-                z=_rounded(values.sel(domain=name)).tolist(), x=_texts(values["expert"]), y=_texts(values["layer"]),
-                customdata=np.stack(list(own.values()), -1).tolist(), name=name, visible=number == 0, zmin=-limit,
+                z=_rounded(values.sel({groups: name})).tolist(), x=_texts(values["expert"]), y=_texts(values["layer"]),
+                customdata=np.stack(own, -1).tolist(), name=name, visible=number == 0, zmin=-limit,
                 zmax=limit, colorscale="RdBu_r", colorbar={"title": {"text": label}}, hoverongaps=False,
                 hovertemplate=f"layer %{{y}}, expert %{{x}}<br>{label} %{{z:.2f}}{hover}<extra>{name}</extra>",
             )

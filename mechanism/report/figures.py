@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, the yellow left out: it is too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 RESOURCES = ("high", "mid", "low", "unknown")
-RESOURCE_COLOURS = dict(zip(RESOURCES, ("#0072B2", "#009E73", "#B87D00", "#C04A00"), strict=True))
+# A hue for each language family, told apart also without red, green or blue cones (a test simulates it).
+FAMILY_COLOURS = {
+    "Indo-European": "#0072B2",
+    "Afro-Asiatic": "#BB4444",
+    "Atlantic-Congo": "#AA3377",
+    "Austroasiatic": "#8C8C00",
+    "Austronesian": "#EE6677",
+    "Turkic": "#CC79A7",
+    "Japonic": "#3D9BE0",
+    "Koreanic": "#4B4B4B",
+    "Sino-Tibetan": "#000000",
+}
+OTHER_COLOUR = "#767676"
 RESOURCE_LINES = dict(zip(RESOURCES, ("-", "--", "-.", ":"), strict=True))
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
@@ -71,18 +83,24 @@ def resource_class(code: str) -> str:
     return LANGUAGES[code].resource if code in LANGUAGES else "unknown"
 
 
+def language_family(code: str) -> str:
+    """Family of a language; `other` for one that the report does not know."""
+    return LANGUAGES[code].family if code in LANGUAGES else "other"
+
+
 def language_colours(codes: Iterable[str]) -> dict[str, str]:
-    """A colour per language: the hue of its resource class, paler the less text it has within the class."""
-    colours = {}
+    """A colour per language: the hue of its family, paler the less training text it has within the family. Languages
+    that the report knows keep theirs whichever others are asked for."""
     ordered = order_languages(codes)
-    for resource in RESOURCES:
-        group = [code for code in ordered if resource_class(code) == resource]
-        base = np.array(to_rgb(RESOURCE_COLOURS[resource]))
-        for i, code in enumerate(group):
-            fade = _FADE * i / max(len(group) - 1, 1)
-            red, green, blue = base + (1 - base) * fade
-            colours[code] = to_hex((red, green, blue))
-    return {code: colours[code] for code in ordered}
+    known = order_languages({*LANGUAGES, *ordered})
+    places = {code: [c for c in known if language_family(c) == language_family(code)] for code in ordered}
+    return {code: _shade(code, members) for code, members in places.items()}
+
+
+def _shade(code: str, family: list[str]) -> str:
+    base = np.array(to_rgb(FAMILY_COLOURS.get(language_family(code), OTHER_COLOUR)))
+    red, green, blue = base + (1 - base) * _FADE * family.index(code) / max(len(family) - 1, 1)
+    return to_hex((red, green, blue))
 
 
 def language_label(code: str) -> str:
@@ -95,6 +113,17 @@ def png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", bbox_inches="tight")
     return stream.getvalue()
+
+
+def small_png(figure: Figure, colours: int = 96, **options: Any) -> bytes:
+    """A figure as PNG with so many colours, a third of the size; `options` are those of `savefig`."""
+    from PIL import Image
+
+    stream, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(stream, format="png", **({"bbox_inches": "tight"} | options))
+    image = Image.open(stream).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    image.save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def show(figure: Figure) -> None:

@@ -1,5 +1,6 @@
-"""The verdicts of a chapter: recorded for the report's own model, only shown for any other."""
+"""The verdicts of a chapter: recorded for the report's own model, and in a run of its own for any other."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,13 @@ from IPython.display import Markdown
 
 from .claims import find_claim
 from .provenance import Provenance
-from .record import Record, record
+from .record import Record, leave_undecided, record
 
 EMBEDDED = "embedded"
+RUN = "MECHANISM_RUN"
+"""Environment variable that `mechanism run` sets: records go into the folder of that run."""
+
+STANDING = "not recorded in the report; this run's own verdict"
 
 
 @dataclass
@@ -19,7 +24,8 @@ class Judge:
     """Judges claims on evidence and remembers what became of them.
 
     Attributes:
-        model: as the notebook names it; records are written for the report's own model alone.
+        model: as the notebook names it. Records of the report are written for its own model alone; in a run of
+            `mechanism run` those of any model are, into its folder.
         origin: provenance of the evidence.
         judged: records by claim; undecided: reasons by claim.
     """
@@ -46,6 +52,8 @@ class Judge:
             if not reason.strip():
                 raise ValueError(f"claim {claim} has no evidence and no reason: say what is missing")
             self.undecided[find_claim(claim).id] = reason
+            if self.own_run:
+                leave_undecided(claim, reason)
             return Markdown(f"*{claim} stays undecided here: {reason.rstrip('.')}.*")
         extra = {name: None if pd.isna(evidence.get(name)) else evidence[name] for name in ("null", "p")}
         self.judged[claim] = record(
@@ -58,9 +66,15 @@ class Judge:
             unit=unit,
             note=note,
             origin=self.origin,
-            write=self.model == EMBEDDED,
+            write=self.own_run or self.model == EMBEDDED,
+            standing=STANDING if self.own_run or self.model != EMBEDDED else "",
         )
         return self.judged[claim]
+
+    @property
+    def own_run(self) -> bool:
+        """Whether this is a run of `mechanism run`."""
+        return bool(os.environ.get(RUN))
 
     def table(self) -> pd.DataFrame:
         """One row per claim, in the order of the claims file's numbers: `statement`, `verdict`, `estimate`, `low`,

@@ -137,7 +137,7 @@ def _machine(device: Any) -> dict[str, str]:
     import torch
 
     kind = str(device) if device is not None else "cpu"
-    name = torch.cuda.get_device_name(device) if kind.startswith("cuda") and torch.cuda.is_available() else _cpu()
+    name = torch.cuda.get_device_name(device) if kind.startswith("cuda") and torch.cuda.is_available() else cpu_name()
     found = {
         "python": platform.python_version(),
         "device": f"{kind} ({name})",
@@ -147,7 +147,8 @@ def _machine(device: Any) -> dict[str, str]:
     return {**found, "git commit": commit} if commit else found
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """The processor and its number of cores."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text("utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -14,7 +14,7 @@ from .files import results_folder, write_atomic
 from .provenance import Provenance, provenance
 from .verdicts import Evidence, Verdict
 
-NUMBERS = "numbers"
+NUMBERS, UNDECIDED = "numbers", "undecided"
 
 
 class RecordError(ValueError):
@@ -29,6 +29,7 @@ class Record:
         claim: what was judged; verdict: what became of it; evidence: on what, None when it is not testable here.
         unit: unit of the estimate; note: remark for readers, or the reason why it is not testable.
         notebook: where it was judged; provenance: labels and values of what decides the numbers.
+        standing: what the verdict is worth to the report, when it is not one of the report's.
     """
 
     claim: Claim
@@ -38,6 +39,7 @@ class Record:
     note: str
     notebook: str
     provenance: Mapping[str, str]
+    standing: str = ""
 
     def payload(self) -> dict[str, Any]:
         """The record as it stands in its JSON file."""
@@ -56,7 +58,7 @@ class Record:
             "note": self.note,
             "notebook": self.notebook,
             "provenance": dict(self.provenance),
-        }
+        } | ({"standing": self.standing} if self.standing else {})
 
     def rows(self) -> list[tuple[str, str]]:
         """Labels and values for display."""
@@ -66,7 +68,8 @@ class Record:
         return [*found, ("note", self.note)] if self.note else found
 
     def __repr__(self) -> str:
-        lines = [f"{self.claim.id}: {self.claim.label(self.verdict)}", *(f"  {k}: {v}" for k, v in self.rows())]
+        head = " ".join(filter(None, (self.claim.label(self.verdict), f"({self.standing})" if self.standing else "")))
+        lines = [f"{self.claim.id}: {head}", *(f"  {k}: {v}" for k, v in self.rows())]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -76,8 +79,15 @@ class Record:
         )
         kind = self.verdict.name.lower().replace("_", "-")
         badge = f'<span class="verdict verdict-{kind}">{html.escape(self.claim.label(self.verdict))}</span>'
-        caption = f"<caption>{self.claim.id} {badge}</caption>"
-        return f'<table class="dataframe claim-record">{caption}<tbody>{cells}</tbody></table>'
+        standing = f" <em>{html.escape(self.standing)}</em>" if self.standing else ""
+        caption = f"<caption>{self.claim.id} {badge}{standing}</caption>"
+        anchor = claim_anchor(self.claim.id)
+        return f'<table id="{anchor}" class="dataframe claim-record">{caption}<tbody>{cells}</tbody></table>'
+
+
+def claim_anchor(claim_id: str) -> str:
+    """Id of the element in which a page shows the record of a claim."""
+    return f"claim-{claim_id}"
 
 
 def record(
@@ -96,6 +106,7 @@ def record(
     origin: Provenance | None = None,
     folder: Path | None = None,
     write: bool = True,
+    standing: str = "",
 ) -> Record:
     """Judge a claim on its evidence and write the record.
 
@@ -108,6 +119,7 @@ def record(
         not_testable: the reason why the claim cannot be tested here; then estimate, interval, n and null are None.
         folder: results folder; by default `$MECHANISM_RESULTS`, or `data/results`.
         write: off for a model whose verdicts are shown but do not belong in the report.
+        standing: see `Record`.
 
     Raises:
         ClaimError: unknown claim, or its rule is still pending.
@@ -122,10 +134,16 @@ def record(
         _refuse_numbers(claim_id, not_testable, (estimate, interval, n, null, p))
         evidence, verdict, note = None, Verdict.NOT_TESTABLE, " ".join((not_testable, note)).strip()
     content = (origin or provenance(model)).content
-    found = Record(claim, verdict, evidence, unit, note, notebook or running_notebook(), content)
+    found = Record(claim, verdict, evidence, unit, note, notebook or running_notebook(), content, standing)
     if write:
         write_atomic(results_folder(folder) / f"{claim_id}.json", _json(found.payload()))
     return found
+
+
+def leave_undecided(claim_id: str, reason: str, folder: Path | None = None) -> None:
+    """Keep the reason why a claim was left undecided, beside the records."""
+    payload = {"id": find_claim(claim_id).id, "reason": reason, "notebook": running_notebook()}
+    write_atomic(results_folder(folder) / UNDECIDED / f"{claim_id}.json", _json(payload))
 
 
 def number(name: str, value: Any, format: str = "", *, notebook: str | None = None, folder: Path | None = None) -> None:
@@ -180,8 +198,16 @@ def running_notebook() -> str:
 
 def read_records(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     """Every record of a results folder by claim id; empty where there is none yet."""
-    paths = sorted(results_folder(folder).glob("*.json"))
-    return {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
+    return _by_claim(results_folder(folder))
+
+
+def read_undecided(folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """What `leave_undecided` kept, by claim id."""
+    return _by_claim(results_folder(folder) / UNDECIDED)
+
+
+def _by_claim(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
 def read_numbers(notebook: str, folder: Path | None = None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Claims and what became of them, as rows and as the book's pages show them."""
 
+import html
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .claims import Claim, Source, load_claims
-from .record import read_records
+from .record import claim_anchor, read_records
 from .verdicts import Verdict
 
 UNDECIDED = "undecided"
-_HEADER = ("", "Claim", "Source says", "Verdict", "Estimate [95 % interval]", "n", "Judged in")
+_HEADER = ("Id", "Claim", "Source says", "Here [95 % interval]", "Null", "n", "Verdict")
 
 
 def claim_rows(folder: Path | None = None) -> list[dict[str, Any]]:
@@ -39,17 +40,31 @@ def scoreboard_markdown(page: str, folder: Path | None = None) -> str:
     lines = [_line(["Source", *(name.capitalize() for name in names)]), _line(["---"] + ["--:"] * len(names))]
     for source in _sources().values():
         own = counts(row for row in rows if row["id"].startswith(source.letter))
-        lines.append(_line([_link(f"claims-{source.letter}", source.title, page), *map(str, own.values())]))
+        link = _link(f"claims-{source.letter}", source.title, page)
+        lines.append(_line([f"**{source.letter}** {link}", *map(str, own.values())]))
     return "\n".join(lines)
 
 
-def claims_markdown(letter: str, page: str, folder: Path | None = None) -> str:
-    """A source's claims: a table of verdicts, then test and criterion of each. `page` is the document it stands on."""
+def claims_markdown(letter: str, page: str, folder: Path | None = None, single: bool = False) -> str:
+    """A source's claims: a table of verdicts, then test and criterion of each.
+
+    Args:
+        letter: of the source.
+        page: the document it stands on; folder: results folder; single: whether all pages are one, as in print.
+    """
     rows = [row for row in claim_rows(folder) if row["id"].startswith(letter)]
-    table = [_line(_HEADER), _line(["---", "---", "---", "---", "---", "--:", "---"])]
-    table += [_line(_cells(row, page)) for row in rows]
     details = ["", f":::{{dropdown}} How each was tested ({rows[0]['id']} to {rows[-1]['id']})", ""]
-    return "\n".join([*table, *details, *(line for row in rows for line in _detail(row)), ":::"])
+    return "\n".join([_table(rows, page, single), *details, *(line for row in rows for line in _detail(row)), ":::"])
+
+
+def board_markdown(page: str, folder: Path | None = None, single: bool = False) -> str:
+    """Every claim in one table; arguments as in `claims_markdown`."""
+    return _table(claim_rows(folder), page, single)
+
+
+def _table(rows: Iterable[Mapping[str, Any]], page: str, single: bool) -> str:
+    head = [_line(_HEADER), _line(["---", "---", "---", "---", "--:", "--:", "---"])]
+    return "\n".join([*head, *(_line(_cells(row, page, single)) for row in rows)])
 
 
 def _sources() -> dict[str, Source]:
@@ -73,27 +88,29 @@ def _row(claim: Claim, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cells(row: Mapping[str, Any], page: str) -> list[str]:
-    kind = Verdict(row["verdict"]).name.lower().replace("_", "-") if row["verdict"] else UNDECIDED
-    badge = f"[{row['label']}]{{.verdict .verdict-{kind}}}"
+def _cells(row: Mapping[str, Any], page: str, single: bool) -> list[str]:
+    null = f"{row['null']:.3g}" if row["null"] is not None else ""
     size = f"{row['n']:,}" if row["n"] else ""
-    head = [f"**{row['id']}**", row["statement"], row["source_figure"], badge]
-    return [*head, _estimate(row), size, _notebook(row, page)]
+    head = [f"**{row['id']}**", row["statement"], row["source_figure"]]
+    return [*head, _estimate(row), null, size, _badge(row, page, single)]
 
 
 def _estimate(row: Mapping[str, Any]) -> str:
     if row["estimate"] is None:
         return row["note"] or ""
     low, high = row["interval"]
-    return f"{row['estimate']:.3g} \\[{low:.3g}, {high:.3g}\\] {row['unit'] or ''}".strip()
+    bounds = "exact" if low == high == row["estimate"] else f"\\[{low:.3g}, {high:.3g}\\]"
+    return f"{row['estimate']:.3g} {bounds} {row['unit'] or ''}".strip()
 
 
-def _notebook(row: Mapping[str, Any], page: str) -> str:
-    """A link to the notebook's page once it has judged the claim; nothing before, since the page may not be there."""
+def _badge(row: Mapping[str, Any], page: str, single: bool) -> str:
+    """The verdict, as a link to the cell that gave it; no link while it is undecided."""
     if not row["verdict"]:
-        return ""
-    path = os.path.relpath(f"notebooks/{row['notebook']}.ipynb", Path(page).parent)
-    return f"[{row['notebook'].split('_')[0]}]({path})"
+        return f"[{row['label']}]{{.verdict .verdict-{UNDECIDED}}}"
+    kind = Verdict(row["verdict"]).name.lower().replace("_", "-")
+    path = "" if single else os.path.relpath(f"notebooks/{row['notebook']}.html", Path(page).parent)
+    place = f'href="{path}#{claim_anchor(row["id"])}"'
+    return f'<a class="verdict verdict-{kind}" {place}>{html.escape(row["label"])}</a>'
 
 
 def _detail(row: Mapping[str, Any]) -> list[str]:

@@ -36,8 +36,8 @@ def stamp(notebook: NotebookNode, parameters: Mapping[str, Any], inputs: str) ->
     """SHA-256 over the notebook's cells in order (the injected one left out), its parameters and its inputs.
 
     Args:
-        parameters: those that are applied to the notebook; a value that names a file or folder also counts the names,
-            sizes and times of what is there.
+        parameters: those that are applied to the notebook; a value that names a file or folder, or a list that does,
+            also counts the names, sizes and times of what is there.
         inputs: from `inputs_hash`.
     """
     cells = [
@@ -60,6 +60,8 @@ def recorded(copy: Path) -> dict[str, Any]:
 
 
 def _contents(value: Any) -> list[tuple[str, int, int]]:
+    if isinstance(value, list | tuple):
+        return [found for one in value for found in _contents(one)]
     if not isinstance(value, str) or not value or not Path(value).exists():
         return []
     root = Path(value)

@@ -149,6 +149,10 @@ class Rule:
     def verdict(self, evidence: Evidence) -> Verdict:
         """The verdict on the evidence.
 
+        >>> rule = Rule.parse({"replicated": ["interval.low > 0", "estimate > null"], "partly": ["estimate > null"]})
+        >>> str(rule.verdict(Evidence(1.2, (-0.1, 2.5), n=300, null=0.4)))
+        'partly'
+
         Raises:
             RuleError: the evidence lacks something that any condition names, also one that would not decide.
         """

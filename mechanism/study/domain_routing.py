@@ -17,7 +17,7 @@ from ..measure.documents import Documents
 from ..measure.overlap import hypergeometric_overlap
 from ..measure.specialists import Specialists, SpecialistTest
 from .domain_passes import route
-from .domain_text import common_language, domain_pieces, load_domains, parallel_pieces
+from .domain_text import common_language, domain_pieces, load_domains, parallel_pieces, pieces
 
 ENGLISH = ("religion", "tech", *DOMAINS)
 Progress = Callable[[str], None]
@@ -67,6 +67,14 @@ def observe(
     kept, left_out = domain_pieces(corpora, code, config.split, config.max_segments)
     routed = route(model, tokenizer, kept)
     return DomainObservation(routed.documents(routed.rows(code)), code, left_out)
+
+
+def domain_texts(config: DomainConfig, domains: Sequence[str], count: int = 12) -> dict[str, list[str]]:
+    """At most `count` pieces of text of each domain that was observed, all in one language."""
+    corpora = load_domains(config.domains, config.languages or ())
+    code = common_language(corpora)
+    own = {corpus.domain: pieces(corpus, code, config.split, min(count, config.max_segments)) for corpus in corpora}
+    return {name: [piece.text for piece in own[name]] for name in domains}
 
 
 def stability(documents: Documents, test: SpecialistTest) -> pd.Series:

@@ -1,29 +1,39 @@
 """Models by name: committed with the report, on disk, or on a hub."""
 
 import copy
+import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import CONFIG_NAME, cached_file
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import extract_commit_hash
 
 from ..corpus.library import DATA
 from ..corpus.store import sha256
 from ..nn import auto
+from .memory import Footprint, footprint, free_memory, lacking, routed_experts
+from .model_errors import ModelError, explained
 
 MODELS = DATA / "models"
 MODEL_FILE, CARD = "model.safetensors", "card.json"
-_EXPERT_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-
-
-class ModelError(ValueError):
-    """A model that cannot be used here; the sentence says which and what to do."""
+BALANCED = "balanced"
+"""Device that spreads a model's layers over all GPUs."""
 
 
 def resolve(spec: str) -> str:
-    """Folder of a committed model's name or of a path; a hub id stays as it is.
+    """Folder of a committed model's name or of a path; a hub id, `owner/name` or `owner/name@revision`, stays as it is.
 
     Raises:
         ModelError: it looks like a path and nothing is there.
@@ -35,10 +45,43 @@ def resolve(spec: str) -> str:
         if not (path / "config.json").exists():
             raise ModelError(f"no model in {path}: it has no config.json")
         return str(path)
-    if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
+    if spec.startswith((".", "/", "~")) or spec.split("@")[0].count("/") != 1:
         known = ", ".join(sorted(p.parent.name for p in MODELS.glob("*/config.json")))
         raise ModelError(f"no model at {spec!r}; committed models: {known}; or give a folder or a hub id owner/name")
     return spec
+
+
+def load_config(spec: str) -> PreTrainedConfig:
+    """Configuration of a model; of one on a hub it is downloaded.
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    auto.register()
+    where, revision = _source(spec)
+    with explained(spec, where):
+        return AutoConfig.from_pretrained(where, **revision)
+
+
+def pinned(spec: str) -> str:
+    """A model on a hub with the commit that its revision means now, `owner/name@commit`; anything else as it is.
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    where, revision = _source(spec)
+    if Path(where).is_dir():
+        return spec
+    commit = _commit(where, revision, spec)
+    if commit is None:
+        raise ModelError(f"the hub names no commit for {spec!r}: download the model and give its folder")
+    return f"{where}@{commit}"
+
+
+def _commit(where: str, revision: Mapping[str, str], spec: str) -> str | None:
+    """Commit that a hub answers with for a model's configuration, which transformers does not keep."""
+    with explained(spec, where):
+        return extract_commit_hash(cached_file(where, CONFIG_NAME, **revision), None)
 
 
 def load_model(
@@ -47,31 +90,47 @@ def load_model(
     """A causal language model and its tokenizer, in evaluation mode.
 
     Args:
-        spec: a committed model's name, a folder, or a hub id.
-        device: `auto` takes the GPU where there is one.
+        spec: a committed model's name, a folder, or a hub id, with `@revision` or without.
+        device: `auto` takes the GPU where there is one; `balanced` spreads the layers over all GPUs (needs accelerate).
         dtype: torch dtype name.
         moe: refuse a model without routed experts.
 
     Raises:
-        ModelError: no such model, no network for a hub id, a dense model where `moe`, damaged weights.
+        ModelError: no such model or revision, a gated one, no network for a hub id, an architecture that transformers
+            does not know, a dense model where `moe`, damaged weights, an unknown dtype or device, too little memory.
     """
-    precision = parse_dtype(dtype)
-    where = resolve(spec)
+    precision, target = parse_dtype(dtype), parse_device(device)
+    where, revision = _source(spec)
     verify_weights(Path(where))
     transformers_logging.disable_progress_bar()
-    auto.register()
-    try:
-        config = AutoConfig.from_pretrained(where)
-        if moe and not is_moe(config):
-            raise ModelError(f"{spec} is a dense model ({config.model_type}): it has no routed experts to study")
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=precision)
-        tokenizer = AutoTokenizer.from_pretrained(where)
+    config = load_config(spec)
+    if moe and not is_moe(config):
+        raise ModelError(f"{spec} is a dense model ({config.model_type}): it has no routed experts to study")
+    spread = {"device_map": BALANCED} if target == BALANCED else {}
+    with explained(spec, where):
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=precision, **revision, **spread)
+        tokenizer = AutoTokenizer.from_pretrained(where, **revision)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
-    except (OSError, SafetensorError) as error:
-        raise ModelError(_why(spec, where, error)) from error
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return model.to(target).eval(), tokenizer
+        if not Path(where).is_dir():
+            model.config._commit_hash = _commit(where, revision, spec)  # read by `trace.attachable.provenance`
+        return (model if spread else model.to(target)).eval(), tokenizer
+
+
+def require_memory(spec: str, device: str = "auto", dtype: str = "float32") -> Footprint:
+    """Memory that a model needs, from its configuration and the headers of its weights.
+
+    Raises:
+        ModelError: there is less; the sentence has the numbers. See `load_model` for others.
+    """
+    where, target = Path(resolve(spec)), parse_device(device)
+    found = footprint(load_config(spec), where if where.is_dir() else None, parse_dtype(dtype))
+    if missing := lacking(found, target, free_memory):
+        raise ModelError(
+            f"{spec} does not fit: {missing}; take --dtype bfloat16, another device, --device {BALANCED} over several "
+            "GPUs, or a machine with more memory"
+        )
+    return found
 
 
 def parse_dtype(name: str) -> torch.dtype:
@@ -86,10 +145,30 @@ def parse_dtype(name: str) -> torch.dtype:
     return found
 
 
-def is_moe(config) -> bool:
+def parse_device(name: str) -> str:
+    """The device that a name means; `auto` is the GPU where there is one.
+
+    Raises:
+        ModelError: unknown, not here, or `balanced` without accelerate.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == BALANCED:
+        if importlib.util.find_spec("accelerate") is None:
+            raise ModelError("device 'balanced' needs accelerate: pip install 'mechanism[hub]'")
+        return name
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ModelError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or {BALANCED}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {name!r} is not here: torch sees no GPU; use cpu")
+    return name
+
+
+def is_moe(config: Any) -> bool:
     """Whether a transformers configuration has routed experts."""
-    text = getattr(config, "text_config", config)
-    return any((getattr(text, name, None) or 0) > 1 for name in _EXPERT_FIELDS)
+    return routed_experts(config) > 1
 
 
 def verify_weights(folder: Path) -> None:
@@ -108,13 +187,13 @@ def verify_weights(folder: Path) -> None:
             )
 
 
-def _why(spec: str, where: str, error: Exception) -> str:
-    if where == spec and not Path(where).exists():
-        return (
-            f"cannot get {spec!r} from the hub ({type(error).__name__}); check the id and the network, unset "
-            "HF_HUB_OFFLINE if it is set, or download the model and give its folder"
-        )
-    return f"the model in {where} cannot be loaded: {str(error).splitlines()[0]}"
+def _source(spec: str) -> tuple[str, dict[str, str]]:
+    """What transformers loads a model from, and with which revision."""
+    where = resolve(spec)
+    if Path(where).is_dir():
+        return where, {}
+    name, _, revision = where.partition("@")
+    return name, {"revision": revision} if revision else {}
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict) -> None:
@@ -128,7 +207,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 def describe(spec: str) -> dict[str, object]:
     """Facts of a model's configuration: architecture, layers, width, experts, vocabulary."""
-    config = AutoConfig.from_pretrained(resolve(spec))
+    config = load_config(spec)
     text = getattr(config, "text_config", config)
     names = {
         "architecture": "model_type",

@@ -1,4 +1,4 @@
-"""Results of studies by what decided them: computed once, then read from `data/runs/<hash>`."""
+"""Results of studies by what decided them: computed once, then read from `data/runs/<hash>` or a run's own folder."""
 
 import hashlib
 import json
@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from transformers import AutoConfig
 
 from ..corpus.store import Corpus, sha256
 from . import embedded
-from .models import resolve
+from .models import pinned, resolve
 
 CONFIG, RESULT, STATS = "config.json", "result.json", "stats.nc"
+OWN = "MECHANISM_STUDIES"
+"""Environment variable with the folder of a run of its own: what is computed goes there, committed records are read."""
 
 
 class StudyError(ValueError):
@@ -42,8 +43,7 @@ def model_hash(spec: str) -> str:
     revision."""
     where = Path(resolve(spec))
     if not where.is_dir():
-        revision = getattr(AutoConfig.from_pretrained(str(where)), "_commit_hash", None)
-        return sha256(f"{spec}@{revision}".encode())[:16]
+        return sha256(pinned(spec).encode())[:16]
     digest = hashlib.sha256()
     for path in sorted([where / "config.json", *where.glob("*.safetensors"), *where.glob("tokenizer*")]):
         digest.update(f"{path.name}\0{sha256(path.read_bytes())}\n".encode())
@@ -72,8 +72,9 @@ def recorded(config: Mapping[str, Any], data: str) -> xr.Dataset | None:
     Raises:
         StudyError: the result is not the one that was recorded.
     """
-    folder = embedded.RUNS / address(config, data)
-    if not (folder / RESULT).exists():
+    places = (place / address(config, data) for place in _places())
+    folder = next((place for place in places if (place / RESULT).exists()), None)
+    if folder is None:
         return None
     result = json.loads((folder / RESULT).read_text("utf-8"))
     path = folder / STATS
@@ -105,7 +106,7 @@ def stored(config: Mapping[str, Any], data: str, compute: Callable[[], xr.Datase
     start = time.perf_counter()
     result = compute()
     seconds = time.perf_counter() - start
-    folder = embedded.RUNS / address(config, data)
+    folder = _places()[0] / address(config, data)
     try:
         _write(folder, config, data, result, {"command": command, "seconds": round(seconds, 1)})
     except OSError as error:
@@ -115,6 +116,12 @@ def stored(config: Mapping[str, Any], data: str, compute: Callable[[], xr.Datase
     kept = recorded(config, data)
     assert kept is not None
     return kept
+
+
+def _places() -> list[Path]:
+    """Folders of records, the one to write to first."""
+    own = os.environ.get(OWN)
+    return [Path(own), embedded.RUNS] if own else [embedded.RUNS]
 
 
 def _write(folder: Path, config: Mapping[str, Any], data: str, result: xr.Dataset, about: dict[str, Any]) -> None:

@@ -19,7 +19,11 @@ Scope = tuple[tuple[int, int | None] | None, str | None, str | None]
 
 
 def pairs(layers: int | Iterable[int], experts: int | Iterable[int]) -> Targets:
-    """Every (layer, expert) of the given layers and experts."""
+    """Every (layer, expert) of the given layers and experts.
+
+    >>> pairs(layers=2, experts=[0, 5])
+    ((2, 0), (2, 5))
+    """
     layers = (layers,) if isinstance(layers, int) else tuple(layers)
     experts = (experts,) if isinstance(experts, int) else tuple(experts)
     return tuple((layer, expert) for layer in layers for expert in experts)
@@ -200,6 +204,9 @@ def to_json(interventions: Sequence[Intervention]) -> str:
 
 def from_json(text: str) -> list[Intervention]:
     """Interventions of `to_json`.
+
+    >>> from_json(to_json([Forbid(pairs(2, 0))])) == [Forbid(((2, 0),))]
+    True
 
     Raises:
         InterventionError: an unknown kind or field.

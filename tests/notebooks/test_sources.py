@@ -16,6 +16,8 @@ COMMON = {"model", "device", "dtype", "languages", "max_segments", "seed", "data
 SOURCES = sorted(NOTEBOOKS.glob("*.ipynb"))
 # `figures.show(...)` and `plt.show()` put an image below a cell; `interactive(...)` takes its alternative text itself.
 SHOWS = re.compile(r"\bshow\(")
+# A chapter's claims, as its own judge has them or as they are recorded.
+CLAIMS_TABLE = re.compile(r"```\{claims\} [A-Z]|judge\.table\(\)|claim_rows\(")
 each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 
 
@@ -90,6 +92,14 @@ def test_parameters_say_what_they_are(path: Path):
 @each_source
 def test_it_ends_with_its_provenance(path: Path):
     assert any("provenance(" in cell.source for cell in codes(read_notebook(path)))
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.stem >= "10"], ids=lambda path: path.stem)
+def test_chapters_end_with_their_claims(path: Path):
+    cells = read_notebook(path).cells
+    tables = [i for i, cell in enumerate(cells) if CLAIMS_TABLE.search(cell.source)]
+    assert tables
+    assert max(tables) >= 0.75 * len(cells)
 
 
 @each_source

@@ -1,7 +1,9 @@
 """The site build on a tiny book: warnings are errors, missing pages are named, nothing is loaded from elsewhere."""
 
+import importlib.util
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -11,6 +13,7 @@ from nbformat.v4 import new_notebook
 from mechanism.report.book import build_book, shown_results
 from mechanism.report.build import BuildError
 from mechanism.report.files import BOOK
+from mechanism.report.published import read_stamps
 
 
 @pytest.fixture
@@ -23,7 +26,9 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(BOOK / name, folder / name)
     for name in ("_config.yml", "references.bib", "claims.md", "bibliography.md"):
         shutil.copy(BOOK / name, folder / name)
-    (folder / "index.md").write_text("# Tiny\n\n```{scoreboard}\n```\n\n[](method.md)\n")
+    directives = "".join(f"```{{{name}}}\n```\n\n" for name in ("hero", "scoreboard", "board", "citation", "timings"))
+    (folder / "index.md").write_text(f"# Tiny\n\n{directives}[](method.md)\n\n```{{glossary}}\nterm\n  Text.\n```\n")
+    (folder / "notebooks").mkdir()
     (folder / "method.md").write_text("# Method\n\nSee {cite:p}`lin1991divergence`.\n")
     chapters = [{"file": name} for name in ("claims", "method", "bibliography")]
     toc = {"format": "jb-book", "root": "index", "parts": [{"caption": "All", "chapters": chapters}]}
@@ -39,6 +44,30 @@ def test_site_is_built_with_claims_and_without_source_maps(book: Path):
     assert not (site.folder / "_static" / "plotly.min.js").exists()
     assert "tex-svg.js" not in text
     assert str(site).endswith("MB")
+    front = (site.folder / "index.html").read_text()
+    assert front.count("verdict-undecided") == 45
+    assert 'property="og:image" content="_static/generated/card.png"' in front
+    assert "canonical" not in front
+    assert "an executable research report" in front
+    assert (site.folder / "_static" / "generated" / "card.png").exists()
+    assert 'href="/"' in (site.folder / "404.html").read_text()
+    assert read_stamps(site.folder)["notebooks"] == {}
+
+
+def test_base_address_makes_links_of_the_card_absolute(monkeypatch: pytest.MonkeyPatch):
+    spec = importlib.util.spec_from_file_location("site_files", BOOK / "_ext" / "site_files.py")
+    assert spec is not None
+    assert spec.loader is not None
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    for given, base in (("https://a.example/report", "https://a.example/report/"), (" ", "")):
+        monkeypatch.setenv("MECHANISM_BASE_URL", given)
+        config = SimpleNamespace()
+        extension.configure(None, config)
+        assert config.html_baseurl == config.ogp_site_url == base
+    context = {"metatags": f'<meta content="{extension.CARD}" />', "pathto": lambda path, resource: f"../{path}"}
+    extension.relate_card(SimpleNamespace(config=config), "notebooks/a", "page.html", context, None)
+    assert context["metatags"] == f'<meta content="../{extension.CARD}" />'
 
 
 def test_broken_references_stop_the_build_and_are_all_named(book: Path):

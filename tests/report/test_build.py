@@ -198,6 +198,11 @@ def test_relative_paths_are_those_of_the_caller(
     write(sources, "00_a", "import os\nprint(os.listdir(data))", parameters="data = ''")
     build(parameters={"data": "./mine"})
     assert output_text(tmp_path) == "['en.txt']\n"
+    write(sources, "00_a", "import os\nprint(os.listdir(data[0]))", parameters="data = []")
+    build(parameters={"data": ["./mine"]})
+    assert output_text(tmp_path) == "['en.txt']\n"
+    (tmp_path / "mine" / "de.txt").write_text("b\n")
+    assert build(parameters={"data": ["./mine"]}).executed == ["00_a"], "what a listed folder holds counts"
 
 
 def test_no_notebooks_is_an_error(build: Callable[..., Built], tmp_path: Path):

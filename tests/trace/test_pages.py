@@ -5,22 +5,24 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from mechanism.nn.errors import LayerError
 from mechanism.trace import check, errors
 from mechanism.trace.checks import FULL, QUICK
 from mechanism.trace.families import families, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
-TRACE = ROOT / "mechanism" / "trace"
+ROOMS = [ROOT / "mechanism" / "trace", ROOT / "mechanism" / "nn"]
 ERRORS = (ROOT / "book" / "errors.md").read_text("utf-8")
 GUARANTEES = (ROOT / "book" / "guarantees.md").read_text("utf-8")
 CLASSES = {
     name: kind for name, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__
-}
+} | {"LayerError": LayerError}
 
 
 def literal(node: ast.expr) -> str:
@@ -42,11 +44,12 @@ def messages(call: ast.Call, functions: dict[str, ast.FunctionDef]) -> Iterator[
             yield literal(argument)
 
 
+@cache
 def raised() -> set[tuple[str, str]]:
-    """(class, message) of everything that the room raises. A broken contract is raised again by `require`, which names
+    """(class, message) of everything that the rooms raise. A broken contract is raised again by `require`, which names
     it; the bare message inside is the contract's own."""
     found = set()
-    for path in TRACE.glob("*.py"):
+    for path in (path for room in ROOMS for path in room.glob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         functions = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
         for node in ast.walk(tree):
@@ -56,6 +59,7 @@ def raised() -> set[tuple[str, str]]:
     return found
 
 
+@cache
 def documented() -> set[tuple[str, str]]:
     """(class, phrase) of every row of the page."""
     found, name = set(), ""
@@ -77,8 +81,15 @@ def test_every_class_has_its_section():
     assert set(CLASSES) <= set(sections)
 
 
+def test_every_exception_of_the_package_is_named():
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "mechanism").rglob("*.py"))
+    named = set(re.findall(r"^class (\w+(?:Error|Exception))\(", sources, re.MULTILINE))
+    assert len(named) > 15
+    assert {name for name in named if f"## {name}" not in ERRORS and f"| `{name}` |" not in ERRORS} == set()
+
+
 def test_every_cause_is_on_the_page():
-    assert len(raised()) > 70
+    assert len(raised()) > 110
     missing = {(c, m) for c, m in raised() if not any(c == k and matches(p, m) for k, p in documented())}
     assert not missing, "add rows to book/errors.md"
 

@@ -1,0 +1,231 @@
+"""Claims by models: what became of each claim in several runs of the report, on one page that needs nothing else."""
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .claims import load_claims
+from .files import RESULTS
+from .record import read_records, read_undecided
+from .run_folder import SUMMARY, RerunError, RunFolder
+from .scoreboard import UNDECIDED
+from .verdicts import Verdict
+
+REPORT = "report"
+"""Stands for the committed records of the report, where a folder of a run is asked for."""
+
+_SETTINGS = ("device", "dtype", "profile", "languages", "parallel", "domains", "max_segments", "seed")
+_STYLE = """
+:root { color-scheme: light dark; --line: #bbb; --quiet: #555; --head: #f2f2f2; }
+@media (prefers-color-scheme: dark) { :root { --line: #555; --quiet: #bbb; --head: #222; } }
+body { font: 16px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 75rem; padding: 0 1rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1rem 0; width: 100%; }
+th, td { border-bottom: 1px solid var(--line); padding: .35em .6em; text-align: left; vertical-align: top; }
+thead th { background: var(--head); }
+td { overflow-wrap: anywhere; min-width: 9rem; }
+small { color: var(--quiet); display: block; }
+.verdict { border: 1px solid currentColor; border-radius: .3em; padding: 0 .35em; white-space: nowrap; }
+.verdict-replicated { color: #00664a; background: #e3f5ee; }
+.verdict-partly { color: #6b4a00; background: #fdf1d8; }
+.verdict-not-replicated { color: #8f2d00; background: #fde7dd; }
+.verdict-not-testable { color: #3d3d3d; background: #ececec; }
+.verdict-undecided { border-style: dashed; }
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run found.
+
+    Attributes:
+        label: name of the model; summary: content of `run.json`.
+        records, undecided: by claim id, as in `record`.
+    """
+
+    label: str
+    summary: Mapping[str, Any]
+    records: Mapping[str, Mapping[str, Any]]
+    undecided: Mapping[str, Mapping[str, Any]]
+
+    def cell(self, claim: str) -> dict[str, Any]:
+        """Verdict, estimate, interval, n, p and unit of a claim, or the reason why it is undecided."""
+        found = self.records.get(claim)
+        if found is None:
+            return {"verdict": None, "label": UNDECIDED, "note": self.undecided.get(claim, {}).get("reason", "")}
+        keys = ("verdict", "estimate", "interval", "n", "p", "unit", "note", "rule")
+        verdict = load_claims()[claim].label(Verdict(found["verdict"]))
+        return {"label": verdict} | {key: found.get(key) for key in keys}
+
+
+def load_run(folder: str | Path) -> Run:
+    """A run by its folder, or the report itself by the name `report`.
+
+    Raises:
+        RerunError: there is no run.
+    """
+    if str(folder) == REPORT:
+        return Run("the report", {}, _known(read_records(RESULTS)), {})
+    place = RunFolder(Path(folder))
+    summary = place.read()
+    if not summary:
+        raise RerunError(
+            f"no run in {folder}: it has no {SUMMARY}; `mechanism run --model MODEL --out {folder}` makes one"
+        )
+    return Run(summary["model"]["name"], summary, _known(read_records(place.results)), read_undecided(place.results))
+
+
+def load_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Several runs, their labels distinct: those of the same model are told apart by their folders.
+
+    Raises:
+        RerunError: there is none, or a folder holds none.
+    """
+    if not folders:
+        raise RerunError("name the folders of runs to compare")
+    runs = [load_run(folder) for folder in folders]
+    labels = [run.label for run in runs]
+    return [
+        run if labels.count(run.label) == 1 else Run(f"{run.label} ({folder})", run.summary, run.records, run.undecided)
+        for run, folder in zip(runs, folders, strict=True)
+    ]
+
+
+def compare_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One mapping per claim that any of the runs judged or left undecided, in the order of the claims file: `id`,
+    `statement`, `source_figure`, `criterion`, and `models`, a cell by label (see `Run.cell`)."""
+    seen = {claim for run in runs for claim in (*run.records, *run.undecided)}
+    return [
+        {
+            "id": claim.id,
+            "statement": claim.statement,
+            "source_figure": claim.source_figure,
+            "criterion": claim.criterion,
+            "models": {run.label: run.cell(claim.id) for run in runs},
+        }
+        for claim in load_claims().values()
+        if claim.id in seen
+    ]
+
+
+def warnings(runs: Sequence[Run]) -> list[str]:
+    """Why the columns may not be comparable: other code, settings, or rules."""
+    own = [run for run in runs if run.summary]
+    code = {run.summary["environment"].get("mechanism") for run in own}
+    found = ["The runs were made by different versions of the code."] if len(code) > 1 else []
+    for name in _SETTINGS:
+        if len({str(run.summary["settings"].get(name)) for run in own}) > 1:
+            found.append(f"The runs differ in {name.replace('_', ' ')}.")
+    for row in compare_rows(runs):
+        if len({cell["rule"] for cell in row["models"].values() if cell.get("rule")}) > 1:
+            found.append(f"{row['id']} was judged by different rules.")
+    found += [
+        f"The run of {run.label} is not complete: {run.summary['state']}."
+        for run in own
+        if run.summary["state"] != "complete"
+    ]
+    return found
+
+
+def compare_markdown(runs: Sequence[Run]) -> str:
+    """The table of claims by models in Markdown."""
+    lines = [_line(["Claim", *(run.label for run in runs)]), _line(["---"] * (len(runs) + 1))]
+    for row in compare_rows(runs):
+        cells = (": ".join(filter(None, (c["label"], _figures(c)))) for c in row["models"].values())
+        lines.append(_line([f"**{row['id']}** {row['statement']}", *cells]))
+    return "\n".join([*lines, "", *(f"- {one}" for one in warnings(runs))]).strip() + "\n"
+
+
+def compare_html(runs: Sequence[Run]) -> str:
+    """The page: claims by models, pages by models, and what the numbers come from. It loads nothing."""
+    title = "Claims by models" if len(runs) > 1 else f"Claims on {runs[0].label}"
+    notes = "".join(f"<li>{html.escape(one)}</li>" for one in warnings(runs))
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        "<p>Verdicts are these runs' own, computed by the report's rules; they are not recorded in the report.</p>",
+        f"<ul>{notes}</ul>" if notes else "",
+        _claims_table(runs),
+        "<h2>Notebooks</h2>",
+        _pages_table(runs),
+        "<h2>Where the numbers come from</h2>",
+        _origin_table(runs),
+    ]
+    head = (
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+    )
+    body = "\n".join(filter(None, parts))
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
+    )
+
+
+def _known(records: Mapping[str, Any]) -> dict[str, Any]:
+    """Records of claims that are still in the claims file."""
+    return {claim: found for claim, found in records.items() if claim in load_claims()}
+
+
+def _claims_table(runs: Sequence[Run]) -> str:
+    rows = []
+    for row in compare_rows(runs):
+        about = f"{html.escape(row['statement'])}<small>Source: {html.escape(row['source_figure'])}</small>"
+        cells = (_cell(cell) for cell in row["models"].values())
+        rows.append([f"<b>{row['id']}</b> {about}", *cells])
+    return _table(["Claim", *(run.label for run in runs)], rows) if rows else "<p>No claim was judged.</p>"
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    kind = Verdict(cell["verdict"]).name.lower().replace("_", "-") if cell["verdict"] else UNDECIDED
+    badge = f'<span class="verdict verdict-{kind}">{html.escape(cell["label"])}</span>'
+    small = filter(None, (_figures(cell), cell["note"]))
+    return badge + "".join(f"<small>{html.escape(text)}</small>" for text in small)
+
+
+def _figures(cell: Mapping[str, Any]) -> str:
+    if cell.get("estimate") is None:
+        return ""
+    low, high = cell["interval"]
+    told = f"{cell['estimate']:.3g} [{low:.3g}, {high:.3g}] {cell['unit'] or ''}".strip()
+    return told + f", n = {cell['n']:,}" + (f", p = {cell['p']:.2g}" if cell["p"] is not None else "")
+
+
+def _pages_table(runs: Sequence[Run]) -> str:
+    own = [run for run in runs if run.summary]
+    names = sorted({name for run in own for name in (*run.summary["notebooks"], *run.summary["skipped"])})
+    rows = [[html.escape(name), *(html.escape(_page(run.summary, name)) for run in own)] for name in names]
+    return _table(["Notebook", *(run.label for run in own)], rows)
+
+
+def _page(summary: Mapping[str, Any], name: str) -> str:
+    page = summary["notebooks"].get(name)
+    if page is None:
+        return f"skipped: {summary['skipped'].get(name, 'not run yet')}"
+    took = f", {page['seconds']} s" if "seconds" in page else ""
+    return page["status"] + took + (f": {page['reason']}" if page.get("reason") else "")
+
+
+def _origin_table(runs: Sequence[Run]) -> str:
+    own = [run for run in runs if run.summary]
+    columns = [
+        {f"model {k}": v for k, v in run.summary["model"].items()}
+        | {k: v for k, v in run.summary["settings"].items() if v not in (None, [])}
+        | dict(run.summary["environment"])
+        for run in own
+    ]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [[html.escape(n), *(html.escape(str(column.get(n, ""))) for column in columns)] for n in names]
+    return _table(["", *(run.label for run in own)], rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table from a plain header and cells of HTML, the first of a row its heading."""
+    top = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in header)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
+    )
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,0 +1,132 @@
+"""The front page's figure, from the record of the report's own model as far as it goes, and the card of links."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..corpus.languages import UNKNOWN, language
+from ..study.history import History, load_history
+from .figures import PALETTE, small_png, use_style
+
+RUNS = ("main", "tiny")
+CORPUS = "udhr"  # the one text that every language of the report has
+CARD_SIZE = (12.0, 6.3)  # inches at 100 dots: what link previews show
+_LOUD = "#0B2A3C"
+_COLOURS = {"Latin script": PALETTE[0], "other scripts": PALETTE[1], "never trained on": PALETTE[6]}
+_LINES = {"Latin script": "-", "other scripts": "--", "never trained on": ":"}
+
+
+@dataclass(frozen=True)
+class Hero:
+    """A figure with its words: `alt` says what is drawn, `caption` what it shows."""
+
+    figure: Figure
+    alt: str
+    caption: str
+
+
+def hero() -> Hero:
+    """Routing divergence from English by layer, a line per language, at the last probe of the newest record.
+
+    Raises:
+        FileNotFoundError: no run of the report is recorded.
+    """
+    history = newest()
+    profile = divergence_profile(history)
+    figure = _draw(profile)
+    alt = (
+        f"Divergence of routing from English over the layers of the model: a thin line for each of {len(profile)} "
+        "languages and a thick one for the mean of each group, which are trained languages in Latin script, trained "
+        "languages in other scripts, and languages that were never trained on."
+    )
+    return Hero(figure, alt, f"{_finding(profile)} {_origin(history)}")
+
+
+def newest() -> History:
+    """The record of the embedded model's run, else that of the small one.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    for name in RUNS:
+        try:
+            return load_history(name)
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(f"no record of {' or '.join(RUNS)}: restore data/runs from version control")
+
+
+def divergence_profile(history: History) -> pd.DataFrame:
+    """Mean divergence from English at the last probe, languages by layers; English itself is left out."""
+    values = history.stats["divergence"].isel(tokens_seen=-1).sel(corpus=CORPUS).mean("segment")
+    return values.drop_sel(lang="en").dropna("lang", how="all").to_pandas()
+
+
+def card(counts: Mapping[str, int], sources: int) -> Figure:
+    """The image that links to the report show: its title and the claims by verdict."""
+    figure = plt.figure(figsize=CARD_SIZE, dpi=100, facecolor=_LOUD, layout="none")
+    figure.text(0.06, 0.74, "Mechanism", color="white", fontsize=58, fontweight="bold")
+    figure.text(0.06, 0.60, "How do Mixture-of-Experts language models route?", color="white", fontsize=27)
+    told = f"{sum(counts.values())} claims of {sources} sources, re-implemented, run and judged by code"
+    figure.text(0.06, 0.50, told, color="#C8DCE8", fontsize=20)
+    left = 0.06
+    colours = ("#7FD1AE", "#F0C36D", "#EF9A76", "#C9CED1", "#5D7B8C")
+    for count, colour in zip(counts.values(), colours, strict=True):
+        width = 0.88 * count / sum(counts.values())
+        figure.add_artist(plt.Rectangle((left, 0.26), width, 0.12, color=colour, transform=figure.transFigure))
+        left += width
+    words = [f"{count} {name}" for name, count in counts.items() if count]
+    figure.text(0.06, 0.15, "  ·  ".join(words), color="white", fontsize=19)
+    return figure
+
+
+def card_png(figure: Figure) -> bytes:
+    """The card as PNG, its size kept."""
+    return small_png(figure, facecolor=figure.get_facecolor(), bbox_inches=None)
+
+
+def _groups(codes: Iterable[str]) -> dict[str, list[str]]:
+    """Languages by what the model can know of them: the script of English, another one, or no training text at all."""
+    groups: dict[str, list[str]] = {name: [] for name in _COLOURS}
+    for code in codes:
+        script = "Latin script" if language(code).script == "Latn" else "other scripts"
+        groups["never trained on" if code in UNKNOWN else script].append(code)
+    return {name: members for name, members in groups.items() if members}
+
+
+def _draw(profile: pd.DataFrame) -> Figure:
+    layers = profile.columns
+    with plt.rc_context():
+        use_style()
+        figure, axis = plt.subplots(figsize=(7.2, 3.9))
+        for name, codes in _groups(profile.index).items():
+            own, colour = profile.loc[codes], _COLOURS[name]
+            axis.plot(layers, own.T, color=colour, linewidth=0.9, alpha=0.35)
+            axis.plot(layers, own.mean(), color=colour, linewidth=3, linestyle=_LINES[name], label=name)
+        axis.set(xlabel="layer", ylabel="divergence from English", xticks=list(layers), ylim=(0, None))
+        axis.legend(loc="lower left", ncols=3, fontsize=11, handlelength=2.4, columnspacing=1.2)
+    return figure
+
+
+def _finding(profile: pd.DataFrame) -> str:
+    """What the lines show: the middle third against the first and the last sixth of the layers, as in claim R1."""
+    mean = profile[~profile.index.isin(UNKNOWN)].mean().to_numpy()
+    sixth, third = max(1, len(mean) // 6), len(mean) // 3
+    first, last = mean[:sixth].mean(), mean[-sixth:].mean()
+    middle = mean[third : len(mean) - third].mean()
+    closer = "closer to" if middle < min(first, last) else "not closer to"
+    told = f"Routing of other languages is {closer} that of English in the middle of the network than at both ends"
+    return f"{told}: {first:.2f} at first, {middle:.2f} there, {last:.2f} at last (0: alike, 1: nothing shared)."
+
+
+def _origin(history: History) -> str:
+    seen, total = int(history.stats["tokens_seen"][-1]), int(history.config["train"]["tokens"])
+    state = "at the end of its training" if history.result["finished"] else "in training"
+    model = "the embedded model" if history.name == "main" else "the model `tiny`"
+    return (
+        f"Record of {model} (run `{history.hash}`) {state}: probe after {seen / 1e6:.1f} of {total / 1e6:.0f} million "
+        "tokens, on the Universal Declaration of Human Rights."
+    )

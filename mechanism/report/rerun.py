@@ -1,0 +1,202 @@
+"""The report on another model: every notebook that applies, into a folder of its own, resumable."""
+
+import gc
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..study.models import load_model, parse_device, pinned, require_memory, resolve
+from ..study.records import OWN, model_hash
+from ..trace.checks import QUICK, require
+from .build import BuildError, build_notebooks, stale, variables
+from .compare import compare_html, load_run
+from .execute import CellFailure
+from .files import INPUTS, NOTEBOOKS, write_atomic
+from .judge import RUN
+from .provenance import provenance
+from .rerun_plan import Plan, Rerun, plan
+from .run_folder import INDEX, RerunError, RunFolder
+from .stamp import inputs_hash, recorded
+
+_PATH_OF_CLASS = re.compile(r"^(?:\w+\.)+(?=\w+: )")
+_DEAD = "the kernel died, most likely out of memory: lower --max-segments, or take --dtype bfloat16"
+_MEMORY = ("OutOfMemoryError", "MemoryError", "allocate memory")
+Tell = Callable[[str], None]
+
+
+def rerun(
+    asked: Rerun,
+    sources: Path = NOTEBOOKS,
+    inputs: Iterable[Path] = INPUTS,
+    tell: Tell = lambda line: None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run every notebook that applies, skip what is unchanged, and write `run.json` after each.
+
+    Args:
+        sources: folder of the notebooks; inputs: what every notebook depends on.
+        tell: called with a line for every step.
+        progress: show progress on the terminal.
+
+    Returns the summary, as it stands in `run.json`.
+
+    Raises:
+        RerunError: the folder cannot be used or holds another model's run, or pages failed; the others are kept.
+        ModelError, TraceError: the model cannot be had, held or observed.
+    """
+    folder = RunFolder(asked.out.resolve())
+    folder.prepare()
+    former = folder.read()
+    model, identity = _identify(asked.model, former)
+    chosen = plan(asked, model, sources)
+    summary = former | _head(asked, identity, chosen)
+    hashed = inputs_hash(inputs)
+    where: dict[str, Any] = {
+        "output": folder.notebooks, "sources": sources, "results": folder.results, "inputs": hashed,
+    }  # fmt: skip
+    for name, reason in chosen.skipped.items():
+        tell(f"{name}: skipped, {reason}")
+    with _saved(folder, summary), variables(**{RUN: identity["id"], OWN: str(folder.studies)}):
+        todo = [n for n, given in chosen.pages.items() if asked.force or stale((n,), given, **where)]
+        if todo:
+            summary |= _prove(model, asked, tell)
+        for name, given in chosen.pages.items():
+            summary["notebooks"][name] = _page(name, given, name in todo, former, where, progress)
+            tell(f"{name}: {_outcome(summary['notebooks'][name])}")
+            folder.write(summary)
+    _refuse_failures(summary, chosen, folder)
+    return summary
+
+
+def _identify(spec: str, former: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """What the notebooks load, and what it is; a model on a hub keeps the commit of the former run in this folder.
+
+    Raises:
+        RerunError: the folder holds the run of another model.
+    """
+    before = former.get("model", {})
+    model = before["id"] if before.get("asked") == spec and "@" in before["id"] else pinned(spec)
+    where = Path(resolve(model))
+    identity = {"asked": spec, "id": model, "name": where.name, "hash": model_hash(model)}
+    if before and before["hash"] != identity["hash"]:
+        raise RerunError(
+            f"the folder holds a run of {before['id']} ({before['hash']}), and this is {model} ({identity['hash']}): "
+            "name another with --out"
+        )
+    return (str(where.resolve()) if Path(spec).is_dir() else model), identity
+
+
+def _head(asked: Rerun, identity: Mapping[str, str], chosen: Plan) -> dict[str, Any]:
+    device = parse_device(asked.device)
+    origin = provenance(resolve(identity["id"]), device=device, dtype=asked.dtype, seed=asked.seed)
+    names = ("device", "dtype", "profile", "languages", "parallel", "domains", "max_segments", "seed")
+    return {
+        "model": dict(identity),
+        "state": "running",
+        "settings": {name: getattr(asked, name) for name in names},
+        "environment": dict(origin.rows()),
+        "skipped": dict(chosen.skipped),
+    }
+
+
+@contextmanager
+def _saved(folder: RunFolder, summary: dict[str, Any]) -> Iterator[None]:
+    """The summary and its page are written whatever happens, and say how it ended."""
+    summary["notebooks"] = dict(summary.get("notebooks", {}))
+    folder.write(summary)
+    try:
+        yield
+    except BaseException as error:
+        summary["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        summary["reason"] = str(error)
+        raise
+    else:
+        failed = any(page["status"] == "failed" for page in summary["notebooks"].values())
+        summary["state"] = "failed" if failed else "complete"
+        summary.pop("reason", None)
+    finally:
+        folder.write(summary)
+        write_atomic(folder.path / INDEX, compare_html([load_run(folder.path)]))
+
+
+def _prove(model: str, asked: Rerun, tell: Tell) -> dict[str, Any]:
+    """Load the model once, after asking whether it fits, and prove that its routing can be believed.
+
+    Raises:
+        ModelError: it does not fit, or cannot be loaded.
+        TraceError: it cannot be observed; the sentence names the contract.
+    """
+    needed = require_memory(model, asked.device, asked.dtype)
+    tell(f"memory, estimated: {needed}")
+    start = time.monotonic()
+    loaded, _ = load_model(model, asked.device, asked.dtype, moe=True)
+    require(loaded)
+    used = str(loaded.device)
+    del loaded
+    gc.collect()
+    seconds = round(time.monotonic() - start, 1)
+    names = [contract.__name__ for contract in QUICK]
+    tell(f"loaded on {used} in {seconds} s; contracts hold: {', '.join(names)}")
+    estimate = {"parameters": needed.parameters, "weights": needed.weights, "needed": needed.needed}
+    return {"memory": estimate, "contracts": names, "loaded": {"device": used, "seconds": seconds}}
+
+
+def _page(
+    name: str, given: Mapping[str, Any], run: bool, former: Mapping[str, Any], where: dict[str, Any], progress: bool
+) -> dict[str, Any]:
+    """Execute one notebook, unless it is unchanged; what became of it."""
+    copy: Path = where["output"] / f"{name}.ipynb"
+    if not run:
+        before = former.get("notebooks", {}).get(name, {})
+        return before | {"status": "unchanged", "parameters": dict(given), "claims": _claims(copy)}
+    try:
+        built = build_notebooks((name,), True, given, progress=progress, **where)
+    except BuildError as error:
+        if error.built is None:
+            raise
+        failure = error.built.failures[0]
+        seconds = round(error.built.seconds[name], 1)
+        return {"status": "failed", "seconds": seconds, "parameters": dict(given), "reason": sentence(failure)}
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise RerunError(f"cannot write {name} to {copy.parent} ({reason}); finished notebooks are kept") from error
+    return {
+        "status": "executed",
+        "seconds": round(built.seconds[name], 1),
+        "parameters": dict(given),
+        "claims": _claims(copy),
+    }
+
+
+def _claims(copy: Path) -> list[str]:
+    """Claims that an executed page judged."""
+    return [Path(file).stem for file in recorded(copy).get("results", ()) if "/" not in file]
+
+
+def sentence(failure: CellFailure) -> str:
+    """Why a notebook stopped, in one line."""
+    lines = [line.strip() for line in failure.reason.splitlines() if line.strip()]
+    last = _PATH_OF_CLASS.sub("", lines[-1]) if lines else "no reason was given"
+    if failure.cell == 0 and "Dead" in last:
+        return _DEAD
+    told = f"cell {failure.cell}: {last}" if failure.cell else last
+    return f"{told}; out of memory: {_DEAD.split(': ')[1]}" if any(word in last for word in _MEMORY) else told
+
+
+def _outcome(page: Mapping[str, Any]) -> str:
+    told = page["status"] + (f" in {page['seconds']} s" if page["status"] != "unchanged" else "")
+    return f"{told}, {page['reason']}" if page["status"] == "failed" else told
+
+
+def _refuse_failures(summary: Mapping[str, Any], chosen: Plan, folder: RunFolder) -> None:
+    pages = {name: summary["notebooks"][name] for name in chosen.pages}
+    failed = {name: page["reason"] for name, page in pages.items() if page["status"] == "failed"}
+    if failed:
+        told = "; ".join(f"{name}, {reason}" for name, reason in failed.items())
+        raise RerunError(
+            f"{len(failed)} of {len(pages)} notebooks failed ({told}); the others are kept in {folder.path}, the same "
+            "command goes on from there"
+        )

@@ -1,0 +1,137 @@
+"""How much memory a model needs, told before it is loaded, and how much is free."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+_EXPERT_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+PASS_TOKENS = 4096
+"""Tokens of one pass; the studies make batches of at most so many."""
+
+PROCESS = 10**9
+"""Bytes of a page's process before it loads a model: Python, torch, transformers, the committed corpora."""
+
+_NAMES = {"cpu": "of host memory", "balanced": "of the memory of all GPUs"}
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory of a model under study, an estimate.
+
+    Attributes:
+        parameters: their number; dtype: of the weights; capture: bytes that a pass of 4,096 tokens adds.
+    """
+
+    parameters: int
+    dtype: torch.dtype
+    capture: int
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the weights."""
+        return self.parameters * self.dtype.itemsize
+
+    @property
+    def needed(self) -> int:
+        """Bytes of weights, a pass and the process."""
+        return self.weights + self.capture + PROCESS
+
+    def __str__(self) -> str:
+        kind = str(self.dtype).removeprefix("torch.")
+        weights = f"{self.parameters:,} parameters of {self.dtype.itemsize} bytes ({kind}): {_size(self.weights)}"
+        return f"{_size(self.needed)} ({weights}; a pass: {_size(self.capture)}; the process: {_size(PROCESS)})"
+
+
+def footprint(config: Any, folder: Path | None, dtype: torch.dtype) -> Footprint:
+    """Estimate from the headers of safetensors files where there are any, else from the architecture alone, built
+    without memory.
+
+    Args:
+        config: of transformers; folder: of the model, None for one on a hub that is not here yet.
+    """
+    parameters = (_in_headers(folder) if folder else 0) or _in_architecture(config)
+    return Footprint(parameters, dtype, _capture(config))
+
+
+def routed_experts(config: Any) -> int:
+    """Routed experts per layer as a transformers configuration says; 0 for a dense model."""
+    text = getattr(config, "text_config", config)
+    return max(int(getattr(text, name, None) or 0) for name in _EXPERT_FIELDS)
+
+
+def lacking(found: Footprint, device: str, free: Callable[[str], int]) -> str:
+    """What is missing to hold a model on a device, empty when it fits.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:N`, or `balanced` over all GPUs; a model for one GPU passes through host memory.
+        free: bytes that are free there; see `free_memory`.
+    """
+    wanted = {device: found.needed - (0 if device == "cpu" else PROCESS)}
+    if device.startswith("cuda"):
+        wanted["cpu"] = found.weights + PROCESS
+    short = {place: free(place) for place, size in wanted.items() if size > free(place)}
+    told = " and ".join(f"{_size(size)} {_NAMES.get(place, f'on {place}')} is free" for place, size in short.items())
+    return f"it needs about {found}, and {told}" if short else ""
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a device; on `cpu` what the kernel can give, or what is left of a container's limit."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    if device == "balanced" and torch.cuda.device_count():
+        return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    return min(_available(), _left_of_limit())
+
+
+def _in_headers(folder: Path) -> int:
+    return sum(map(_elements, sorted(folder.glob("*.safetensors"))))
+
+
+def _elements(path: Path) -> int:
+    """Elements of the tensors of a safetensors file: eight bytes of length, then a header of JSON."""
+    try:
+        with path.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    except (ValueError, OverflowError, MemoryError):
+        return 0  # a damaged file is named where it is loaded
+    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def _in_architecture(config: Any) -> int:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config).num_parameters()
+
+
+def _capture(config: Any) -> int:
+    """Bytes that a pass adds, in float32: the model's logits, a copy and their log-probabilities; hidden states; and
+    of each layer router logits, probabilities, counts (64 bit) and weights."""
+    text = config.get_text_config()
+    layers = int(getattr(text, "num_hidden_layers", 0))
+    per_token = 3 * 4 * int(getattr(text, "vocab_size", 0))
+    per_token += 4 * (layers + 1) * int(getattr(text, "hidden_size", 0))
+    return PASS_TOKENS * (per_token + 20 * layers * routed_experts(config))
+
+
+def _available() -> int:
+    lines = _MEMINFO.read_text("utf-8").splitlines() if _MEMINFO.exists() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else 1 << 62
+
+
+def _left_of_limit() -> int:
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    try:
+        return int(limit.read_text("utf-8")) - int(used.read_text("utf-8"))
+    except (OSError, ValueError):  # no limit reads "max"
+        return 1 << 62
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,89 @@
+"""The front page's figure says what its lines show, and which model and how much training they are of."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib import pyplot as plt
+
+from mechanism.report import hero as room
+from mechanism.report.figures import small_png
+from mechanism.report.hero import card, card_png, divergence_profile, hero, newest
+from mechanism.study.history import History
+
+mpl.use("Agg")
+LANGUAGES = ["en", "de", "ru", "sw"]
+
+
+def history(profile: np.ndarray, finished: bool = True, name: str = "main") -> History:
+    """A record whose last probe has the profile for every language but English and Swahili, which is far everywhere."""
+    values = np.zeros((2, 1, 4, 3, len(profile)))
+    values[-1, 0, 1:3] = profile
+    values[-1, 0, 3] = 0.9
+    dims = ("tokens_seen", "corpus", "lang", "segment", "layer")
+    coords = {"tokens_seen": [0, 4_000_000], "corpus": ["udhr"], "lang": LANGUAGES}
+    stats = xr.Dataset({"divergence": (dims, values)}, coords)
+    config = {"train": {"tokens": 40_000_000}}
+    return History(name, "abc", {"finished": finished}, config, pd.DataFrame(), stats)
+
+
+@pytest.mark.parametrize(
+    ("profile", "shape"),
+    [([0.6, 0.5, 0.1, 0.1, 0.3, 0.6], "is closer to"), ([0.1, 0.2, 0.5, 0.5, 0.2, 0.1], "is not closer")],
+)
+def test_caption_states_what_the_lines_show(monkeypatch: pytest.MonkeyPatch, profile: list[float], shape: str):
+    monkeypatch.setattr(room, "load_history", lambda name: history(np.array(profile)))
+    made = hero()
+    assert shape in made.caption
+    assert f"{profile[0]:.2f} at first, {profile[2]:.2f} there" in made.caption
+    assert "4.0 of 40 million" in made.caption
+    assert "at the end of its training" in made.caption
+    assert "3 languages" in made.alt
+    legend = made.figure.axes[0].get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["Latin script", "other scripts", "never trained on"]
+    plt.close("all")
+
+
+def test_an_unfinished_record_and_the_small_model_are_named(monkeypatch: pytest.MonkeyPatch):
+    def only_tiny(name: str) -> History:
+        if name == "main":
+            raise FileNotFoundError
+        return history(np.ones(6), finished=False, name=name)
+
+    monkeypatch.setattr(room, "load_history", only_tiny)
+    assert "the model `tiny` (run `abc`) in training" in hero().caption
+    plt.close("all")
+
+
+def test_no_record_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> History:
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(room, "load_history", missing)
+    with pytest.raises(FileNotFoundError, match="no record of main or tiny"):
+        newest()
+
+
+def test_profile_leaves_out_english_and_languages_without_the_text():
+    found = history(np.ones(6))
+    found.stats["divergence"][:, :, 1] = np.nan
+    assert list(divergence_profile(found).index) == ["ru", "sw"]
+
+
+def test_card_has_the_size_that_previews_want():
+    image = card_png(
+        card({"replicated": 2, "partly": 1, "not replicated": 1, "not testable here": 0, "undecided": 3}, 4)
+    )
+    assert (int.from_bytes(image[16:20]), int.from_bytes(image[20:24])) == (1200, 630)
+    assert len(image) < 60_000
+    plt.close("all")
+
+
+def test_small_images_are_small_and_the_same_twice():
+    figure, axis = plt.subplots()
+    axis.plot([0, 1, 0.5])
+    assert small_png(figure) == small_png(figure)
+    plt.close("all")
