@@ -29,6 +29,8 @@ def test_only_the_verdicts_of_the_embedded_model_are_recorded():
 
 def test_a_verdict_that_is_not_the_reports_says_so():
     shown, own = Judge("some/model", ORIGIN)("R2", FOUND), Judge(EMBEDDED, ORIGIN)("R2", FOUND)
+    assert isinstance(shown, Record)
+    assert isinstance(own, Record)
     assert STANDING == "not recorded in the report; this run's own verdict"
     assert f"</span> <em>{STANDING.replace(chr(39), '&#x27;')}</em></caption>" in shown._repr_html_()
     assert STANDING in repr(shown)

@@ -54,7 +54,11 @@ def test_what_another_process_finished_is_not_made_again(runs):
         seen.remove(runs[0]) if runs[0] in seen else None
         return found
 
-    make_all(missing, lambda run: made.append(run.hash) or finish(run), wait=0.01)
+    def make(run: Run) -> bool:
+        made.append(run.hash)
+        return finish(run)
+
+    make_all(missing, make, wait=0.01)
     assert made == ["b", "c"]
 
 
