@@ -102,12 +102,12 @@ class Hero(SphinxDirective):
     """The front page's figure."""
 
     def run(self) -> list[nodes.Node]:
-        from mechanism.report.figures import small_png
+        from mechanism.report.figures import png
         from mechanism.report.hero import hero
 
         self.env.note_reread()
         made = hero()
-        write(Path(self.env.srcdir) / GENERATED / "hero.png", small_png(made.figure))
+        write(Path(self.env.srcdir) / GENERATED / "hero.png", png(made.figure))
         figure = nodes.figure("", nodes.image(uri=f"/{GENERATED}/hero.png", alt=made.alt), classes=["hero"])
         caption = nodes.caption()
         self.state.nested_parse(StringList([made.caption], source="hero"), self.content_offset, caption)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ..corpus.languages import UNKNOWN, language
 from ..study.history import History, load_history
-from .figures import PALETTE, small_png, use_style
+from .figures import PALETTE, png, use_style
 
 RUNS = ("main", "tiny")
 CORPUS = "udhr"  # the one text that every language of the report has
@@ -85,7 +85,7 @@ def card(counts: Mapping[str, int], sources: int) -> Figure:
 
 def card_png(figure: Figure) -> bytes:
     """The card as PNG, its size kept."""
-    return small_png(figure, facecolor=figure.get_facecolor(), bbox_inches=None)
+    return png(figure, facecolor=figure.get_facecolor(), bbox_inches=None)
 
 
 def _groups(codes: Iterable[str]) -> dict[str, list[str]]:

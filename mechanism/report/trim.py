@@ -28,6 +28,7 @@ def trim(site: Path) -> None:
         for path in site.glob(f"**/{pattern}"):
             path.unlink()
     shutil.rmtree(site / "_static" / "locales", ignore_errors=True)
+    _drop_images(site, "".join(page.read_text("utf-8") for page in pages))
     if (site / ICONS).exists():
         used = set(_NAMED.findall("".join(page.read_text("utf-8") for page in pages)))
         scripts = [path for path in (site / "_static").rglob("*.js") if path.name != ICONS.name]
@@ -35,6 +36,13 @@ def trim(site: Path) -> None:
         (site / ICONS).write_text(keep_icons((site / ICONS).read_text("utf-8"), used), "utf-8")
         for path in (site / "_static" / "styles").glob("*.css"):
             path.write_text(without_glyphs(path.read_text("utf-8")), "utf-8")
+
+
+def _drop_images(site: Path, text: str) -> None:
+    """Take out images that no page names: Sphinx leaves those of earlier builds."""
+    for path in (site / "_images").glob("**/*.*"):
+        if path.name not in text:
+            path.unlink()
 
 
 def keep_icons(script: str, names: set[str]) -> str:

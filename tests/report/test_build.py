@@ -139,7 +139,7 @@ def test_failure_is_named_and_the_others_are_kept(build: Callable[..., Built], s
     assert "\x1b" not in told
     assert output_text(tmp_path, "01_b") == "fine\n"
     assert (tmp_path / "out" / "00_a.ipynb").read_bytes() == before
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00_a.ipynb", "01_b.ipynb"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.ipynb")) == ["00_a.ipynb", "01_b.ipynb"]
     failed = read_notebook(tmp_path / "_build" / "failed" / "00_a.ipynb")
     assert "ZeroDivisionError" in failed.cells[-1].outputs[0]["ename"], "what it did up to its failure is kept aside"
 

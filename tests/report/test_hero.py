@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 
 from mechanism.report import hero as room
-from mechanism.report.figures import small_png
+from mechanism.report.figures import png
 from mechanism.report.hero import card, card_png, divergence_profile, hero, newest
 from mechanism.study.history import History
 
@@ -85,5 +85,5 @@ def test_card_has_the_size_that_previews_want():
 def test_small_images_are_small_and_the_same_twice():
     figure, axis = plt.subplots()
     axis.plot([0, 1, 0.5])
-    assert small_png(figure) == small_png(figure)
+    assert png(figure) == png(figure)
     plt.close("all")

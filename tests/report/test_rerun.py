@@ -314,7 +314,7 @@ def test_a_page_that_fails_and_one_that_runs_out_of_memory_leave_the_others(page
     assert "20_second, cell 3: MemoryError: no room; out of memory: lower --max-segments" in told
     assert "22_third, the kernel died, most likely out of memory" in told
     assert "\n" not in told
-    (copy,) = (tmp_path / "out" / "notebooks").glob("*")
+    (copy,) = (tmp_path / "out" / "notebooks").glob("*.ipynb")
     assert f"tiny tiny {tmp_path / 'out' / 'studies'}" in copy.read_text("utf-8"), "kernels know whose run it is"
     kept = summary(tmp_path / "out")
     assert {name: page["status"] for name, page in kept["notebooks"].items()} == {

@@ -22,10 +22,12 @@ PAGE = """<html><head><meta name="viewport" content="a" /><meta name="viewport" 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    for name in ("_static/scripts", "_static/styles", "_static/locales/de", "notebooks"):
+    for name in ("_static/scripts", "_static/styles", "_static/locales/de", "_images", "notebooks"):
         (tmp_path / name).mkdir(parents=True)
     files = {
-        "index.html": PAGE % "words",
+        "index.html": PAGE % '<img alt="b" src="_images/b.png"/>',
+        "_images/a.png": "",
+        "_images/b.png": "",
         "notebooks/a.html": PAGE % '<span class="math notranslate nohighlight">x</span>',
         "_static/kept.js": "",
         "_static/x.js.map": "",
@@ -58,6 +60,11 @@ def test_files_that_nothing_uses_are_gone_and_icons_in_use_stay(site: Path):
     assert "navicon" in (site / ICONS).read_text()
     assert "arrow-up" not in (site / ICONS).read_text()
     assert (site / "_static" / "styles" / "theme.css").read_text() == ".fa-bars{color:red}"
+
+
+def test_images_of_earlier_builds_are_gone(site: Path):
+    trim(site)
+    assert [path.name for path in (site / "_images").iterdir()] == ["b.png"]
 
 
 def test_trimming_twice_is_trimming_once(site: Path):
