@@ -116,7 +116,8 @@ def test_records_reach_the_tables(results: Path):
     good()
     row = next(row for row in claim_rows() if row["id"] == "R6")
     assert (row["verdict"], row["estimate"], row["notebook"]) == ("replicated", 2.0, "10_x")
-    assert "[replicated at small scale]{.verdict .verdict-replicated}" in claims_markdown("R", "claims")
+    badge = 'class="verdict verdict-replicated" href="notebooks/10_x.html#claim-R6">replicated at small scale</a>'
+    assert badge in claims_markdown("R", "claims")
     assert "[10](notebooks/10_x.ipynb)" in claims_markdown("R", "claims")
 
 
