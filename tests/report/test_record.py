@@ -118,7 +118,6 @@ def test_records_reach_the_tables(results: Path):
     assert (row["verdict"], row["estimate"], row["notebook"]) == ("replicated", 2.0, "10_x")
     badge = 'class="verdict verdict-replicated" href="notebooks/10_x.html#claim-R6">replicated at small scale</a>'
     assert badge in claims_markdown("R", "claims")
-    assert "[10](notebooks/10_x.ipynb)" in claims_markdown("R", "claims")
 
 
 def test_numbers_are_kept_by_notebook():
