@@ -27,11 +27,14 @@ class Judge:
         model: as the notebook names it. Records of the report are written for its own model alone; in a run of
             `mechanism run` those of any model are, into its folder.
         origin: provenance of the evidence.
+        awaits: command that records the full results, where a page has only a sample of them: too few items to record a
+            verdict of the report. Empty where the evidence is the full one.
         judged: records by claim; undecided: reasons by claim.
     """
 
     model: str
     origin: Provenance
+    awaits: str = ""
     judged: dict[str, Record] = field(default_factory=dict)
     undecided: dict[str, str] = field(default_factory=dict)
 
@@ -48,6 +51,8 @@ class Judge:
         Raises:
             ValueError: neither evidence nor a reason; otherwise see `record`.
         """
+        if evidence is not None and self.awaits and self.model == EMBEDDED and not self.own_run:
+            evidence, reason = None, f"the full results are not recorded; `{self.awaits}` makes them"
         if evidence is None:
             if not reason.strip():
                 raise ValueError(f"claim {claim} has no evidence and no reason: say what is missing")

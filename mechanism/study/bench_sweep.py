@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..measure.causal import top_count, top_experts
 from ..trace.proof import Way
 from .effects import BatchSweep
-from .passes import encode
+from .passes import encode, padding_token
 from .search import SearchConfig, effects_of, find_drivers
-from .sweep import Plan, SweepOptions, padding_token, sweep
+from .sweep import Plan, SweepOptions, sweep
 from .sweep_text import SWEEP, SweepConfig, passages
 
 

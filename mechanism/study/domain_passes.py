@@ -1,6 +1,5 @@
 """What each document asks of each expert, in one pass over its text."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from ..measure.importance import slot_sums
 from ..trace import InterventionError, Site, attach, slot_outputs
 from ..trace.contributions import ExpertsInput
 from ..trace.records import Record
+from ..trace.restart import one_position
 from .domain_text import Piece
 from .passes import batches_by_length, encode, pad, room
 
@@ -73,13 +73,12 @@ def route(
     number = {key: i for i, key in enumerate(keys)}
     owner = np.array([number[p.domain, p.lang, p.document] for p in pieces])
     sequences = encode(tokenizer, [p.text for p in pieces], room(model))
-    lean = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     with attach(model) as trace, _inputs(trace.sites, contributions) as inputs:
         sums = _Sums(trace.sites, len(keys), bool(inputs))
         for batch in batches_by_length(sequences):
             ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], tokenizer.pad_token_id))
             trace.records.clear()
-            model(input_ids=ids, attention_mask=mask, use_cache=False, **lean)
+            model(input_ids=ids, attention_mask=mask, use_cache=False, **one_position(model))
             inner = mask.clone()
             inner[:, 0] = 0
             rows = torch.where(inner.bool(), torch.from_numpy(owner[batch]).to(mask.device)[:, None], -1)

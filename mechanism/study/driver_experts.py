@@ -20,9 +20,9 @@ from ..measure.overlap import PermutedOverlap, frequency_strata
 from ..measure.relevance import super_experts
 from ..measure.specialisation import MutualInformation, Strongest, certainty, cwas
 from .cheap import GRADIENTS, OUTPUTS, cheap_statistics, massive_layers
-from .passes import encode
+from .passes import encode, padding_token
 from .records import model_hash, recorded, stored, texts_hash
-from .sweep import OPTIONS, SweepOptions, padding_token, sweep
+from .sweep import OPTIONS, SweepOptions, sweep
 from .sweep_text import SWEEP, SweepConfig, passages
 
 SIZES = (0.05, 0.1, 0.2)

@@ -1,6 +1,5 @@
 """Driver experts token by token: where tokens select them, which they are, and where the experts lie. Claims D4, D6."""
 
-import inspect
 import string
 import unicodedata
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from ..measure.overlap import frequency_strata
 from ..measure.position import PositionSlope, Slope, moments
 from ..trace import attach, find_sites
 from ..trace.proof import proven
+from ..trace.restart import one_position
 from .driver_experts import Swept
 from .effects import BatchSweep, Settings
 from .passes import batches_by_length, pad
@@ -54,12 +54,16 @@ def route_tokens(
     """Routing of every token of some sequences, each behind the token that opens it."""
     sites = find_sites(model)
     experts = max(site.num_experts for site in sites)
-    lean = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     rows: list[dict[str, np.ndarray]] = []
     for batch in batches_by_length(ids, batch_tokens):
         tokens, mask = pad([ids[i] for i in batch], padding)
         with attach(model) as trace:
-            model(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False, **lean)
+            model(
+                input_ids=tokens.to(model.device),
+                attention_mask=mask.to(model.device),
+                use_cache=False,
+                **one_position(model),
+            )
         text = (mask[:, 1:] != 0).numpy()
         chosen = np.zeros((int(text.sum()), len(sites), experts), dtype=bool)
         for at, site in enumerate(sites):

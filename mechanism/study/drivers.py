@@ -6,8 +6,8 @@ from types import MappingProxyType
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .passes import encode, room
-from .sweep import Plan, padding_token
+from .passes import encode, padding_token, room
+from .sweep import Plan
 
 Effect = Callable[[PreTrainedModel, PreTrainedTokenizerBase, Sequence[str]], np.ndarray]
 TOKENS = 64

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..trace import Site, attach
 from ..trace.records import Record
-from .passes import batches_by_length, encode, pad, room
+from ..trace.restart import one_position
+from .passes import encode, padded_batches, padding_token, room
 
 
 @torch.no_grad()
@@ -96,10 +97,9 @@ def _selected(
     sequences = encode(tokenizer, list(texts), room(model))
     ids: list[np.ndarray] = []
     index: list[list[np.ndarray]] = [[] for _ in sites]
-    for batch in batches_by_length(sequences):
-        rows, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], tokenizer.pad_token_id))
+    for rows, mask in padded_batches(model, sequences, padding_token(tokenizer)):
         records.clear()
-        model(input_ids=rows, attention_mask=mask, use_cache=False)
+        model(input_ids=rows, attention_mask=mask, use_cache=False, **one_position(model))
         kept = mask.bool().cpu()
         kept[:, 0] = False
         ids.append(rows.cpu()[kept].numpy())

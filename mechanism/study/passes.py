@@ -92,6 +92,21 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, 
     return ids, mask
 
 
+def padded_batches(
+    model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int, batch_tokens: int = 4096
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Tokens and mask of sequences of similar length, both `(batch, pos)`, on the model's device, shortest first."""
+    for batch in batches_by_length(ids, batch_tokens):
+        tokens, mask = pad([ids[i] for i in batch], padding)
+        yield tokens.to(model.device), mask.to(model.device)
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Token to pad with; it is masked, so any will do."""
+    own = tokenizer.pad_token_id
+    return tokenizer.eos_token_id if own is None else own
+
+
 def next_token_nll(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood `(batch, pos - 1)` of each token but the first, in nats, float32."""
     scores = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")

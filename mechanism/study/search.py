@@ -16,8 +16,8 @@ from ..trace.sites import Site, find_sites
 from .cheap import GRADIENTS, OUTPUTS, ROUTING, cheap_statistics
 from .driver_experts import Swept
 from .effects import BatchSweep
-from .passes import batches_by_length, encode
-from .sweep import OPTIONS, Plan, SweepOptions, padding_token
+from .passes import batches_by_length, encode, padding_token
+from .sweep import OPTIONS, Plan, SweepOptions
 from .sweep_text import Passage, SweepConfig, balanced, cells, passages
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..trace import attach, expert_means, find_sites
 from ..trace.proof import Way, proven
 from .effects import BLOCK, ROWS, Settings
-from .passes import batches_by_length, encode, pad
+from .passes import batches_by_length, encode, pad, padded_batches, padding_token
 from .shards import Engine, Job, Results, fingerprint, finish, merge, torch_bytes
 from .sweep_text import SWEEP, Passage, SweepConfig, passages
 
@@ -148,21 +148,6 @@ class Plan:
         )
         text += f"; restarted after the ablated layer: {' '.join(way.via) or 'no mode'}"
         return text + "".join(f"; {mode} by whole passes: {why}" for mode, why in way.reasons.items())
-
-
-def padded_batches(
-    model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int, batch_tokens: int = 4096
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Tokens and mask of sequences of similar length, both `(batch, pos)`, on the model's device."""
-    for batch in batches_by_length(ids, batch_tokens):
-        tokens, mask = pad([ids[i] for i in batch], padding)
-        yield tokens.to(model.device), mask.to(model.device)
-
-
-def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Token to pad with; it is masked, so any will do."""
-    own = tokenizer.pad_token_id
-    return tokenizer.eos_token_id if own is None else own
 
 
 def tokens_at_once(model: PreTrainedModel, memory: float, modes: Sequence[str]) -> int:

@@ -5,7 +5,6 @@ what they are given, the layer itself to give back its kept output, changed, and
 Whether a model can be continued so is not read off its name but tried on it: see `mechanism.trace.proof`.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from .edit import SiteEdit, run_edited
 from .errors import InterventionError
 from .interventions import Ablate
 from .outputs import read_output
-from .restart import decoder_layers
+from .restart import decoder_layers, one_position
 from .sites import Site
 
 Via = Literal["added", "layer"]
@@ -107,8 +106,7 @@ class CleanPass:
 
     @torch.no_grad()
     def _run(self, head: bool) -> None:
-        lean = not head and "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        options = {"use_cache": False, **({"logits_to_keep": 1} if lean else {})}
+        options = {"use_cache": False, **({} if head else one_position(self.model))}
         self._experts = {layer: ExpertsInput(site) for layer, site in self.sites.items()}
         handles = [self.head.register_forward_pre_hook(self._headed)]
         handles += [layer.register_forward_hook(self._kept(i)) for i, layer in enumerate(self.stack)]

@@ -1,5 +1,6 @@
 """Passes that start in the middle of the stack: what lies below the first edited layer is computed once."""
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,12 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     layers = model.get_submodule(find_sites(model)[0].stack_path)
     assert isinstance(layers, nn.ModuleList)
     return layers
+
+
+def one_position(model: nn.Module) -> dict[str, int]:
+    """Arguments with which a pass makes logits at its last position only, where the model can; for passes whose logits
+    nobody reads."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
 
 
 @contextmanager

@@ -1,10 +1,13 @@
-"""A notebook's cells run in this process, where a kernel would cost seconds."""
+"""A notebook's cells run in this process, where a kernel would cost seconds; and models for them to run on."""
 
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from mechanism.report.normalise import tagged
 from mechanism.report.stamp import read_notebook
+from mechanism.trace.families import tiny_model
 
 
 def execute(path: Path, **parameters: Any) -> dict[str, Any]:
@@ -19,3 +22,12 @@ def execute(path: Path, **parameters: Any) -> dict[str, Any]:
                 assert set(parameters) <= set(scope)
                 scope |= parameters
     return scope
+
+
+def save_model(family: str, folder: Path, tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> Path:
+    """A tiny random checkpoint of a family, with a tokenizer, in a folder."""
+    tiny_model(family, **({"vocab_size": len(tokenizer), "max_position_embeddings": 256} | sizes)).save_pretrained(
+        folder
+    )
+    tokenizer.save_pretrained(folder)
+    return folder

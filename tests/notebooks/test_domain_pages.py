@@ -4,13 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from matplotlib import pyplot as plt
 
-from mechanism.corpus.store import CorpusError, encode_index, encode_lines
+from mechanism.corpus.store import CorpusError
 from mechanism.report.files import NOTEBOOKS
-from mechanism.study import constant_compute, embedded
-from mechanism.trace.families import tiny_model
-from tests.notebooks.cells import execute
+from mechanism.study import constant_compute
+from tests.notebooks.cells import execute, save_model
 
 from ..study import planted
 
@@ -20,33 +18,18 @@ DOMAINS, REWEIGHTING = (NOTEBOOKS / f"{name}.ipynb" for name in ("20_domain_expe
 @pytest.fixture(scope="module")
 def own_text(tmp_path_factory) -> list[str]:
     """A folder per domain, two languages each, with dev and test documents."""
-    folders = []
-    for corpus in planted.corpora(documents=20)[:2]:
-        folder = tmp_path_factory.mktemp("own") / corpus.name
-        folder.mkdir()
-        (folder / "index.tsv").write_bytes(encode_index(corpus.rows))
-        for code, texts in corpus.columns.items():
-            (folder / f"{code}.txt").write_bytes(encode_lines(texts))
-        folders.append(str(folder))
-    return folders
+    return planted.folders(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
-    """Nothing of the pages reaches the committed records, and layers are timed shortly."""
+def brief(apart, monkeypatch):
+    """Layers are timed shortly."""
     timed = constant_compute.compute_growth
-    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(constant_compute, "compute_growth", lambda config: timed(replace(config, tokens=64, repeats=2)))
-    yield
-    plt.close("all")
 
 
 def saved(family: str, folder: Path) -> str:
-    tokenizer = planted.tokenizer()
-    tiny_model(family, vocab_size=len(tokenizer), max_position_embeddings=256).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return str(save_model(family, folder, planted.tokenizer()))
 
 
 def test_domain_experts_of_another_family_and_own_text(own_text, tmp_path):

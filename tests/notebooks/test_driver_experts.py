@@ -1,20 +1,16 @@
 """The page on driver experts runs on a model of another family, with its own tokenizer and a reader's texts."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from matplotlib import pyplot as plt
 
 from mechanism.corpus.library import committed
 from mechanism.corpus.tokenizer import train_tokenizer
 from mechanism.report.files import NOTEBOOKS
-from mechanism.report.normalise import tagged
-from mechanism.report.stamp import read_notebook
-from mechanism.study import embedded
-from mechanism.trace.families import tiny_model
+from tests.notebooks.cells import execute, save_model
 
 NOTEBOOK = NOTEBOOKS / "21_driver_experts.ipynb"
+pytestmark = pytest.mark.usefixtures("apart")
 DOMAINS, SEGMENTS, VOCABULARY = ("tech", "politics"), 10, 600
 
 
@@ -35,38 +31,12 @@ def texts(tmp_path_factory) -> list[Path]:
 def model(tmp_path_factory, texts: list[Path]) -> Path:
     lines = [line for folder in texts for line in (folder / "en.txt").read_text("utf-8").splitlines()]
     tokenizer = train_tokenizer(lines, VOCABULARY)
-    folder = tmp_path_factory.mktemp("olmoe")
-    tiny_model("olmoe", vocab_size=len(tokenizer), max_position_embeddings=256).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
-    """Nothing of the page reaches the committed records."""
-    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
-    yield
-    plt.close("all")
-
-
-def execute(**parameters: Any) -> dict[str, Any]:
-    """Run the notebook's cells here, with parameters, and return its variables."""
-    notebook = read_notebook(NOTEBOOK)
-    scope: dict[str, Any] = {"__name__": "notebook"}
-    (declared,) = tagged(notebook, "parameters")
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, f"cell {cell.id}", "exec"), scope)
-            if cell.id == declared.id:
-                assert not set(parameters) - set(scope)
-                scope |= parameters
-    return scope
+    return save_model("olmoe", tmp_path_factory.mktemp("olmoe"), tokenizer)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:sklearn")
 def test_it_runs_on_a_model_of_another_family_and_own_text(model, texts, tmp_path):
-    scope = execute(model=str(model), data=[str(folder) for folder in texts], profile="full")
+    scope = execute(NOTEBOOK, model=str(model), data=[str(folder) for folder in texts], profile="full")
     claims = scope["claims"]
     assert set(claims.index) == {"D2", "D3", "D4", "D6", "D7"}
     assert (claims.drop(index="D6")["verdict"] != "undecided").all()
@@ -78,7 +48,7 @@ def test_it_runs_on_a_model_of_another_family_and_own_text(model, texts, tmp_pat
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:sklearn")
 def test_with_a_single_domain_there_are_no_domain_experts(model, texts):
-    scope = execute(model=str(model), data=[str(texts[0])])
+    scope = execute(NOTEBOOK, model=str(model), data=[str(texts[0])])
     assert scope["overlap"] is None
     assert scope["judge"].undecided["D3"] == "there is a single domain, and no domain expert"
     assert "CWAS" not in scope["predictions"].index

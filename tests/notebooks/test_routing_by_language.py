@@ -2,21 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import xarray as xr
-from matplotlib import pyplot as plt
 
 from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tokenizer import train_tokenizer
 from mechanism.report.files import NOTEBOOKS
-from mechanism.study import embedded, routing_by_language
-from mechanism.trace.families import tiny_model
-from tests.notebooks.cells import execute
+from mechanism.study import routing_by_language
+from tests.notebooks.cells import execute, save_model
 
 NOTEBOOK = NOTEBOOKS / "10_routing_by_language.ipynb"
+pytestmark = pytest.mark.usefixtures("apart")
 FAMILIES = ("mixtral", "olmoe", "gpt_oss", "deepseek_v3", "ernie4_5_moe")
 CODES = ("en", "de", "ru", "zh")
 VOCABULARY, SEGMENTS = 600, 12
@@ -40,22 +38,7 @@ def models(tmp_path_factory, own_text: Path) -> dict[str, Path]:
     """A checkpoint of each family on disk, with a tokenizer trained on the reader's text."""
     texts = [line for path in sorted(own_text.glob("*.txt")) for line in path.read_text("utf-8").splitlines()]
     tokenizer = train_tokenizer(texts, VOCABULARY)
-    folders = {}
-    for family in FAMILIES:
-        folders[family] = tmp_path_factory.mktemp(family)
-        sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
-        tiny_model(family, **sizes).save_pretrained(folders[family])
-        tokenizer.save_pretrained(folders[family])
-    return folders
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
-    """Nothing of the page reaches the committed records."""
-    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
-    yield
-    plt.close("all")
+    return {family: save_model(family, tmp_path_factory.mktemp(family), tokenizer) for family in FAMILIES}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,17 +4,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from matplotlib import pyplot as plt
 
 from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.report.files import NOTEBOOKS
-from mechanism.study import embedded, steering_study
+from mechanism.study import steering_study
 from mechanism.study.models import load_model
 from mechanism.study.steering_plan import SteeringConfig
 from mechanism.trace import InterventionError
-from mechanism.trace.families import tiny_model
-from tests.notebooks.cells import execute
+from tests.notebooks.cells import execute, save_model
 
 NOTEBOOK = NOTEBOOKS / "11_steering.ipynb"
 CODES = ("en", "de", "zh", "ko")
@@ -35,22 +33,16 @@ def own_text(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
-    """Nothing of the page reaches the committed records, and little is tried."""
-    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
+def brief(apart, monkeypatch):
+    """Little is tried."""
     monkeypatch.setattr(steering_study, "SteeringConfig", BRIEF)
-    yield
-    plt.close("all")
 
 
 def save(family: str, folder: Path) -> str:
     """A checkpoint on disk with a tokenizer; one of them has a chat template."""
     tokenizer = load_model("tiny", "cpu")[1]
     tokenizer.chat_template = TEMPLATE if family == "olmoe" else None
-    tiny_model(family, vocab_size=len(tokenizer), max_position_embeddings=256).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return str(save_model(family, folder, tokenizer))
 
 
 @pytest.mark.parametrize("family", ["mixtral", "olmoe", "gpt_oss", "deepseek_v3", "llama4_text"])

@@ -62,3 +62,14 @@ def test_a_claim_without_evidence_is_undecided_with_its_reason():
     assert list(read_records()) == ["R2"]
     with pytest.raises(ValueError, match="R12 has no evidence and no reason"):
         judge("R12", None)
+
+
+def test_a_sample_of_the_full_results_decides_nothing_in_the_report(monkeypatch):
+    told = Judge(EMBEDDED, ORIGIN, "make the full ones")("R2", FOUND)
+    assert isinstance(told, Markdown)
+    assert "R2 stays undecided here: the full results are not recorded; `make the full ones` makes them" in told.data
+    assert read_records() == {}
+    other = Judge("some/model", ORIGIN, "make the full ones")("R2", FOUND)
+    assert isinstance(other, Record)
+    monkeypatch.setenv(RUN, EMBEDDED)
+    assert isinstance(Judge(EMBEDDED, ORIGIN, "make the full ones")("R2", FOUND), Record)

@@ -16,7 +16,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from mechanism.corpus.library import DATA, committed
-from mechanism.corpus.store import CorpusError, encode_index, encode_lines
+from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.nn.lm import LMConfig
 from mechanism.report import build, rerun_plan
@@ -39,8 +39,8 @@ from mechanism.study.records import model_hash
 from mechanism.study.steering_plan import SteeringConfig
 from mechanism.trace import ContractError, RouterError, checks
 from mechanism.trace.attachable import provenance
-from mechanism.trace.families import tiny_model
 from tests.notebooks import cells
+from tests.notebooks.cells import save_model
 from tests.report.test_build import write
 from tests.study import planted
 
@@ -51,10 +51,7 @@ BRIEF = partial(SteeringConfig, (0.05,), strengths=(0.5,), draws=2, doses=(-0.5,
 
 
 def save(folder: Path, family: str, **more: Any) -> Path:
-    tokenizer = load_tokenizer(DATA / "tokenizer")
-    tiny_model(family, vocab_size=len(tokenizer), max_position_embeddings=256, **more).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_model(family, folder, load_tokenizer(DATA / "tokenizer"), **more)
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +82,7 @@ def parallel(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def domains(tmp_path_factory) -> tuple[str, ...]:
     """A reader's folder per domain, with dev and test documents."""
-    folders = []
-    for corpus in planted.corpora(documents=20)[:2]:
-        folder = tmp_path_factory.mktemp("domains") / corpus.name
-        folder.mkdir()
-        (folder / "index.tsv").write_bytes(encode_index(corpus.rows))
-        for code, texts in corpus.columns.items():
-            (folder / f"{code}.txt").write_bytes(encode_lines(texts))
-        folders.append(str(folder))
-    return tuple(folders)
+    return tuple(planted.folders(tmp_path_factory.mktemp("domains")))
 
 
 @pytest.fixture

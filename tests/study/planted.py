@@ -1,12 +1,14 @@
 """Models whose domain experts are known, and texts of invented domains."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from mechanism.corpus.store import Corpus, Segment
+from mechanism.corpus.store import Corpus, Segment, encode_index, encode_lines
 from mechanism.nn.lm import LMConfig
 
 DOMAINS = ("code", "law", "news")
@@ -54,6 +56,17 @@ def _corpus(domain: str, documents: int, segments: int, rng: np.random.Generator
             rows.append(Segment(str(segment), f"d{document}", ("dev", "test")[document % 2]))
             texts.append(" ".join(picked))
     return Corpus(domain, domain, rows, {"en": texts, "xx": list(texts)}, "\n")
+
+
+def folders(parent: Path) -> list[str]:
+    """A reader's folder for each of two domains, with dev and test documents, in two languages."""
+    for corpus in corpora(documents=20)[:2]:
+        folder = parent / corpus.name
+        folder.mkdir()
+        (folder / "index.tsv").write_bytes(encode_index(corpus.rows))
+        for code, texts in corpus.columns.items():
+            (folder / f"{code}.txt").write_bytes(encode_lines(texts))
+    return [str(folder) for folder in sorted(parent.iterdir())]
 
 
 def model(serving: str = "law", seed: int = 0) -> PreTrainedModel:

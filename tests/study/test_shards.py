@@ -13,9 +13,9 @@ import xarray as xr
 
 from mechanism.study import shards
 from mechanism.study.models import load_model
-from mechanism.study.passes import encode
+from mechanism.study.passes import encode, padding_token
 from mechanism.study.shards import Engine, finish, merge
-from mechanism.study.sweep import Plan, SweepOptions, padding_token, sweep
+from mechanism.study.sweep import Plan, SweepOptions, sweep
 from mechanism.study.sweep_text import SweepConfig, passages
 
 CONFIG = SweepConfig(("tech", "code"), ("en", "de"), max_segments=4, max_tokens=40, modes=("zero",))
