@@ -10,12 +10,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from mechanism.nn import checkpoint
 from mechanism.nn.checkpoint import read_checkpoint
 from mechanism.nn.lm import LMConfig
-from mechanism.nn.training import TrainConfig, Trainer, TrainingError, balance_loss, read_config
+from mechanism.nn.training import CHUNKED, TrainConfig, Trainer, TrainingError, balance_loss, read_config
 
 TINY = LMConfig(vocab=61, hidden=16, layers=2, heads=1, head_dim=16, experts=4, top_k=2, expert_width=8, context=64)
 CONFIG = TrainConfig(model=TINY, tokens=12 * 64, batch=4, length=16, warmup=2, compile=False, probes=(256,))
@@ -118,6 +119,17 @@ def test_loss_falls_on_a_learnable_stream(tmp_path):
     Trainer(config, repeated, tmp_path).run()
     found = [loss for _, loss in losses(tmp_path)]
     assert found[-1] < 0.6 * found[0]
+
+
+def test_the_loss_in_chunks_is_that_of_the_whole(tmp_path):
+    trainer = Trainer(CONFIG, batches, tmp_path)
+    hidden = torch.randn(CHUNKED.batch_chunk_size + 300, TINY.hidden, requires_grad=True)
+    weight, targets = trainer.model.lm_head.weight, torch.randint(TINY.vocab, (len(hidden),))
+    found = trainer._next_token_loss(hidden, targets)
+    whole = F.cross_entropy(hidden @ weight.T, targets)
+    assert found.item() == pytest.approx(whole.item(), abs=1e-6)
+    for a, b in zip(*(torch.autograd.grad(loss, (hidden, weight)) for loss in (found, whole)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
 
 
 def test_balance_loss_is_one_when_uniform_and_e_when_collapsed():
