@@ -1,7 +1,6 @@
 """Making the runs of the cross-lingual grid one by one, their records, and the table of what is done."""
 
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +26,7 @@ from .cross_grid import PARENT, USE, CrossGrid, CrossRun
 from .cross_score import bits_table, macro_loss, use_of_experts
 from .embedded import TOKENIZER
 from .emergence import probe_path, write_stats
-from .recorded_run import RESULT, make_all
+from .recorded_run import RESULT, left_in_words, make_all
 from .stage import thin
 
 DISTIL_STEP = 10**9  # a step of the stream that no run reaches: its batches are what experts are fitted on
@@ -196,10 +195,4 @@ def remaining(grid: CrossGrid) -> tuple[int, float | None]:
 
 def told(grid: CrossGrid) -> str:
     """One sentence: what is left."""
-    missing, seconds = remaining(grid)
-    if not missing:
-        return f"all {grid.size()} runs are there"
-    if seconds is None:
-        return f"{missing} of {grid.size()} runs left"
-    ends = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-    return f"{missing} of {grid.size()} runs left, about {seconds / 3600:.1f} h of training, until {ends}"
+    return left_in_words(grid.size(), *remaining(grid))

@@ -1,7 +1,6 @@
 """Training the runs of a grid one by one, their records, and the table of what is done."""
 
 import shutil
-import time
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +19,7 @@ from ..trace import RoutingStats
 from .embedded import TOKENIZER
 from .english import CORPORA, English, Score, score
 from .grid import Grid, GridRun
-from .recorded_run import RESULT, make_all
+from .recorded_run import RESULT, left_in_words, make_all
 from .stage import thin
 
 
@@ -35,14 +34,14 @@ def train_grid(grid: Grid, console: Console, runs: int | None = None, steps: int
         KeyboardInterrupt: after a checkpoint.
     """
     if not any(grid.missing_runs()):
-        console.print(f"all {grid.size()} runs of {grid.name} are there")
+        console.print(summary(grid))
         return
     english = English(grid.text, load_tokenizer(TOKENIZER))
     if len(english.vocabulary) > grid.vocab:
         raise TrainingError(f"the text has {len(english.vocabulary)} kinds of tokens, the grid's vocab is {grid.vocab}")
 
     def make(run: GridRun) -> bool:
-        console.print(f"{run.name} {run.hash}: {_told(grid)}")
+        console.print(f"{run.name} {run.hash}: {summary(grid)}")
         return make_run(run, english, console, steps)
 
     make_all(grid.missing_runs, make, runs)
@@ -201,15 +200,6 @@ def remaining(grid: Grid) -> tuple[int, float | None]:
     return len(missing), float(sum(steps * rates.get((block, variant), mean) for block, variant, steps in missing))
 
 
-def _told(grid: Grid) -> str:
-    left, seconds = remaining(grid)
-    if seconds is None:
-        return f"{left} of {grid.size()} runs left"
-    ends = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-    return f"{left} of {grid.size()} runs left, about {seconds / 3600:.1f} h of training, until {ends}"
-
-
 def summary(grid: Grid) -> str:
     """One sentence: what is left."""
-    left, _ = remaining(grid)
-    return _told(grid) if left else f"all {grid.size()} runs are there"
+    return left_in_words(grid.size(), *remaining(grid))

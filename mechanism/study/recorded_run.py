@@ -91,3 +91,11 @@ def _claim(run: Run) -> tuple[Run, AcquireReturnProxy] | None:
         return run, run.lock.acquire(blocking=False)
     except Timeout:
         return None
+
+
+def left_in_words(size: int, missing: int, seconds: float | None) -> str:
+    """What is left of a grid of so many runs: those missing, and the seconds of their training, where known."""
+    if not missing:
+        return f"all {size} runs are there"
+    hours = "" if seconds is None else f", {seconds / 3600:.1f} h of training in one process"
+    return f"{missing} of {size} runs left{hours}"
