@@ -91,7 +91,8 @@ class CrossExperiment:
                     "loss": self.losses(name).mean(),
                     **dict(zip(("estimate", "low", "high", "n"), own, strict=True)),
                 }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        found = pd.DataFrame.from_dict(rows, orient="index")
+        return found.astype({"n": "Int64"}) if rows else found
 
     def csv(self, cell: str, file: str) -> pd.DataFrame:
         """A table of the cell's runs, with their `seed`."""
@@ -260,6 +261,16 @@ def _judged(found: Estimate, null: float | None = None, p: float | None = None, 
     return {**bounds, "null": null, "p": p, "note": note}
 
 
+def _p4(x: CrossExperiment) -> Evidence:
+    found = x.growth()
+    note = ""
+    if np.isclose(found.value, BOUNDS[0]):
+        note = "at the lower bound: the smaller model of 16 languages is already better than that of 4"
+    elif np.isclose(found.value, BOUNDS[1]):
+        note = "at the upper bound: more experts do not bring 16 languages to the loss of 4"
+    return _judged(found, note=note)
+
+
 def _p7(x: CrossExperiment) -> Evidence:
     base, kinds = x.information("none"), ("added", "concatenated")
     gain = np.mean([x.information(kind) for kind in kinds], 0) / base - 1
@@ -305,7 +316,7 @@ def _p15(x: CrossExperiment) -> Evidence:
 
 _SIZES = tuple(f"{n} languages {e} experts" for n in (4, 16) for e in (8, 32))
 JUDGES: dict[str, tuple[tuple[str, ...], Callable[[CrossExperiment], Evidence]]] = {
-    "P4": (_SIZES, lambda x: _judged(x.growth())),
+    "P4": (_SIZES, _p4),
     "P5": ((BASE,), lambda x: _judged(x.needed_share())),
     "P6": ((BASE,), lambda x: _judged(x.retained())),
     "P7": (("none", "added", "concatenated"), _p7),

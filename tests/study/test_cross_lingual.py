@@ -288,3 +288,13 @@ def test_settling_is_half_way_in_total_variation():
 def test_distance_of_equal_use_is_zero_and_of_disjoint_use_log_two():
     use = np.array([[[2.0, 0.0]], [[4.0, 0.0]], [[0.0, 1.0]]])
     np.testing.assert_allclose(use_distance(use), np.log(2) * np.array([[0, 0, 1], [0, 0, 1], [1, 1, 0]]), atol=1e-12)
+
+
+def test_growth_at_a_bound_says_so(planted):
+    for seed in range(3):
+        path = made(GRID, "4 languages 8 experts", seed).record / "bits.csv"
+        table = pd.read_csv(path)
+        pd.DataFrame(table.assign(bits=table["bits"] + 0.9 * table["bytes"])).to_csv(path, index=False)
+    found: Any = cross_evidence(planted)["P4"]
+    assert found["estimate"] == pytest.approx(0.01)
+    assert "at the lower bound" in found["note"]
