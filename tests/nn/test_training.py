@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from mechanism.nn import checkpoint
 from mechanism.nn.checkpoint import read_checkpoint
 from mechanism.nn.lm import LMConfig
-from mechanism.nn.training import CHUNKED, TrainConfig, Trainer, TrainingError, balance_loss, read_config
+from mechanism.nn.training import TrainConfig, Trainer, TrainingError, balance_loss, read_config
 
 TINY = LMConfig(vocab=61, hidden=16, layers=2, heads=1, head_dim=16, experts=4, top_k=2, expert_width=8, context=64)
 CONFIG = TrainConfig(model=TINY, tokens=12 * 64, batch=4, length=16, warmup=2, compile=False, probes=(256,))
@@ -123,7 +123,7 @@ def test_loss_falls_on_a_learnable_stream(tmp_path):
 
 def test_the_loss_in_chunks_is_that_of_the_whole(tmp_path):
     trainer = Trainer(CONFIG, batches, tmp_path)
-    hidden = torch.randn(CHUNKED.batch_chunk_size + 300, TINY.hidden, requires_grad=True)
+    hidden = torch.randn(600, TINY.hidden, requires_grad=True)
     weight, targets = trainer.model.lm_head.weight, torch.randint(TINY.vocab, (len(hidden),))
     found = trainer._next_token_loss(hidden, targets)
     whole = F.cross_entropy(hidden @ weight.T, targets)
