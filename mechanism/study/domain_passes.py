@@ -73,12 +73,13 @@ def route(
     number = {key: i for i, key in enumerate(keys)}
     owner = np.array([number[p.domain, p.lang, p.document] for p in pieces])
     sequences = encode(tokenizer, [p.text for p in pieces], room(model))
+    lean = one_position(model)
     with attach(model) as trace, _inputs(trace.sites, contributions) as inputs:
         sums = _Sums(trace.sites, len(keys), bool(inputs))
         for batch in batches_by_length(sequences):
             ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], tokenizer.pad_token_id))
             trace.records.clear()
-            model(input_ids=ids, attention_mask=mask, use_cache=False, **one_position(model))
+            model(input_ids=ids, attention_mask=mask, use_cache=False, **lean)
             inner = mask.clone()
             inner[:, 0] = 0
             rows = torch.where(inner.bool(), torch.from_numpy(owner[batch]).to(mask.device)[:, None], -1)

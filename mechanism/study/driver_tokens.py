@@ -54,16 +54,12 @@ def route_tokens(
     """Routing of every token of some sequences, each behind the token that opens it."""
     sites = find_sites(model)
     experts = max(site.num_experts for site in sites)
+    lean = one_position(model)
     rows: list[dict[str, np.ndarray]] = []
     for batch in batches_by_length(ids, batch_tokens):
         tokens, mask = pad([ids[i] for i in batch], padding)
         with attach(model) as trace:
-            model(
-                input_ids=tokens.to(model.device),
-                attention_mask=mask.to(model.device),
-                use_cache=False,
-                **one_position(model),
-            )
+            model(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False, **lean)
         text = (mask[:, 1:] != 0).numpy()
         chosen = np.zeros((int(text.sum()), len(sites), experts), dtype=bool)
         for at, site in enumerate(sites):

@@ -97,9 +97,10 @@ def _selected(
     sequences = encode(tokenizer, list(texts), room(model))
     ids: list[np.ndarray] = []
     index: list[list[np.ndarray]] = [[] for _ in sites]
+    lean = one_position(model)
     for rows, mask in padded_batches(model, sequences, padding_token(tokenizer)):
         records.clear()
-        model(input_ids=rows, attention_mask=mask, use_cache=False, **one_position(model))
+        model(input_ids=rows, attention_mask=mask, use_cache=False, **lean)
         kept = mask.bool().cpu()
         kept[:, 0] = False
         ids.append(rows.cpu()[kept].numpy())
