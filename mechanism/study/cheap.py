@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from ..trace import attach, find_sites
 from ..trace.continuation import CleanPass
-from .passes import batches_by_length, pad
+from .passes import pad, padded_batches
 
 ROUTING = ("selections", "weight", "probability", "entropy")
 OUTPUTS = ("activity", "relative", "peak")
@@ -44,8 +44,7 @@ def cheap_statistics(
     names = ("used", *ROUTING, *OUTPUTS, *(GRADIENTS if samples else ()))
     sums = {name: np.zeros((len(ids), len(sites), experts)) for name in names}
     generator = torch.Generator().manual_seed(seed)
-    for batch in batches_by_length(ids, batch_tokens):
-        rows, mask = (t.to(model.device) for t in pad([ids[i] for i in batch], padding))
+    for batch, rows, mask in padded_batches(model, ids, padding, batch_tokens):
         with attach(model) as trace:
             clean = CleanPass(model, rows, mask, sites, head=False)
         logits = [trace.records[0].layers[site.layer].logits.to(rows.device) for site in sites]

@@ -24,7 +24,7 @@ from ..measure.placement import (
 from ..measure.statistics import ClusterBootstrap
 from ..trace import attach
 from .language_routing import RoutingConfig
-from .passes import batches_by_length, encode, pad
+from .passes import encode, padded_batches, padding_token
 
 DEVICES = (2, 4, 8, 16, 32, 64)
 
@@ -59,8 +59,7 @@ def routed_tokens(
     sequences = encode(tokenizer, [text for _, _, text in texts])
     kept: dict[int, np.ndarray] = {}
     with attach(model) as trace:
-        for batch in batches_by_length(sequences):
-            ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], tokenizer.pad_token_id))
+        for batch, ids, mask in padded_batches(model, sequences, padding_token(tokenizer)):
             trace.records.clear()
             model(input_ids=ids, attention_mask=mask, use_cache=False)
             (record,) = trace.records

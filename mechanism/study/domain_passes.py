@@ -15,7 +15,7 @@ from ..trace.contributions import ExpertsInput
 from ..trace.records import Record
 from ..trace.restart import one_position
 from .domain_text import Piece
-from .passes import batches_by_length, encode, pad, room
+from .passes import encode, padded_batches, padding_token, room
 
 Key = tuple[str, str, str]
 
@@ -76,8 +76,7 @@ def route(
     lean = one_position(model)
     with attach(model) as trace, _inputs(trace.sites, contributions) as inputs:
         sums = _Sums(trace.sites, len(keys), bool(inputs))
-        for batch in batches_by_length(sequences):
-            ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], tokenizer.pad_token_id))
+        for batch, ids, mask in padded_batches(model, sequences, padding_token(tokenizer)):
             trace.records.clear()
             model(input_ids=ids, attention_mask=mask, use_cache=False, **lean)
             inner = mask.clone()

@@ -20,7 +20,7 @@ from ..trace.proof import proven
 from ..trace.restart import one_position
 from .driver_experts import Swept
 from .effects import BatchSweep, Settings
-from .passes import batches_by_length, pad
+from .passes import pad, padded_batches
 
 SETTINGS = ("the claim", "first token kept", "super experts kept", "within kinds of token")
 
@@ -56,10 +56,10 @@ def route_tokens(
     experts = max(site.num_experts for site in sites)
     lean = one_position(model)
     rows: list[dict[str, np.ndarray]] = []
-    for batch in batches_by_length(ids, batch_tokens):
-        tokens, mask = pad([ids[i] for i in batch], padding)
+    for batch, tokens, mask in padded_batches(model, ids, padding, batch_tokens):
         with attach(model) as trace:
-            model(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False, **lean)
+            model(input_ids=tokens, attention_mask=mask, use_cache=False, **lean)
+        tokens, mask = tokens.cpu(), mask.cpu()
         text = (mask[:, 1:] != 0).numpy()
         chosen = np.zeros((int(text.sum()), len(sites), experts), dtype=bool)
         for at, site in enumerate(sites):

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.tasks import ChoiceItem
 from ..trace import Intervention, InterventionError, SoftSteer, Trace, attach, find_sites
-from .passes import batches_by_length, room
+from .passes import batches_by_length, padding_token, room
 from .scoring import WINDOW, choice_logprobs, encode_choices
 from .shared_context import ChoiceBatch, SharedPasses
 
@@ -67,7 +67,7 @@ class EditedChoices:
         seed: int = 0,
     ) -> None:
         self.model, self.tokenizer, self.chat, self.max_tokens, self.seed = model, tokenizer, chat, max_tokens, seed
-        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self.pad_id = padding_token(tokenizer)
         self.passes = SharedPasses(model)
         self.note: str | None = None
         self.refused: dict[Intervention, str] = {}

@@ -16,7 +16,7 @@ from ..trace import attach, find_sites
 from ..trace.interventions import Targets
 from ..trace.records import Record
 from ..trace.restart import decoder_layers
-from .passes import batches_by_length, encode, pad, room
+from .passes import encode, padded_batches, padding_token, room
 from .shared_context import head_at
 
 
@@ -110,8 +110,7 @@ def activation_rates(
     sequences = encode(tokenizer, texts, room(model))
     found: dict[int, np.ndarray] = {}
     with attach(model) as trace:
-        for batch in batches_by_length(sequences, 8192):
-            ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], tokenizer.pad_token_id or 0))
+        for batch, ids, mask in padded_batches(model, sequences, padding_token(tokenizer), 8192):
             corner = torch.zeros(1, dtype=torch.long, device=ids.device)
             with head_at(model, (corner, corner)):
                 model(input_ids=ids, attention_mask=mask, use_cache=False)

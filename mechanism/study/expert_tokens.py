@@ -98,7 +98,7 @@ def _selected(
     ids: list[np.ndarray] = []
     index: list[list[np.ndarray]] = [[] for _ in sites]
     lean = one_position(model)
-    for rows, mask in padded_batches(model, sequences, padding_token(tokenizer)):
+    for _, rows, mask in padded_batches(model, sequences, padding_token(tokenizer)):
         records.clear()
         model(input_ids=rows, attention_mask=mask, use_cache=False, **lean)
         kept = mask.bool().cpu()

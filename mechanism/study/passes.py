@@ -94,11 +94,12 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, 
 
 def padded_batches(
     model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int, batch_tokens: int = 4096
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Tokens and mask of sequences of similar length, both `(batch, pos)`, on the model's device, shortest first."""
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Numbers of sequences of similar length, shortest first, with their tokens and mask `(batch, pos)` on the model's
+    device."""
     for batch in batches_by_length(ids, batch_tokens):
         tokens, mask = pad([ids[i] for i in batch], padding)
-        yield tokens.to(model.device), mask.to(model.device)
+        yield batch, tokens.to(model.device), mask.to(model.device)
 
 
 def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -133,8 +134,7 @@ def segment_pass(
     layers: tuple[int, ...] = ()
     rows: dict[int, dict[str, np.ndarray]] = {}
     with watched(model) as records:
-        for batch in batches_by_length(sequences):
-            ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], tokenizer.pad_token_id))
+        for batch, ids, mask in padded_batches(model, sequences, padding_token(tokenizer)):
             records.clear()
             out = model(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=hidden)
             states = torch.stack(out.hidden_states, 2) if hidden else None

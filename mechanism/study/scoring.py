@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.tasks import ChoiceItem
-from .passes import batches_by_length, next_token_nll, opening_token, pad
+from .passes import batches_by_length, next_token_nll, opening_token, padded_batches
 
 WINDOW = 256
 
@@ -30,8 +30,7 @@ def token_logprobs(model: PreTrainedModel, sequences: Sequence[Sequence[int]], p
     """Log-probability of each token of each sequence given those before it; the first token has none."""
     found: list[np.ndarray] = [np.empty(0)] * len(sequences)
     with torch.no_grad():
-        for batch in batches_by_length(sequences):
-            ids, mask = (t.to(model.device) for t in pad([sequences[i] for i in batch], pad_id))
+        for batch, ids, mask in padded_batches(model, sequences, pad_id):
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             scores = -next_token_nll(logits, ids)
             for row, i in enumerate(batch):
@@ -41,12 +40,12 @@ def token_logprobs(model: PreTrainedModel, sequences: Sequence[Sequence[int]], p
 
 def score_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> TextScore:
     """Score documents of any length in windows of 256 tokens that overlap by half: every token but a document's first
-    half window has at least 128 tokens before it. Each document opens with the end-of-text token."""
+    half window has at least 128 tokens before it. Each document begins with the token that opens a sequence."""
     windows: list[list[int]] = []
     owners: list[tuple[int, int]] = []  # document, tokens of the window already scored before it
     lengths = []
     for number, text in enumerate(documents):
-        ids = [tokenizer.eos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        ids = [opening_token(tokenizer), *tokenizer(text, add_special_tokens=False)["input_ids"]]
         lengths.append(len(ids) - 1)
         for start in range(0, max(len(ids) - WINDOW // 2, 1), WINDOW // 2):
             windows.append(ids[start : start + WINDOW])
@@ -102,7 +101,7 @@ def exact_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, item
     """Whether greedy decoding up to the end of the line gives the true answer, per item."""
     room = 2 + max(len(tokenizer(c, add_special_tokens=False)["input_ids"]) for item in items for c in item.choices)
     hits = np.zeros(len(items))
-    prompts = [[tokenizer.eos_token_id, *tokenizer(i.context, add_special_tokens=False)["input_ids"]] for i in items]
+    prompts = [[opening_token(tokenizer), *tokenizer(i.context, add_special_tokens=False)["input_ids"]] for i in items]
     for batch in batches_by_length(prompts):
         width = max(len(prompts[i]) for i in batch)
         fill = [width - len(prompts[i]) for i in batch]
