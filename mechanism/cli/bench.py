@@ -72,6 +72,26 @@ def bench_layers(
     print_bench(bench_layers.bench_layers(repeats, tokens), json_, "seconds per layer, two threads")
 
 
+@app.command("steps")
+def bench_steps(
+    grid: Annotated[str, typer.Option(help="A committed grid of runs, or a .yaml file.")] = "mh_moe",
+    turns: Annotated[int, typer.Option(help="Counted turns of each seed.")] = 20,
+    write: Annotated[bool, typer.Option("--write", help="Keep the table in data/runs/GRID.")] = False,
+    json_: Json = False,
+) -> None:
+    """Time of a training step of each model of the multi-head grid, which take turns, and memory that it keeps.
+
+    A model's ratio is the median over seeds and turns of its time to that of the first."""
+    from ..study import bench_steps as bench
+    from ..study.grid import load_grid
+
+    plan = load_grid(grid)
+    table = bench.bench_steps(plan, turns)
+    if write:
+        bench.write(plan, table)
+    print_bench(bench.summary(table), json_, "seconds of a training step")
+
+
 @app.command("peers")
 def bench_peers(
     tokens: Annotated[int, typer.Option(help="Tokens of a call.")] = 1024,

@@ -153,7 +153,7 @@ class Trainer:
             router.register_forward_hook(_observer(self._routed))
         self._own = [router for router in routers(self.model) if isinstance(router, TopKRouter)]
         self._scoring = [getattr(router, "scoring", "softmax") for router in routers(self.model)]
-        self._loss = torch.compile(self._losses) if config.compile else self._losses
+        self._loss = torch.compile(self.losses) if config.compile else self.losses
         self.step = 0
         self.restarts: tuple[int, ...] = ()
         self._resume()
@@ -196,7 +196,7 @@ class Trainer:
                 self.probe(self.model, self.step * self.config.step_tokens)
             self.model.train()
 
-    def _losses(self, ids: Tensor) -> tuple[Tensor, ...]:
+    def losses(self, ids: Tensor) -> tuple[Tensor, ...]:
         """Loss, balance loss, and the weighted z-loss of each router that has one."""
         self._routed.clear()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):

@@ -74,6 +74,11 @@ class GridRun(RecordedRun):
         return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
+    def usable(self) -> bool:
+        """Whether it was made and did not diverge."""
+        return self.done and "diverged" not in self.result()
+
+    @property
     def name(self) -> str:
         """For people."""
         what = f"rate {self.train.lr:g}" if self.tuning else f"seed {self.train.seed}"
@@ -118,7 +123,7 @@ class Grid:
         if self.blocks[block].rate_of:
             return []
         short = {"tokens": self.tuning.tokens, "seed": self.tuning.seed}
-        return [self._run(block, variant, True, lr=rate, **short) for rate in self.tuning.rates]
+        return [self.run(block, variant, True, lr=rate, **short) for rate in self.tuning.rates]
 
     def rate(self, block: str, variant: str) -> float | None:
         """The learning rate of lowest dev loss, the lower of two equals; None while a tuning run is missing.
@@ -141,7 +146,7 @@ class Grid:
         """A variant's runs, one for each seed; none while its learning rate is not known."""
         rate = self.rate(block, variant)
         seeds = range(self.blocks[block].seeds if rate else 0)
-        return [self._run(block, variant, False, lr=rate, seed=seed) for seed in seeds]
+        return [self.run(block, variant, lr=rate, seed=seed) for seed in seeds]
 
     def complete(self, block: str) -> bool:
         """Whether all runs of a block are there."""
@@ -168,7 +173,8 @@ class Grid:
         tuned = sum(len(self.tuning_runs(*cell)) for cell in self.cells())
         return tuned + sum(len(block.variants) * block.seeds for block in self.blocks.values())
 
-    def _run(self, block: str, variant: str, tuning: bool, **train: Any) -> GridRun:
+    def run(self, block: str, variant: str, tuning: bool = False, **train: Any) -> GridRun:
+        """A run of a variant, with fields of `TrainConfig` that are its own."""
         config = TrainConfig(model=self.model(block, variant), **{**self.train, **train})
         return GridRun(self.name, block, variant, tuning, config, self.text, self.data)
 

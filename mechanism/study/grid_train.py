@@ -49,7 +49,7 @@ def train_grid(grid: Grid, console: Console, runs: int | None = None, steps: int
 
 def make_run(run: GridRun, english: English, console: Console, steps: int | None = None) -> bool:
     """Train one run to its end, or for so many steps, and write its record at the end; whether it was reached. A run
-    that tunes and diverges ends there, its learning rate out of the choice.
+    that diverges ends there: its record says so, and comparisons leave it out.
 
     Raises:
         TrainingError, KeyboardInterrupt: see `train_grid`.
@@ -69,7 +69,7 @@ def make_run(run: GridRun, english: English, console: Console, steps: int | None
                 stop_after=steps,
             )
         except (TrainingError, LayerError) as error:
-            if not run.tuning or isinstance(error.__cause__, OSError):
+            if isinstance(error.__cause__, OSError):
                 raise
             _write_diverged(run, str(error))
             return True
@@ -119,7 +119,7 @@ def _test(run: GridRun, trainer: Trainer, english: English) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "parameters": model.parameters(), "active_parameters": model.active_parameters(),
         "flops": sum(part.flops for part in model.parts(run.train.length).values()),
-        "kept_bytes": round(kept_bytes(trainer, run.train.length), 1), "test": _totals(found),
+        "test": _totals(found),
     }  # fmt: skip
     if stats is not None:
         facts["layers"] = list(stats.layers)
@@ -139,25 +139,6 @@ def document_table(found: Score) -> pd.DataFrame:
     )
 
 
-def kept_bytes(trainer: Trainer, length: int) -> float:
-    """Bytes that a training step's forward pass keeps for the backward pass, per token, parameters aside."""
-    model = trainer.model.train()
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    ids = torch.as_tensor(trainer.batches(0)[:, :length], dtype=torch.long)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-    del loss
-    return sum(kept.values()) / ids.numel()
-
-
 def status(grid: Grid) -> pd.DataFrame:
     """A row per block and variant: `rate` (`3 of 3 tried` before it is known), `seeds` made of those wanted, `ppl`
     (mean test perplexity of those made) and `step`, seconds of a step; None before a run is made."""
@@ -167,7 +148,7 @@ def status(grid: Grid) -> pd.DataFrame:
 
 def _status_row(grid: Grid, block: str, variant: str) -> dict:
     tried, rate = grid.tuning_runs(block, variant), grid.rate(block, variant)
-    results = [run.result() for run in grid.runs(block, variant) if run.done]
+    results = [run.result() for run in grid.runs(block, variant) if run.usable]
     seconds = [r["step_seconds"] for r in results]
     return {
         "block": block,

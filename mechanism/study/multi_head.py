@@ -1,8 +1,8 @@
 """What the runs of the multi-head grid say: perplexity in pairs, experts in use, time and memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from ..measure.paired import PairedDifference, SeedMean
 from ..measure.statistics import Estimate
 from ..nn.accounting import Count
 from ..nn.parity import source_table
+from . import bench_steps
 from .grid import Grid, GridRun, load_grid
+from .multi_head_source import printed_differences
 
 LABELS = {
     "dense": "dense", "sparse": "sparse", "fine_grained": "fine-grained", "heads2": "2 heads", "heads3": "3 heads",
@@ -38,8 +40,13 @@ class Experiment:
 
     @cached_property
     def made(self) -> dict[Cell, list[GridRun]]:
-        """Finished runs of each block and variant, by seed."""
-        return {cell: [run for run in self.grid.runs(*cell) if run.done] for cell in self.grid.cells()}
+        """Finished runs of each block and variant, by seed, those left out that diverged."""
+        return {cell: [run for run in self.grid.runs(*cell) if run.usable] for cell in self.grid.cells()}
+
+    @cached_property
+    def times(self) -> pd.DataFrame | None:
+        """What `mechanism bench steps --write` measured; None before it was run."""
+        return bench_steps.load(self.grid)
 
     @property
     def empty(self) -> bool:
@@ -47,11 +54,22 @@ class Experiment:
         return not any(self.made.values())
 
     def missing(self) -> str:
-        """What is not there and the command that makes it; empty when all is."""
+        """What is not there and the command that makes it, and what diverged; empty when all is well."""
+        told = [self._diverged(), self._lacking()]
+        if self.times is None:
+            told.append("Times of steps are not measured: `mechanism bench steps --write` does it.")
+        return " ".join(filter(None, told))
+
+    def _diverged(self) -> str:
+        lost = [run.name for cell in self.grid.cells() for run in self.grid.runs(*cell) if run.done and not run.usable]
+        return f"Diverged, and left out: {', '.join(lost)}." if lost else ""
+
+    def _lacking(self) -> str:
+        made = {cell: sum(run.done for run in self.grid.runs(*cell)) for cell in self.grid.cells()}
         lacking = [
-            f"{block} {LABELS[variant]} {len(self.made[block, variant])} of {self.grid.blocks[block].seeds}"
+            f"{block} {LABELS[variant]} {made[block, variant]} of {self.grid.blocks[block].seeds}"
             for block, variant in self.grid.cells()
-            if len(self.made[block, variant]) < self.grid.blocks[block].seeds
+            if made[block, variant] < self.grid.blocks[block].seeds
         ]
         if not lacking:
             return ""
@@ -129,11 +147,16 @@ class Experiment:
         }
         return pd.DataFrame(columns).ewm(span=span).mean() if columns else pd.DataFrame()
 
-    def facts(self, cell: Cell) -> pd.DataFrame:
-        """A row a seed: `step_seconds`, `flops` of a token's forward pass, `kept_bytes`, `parameters`."""
-        names = ["step_seconds", "flops", "kept_bytes", "parameters"]
-        rows = {run.train.seed: {name: run.result()[name] for name in names} for run in self.made[cell]}
-        return pd.DataFrame.from_dict(rows, orient="index", columns=names)
+    def facts(self, variant: str) -> pd.DataFrame:
+        """A row per seed of a variant of the plain block: `flops` of a token's forward pass, `parameters`; and, of
+        steps taken in turns, the median of `seconds`, and `kept_bytes` a token, NaN before they are measured."""
+        names = ["flops", "parameters"]
+        rows = {run.train.seed: {name: run.result()[name] for name in names} for run in self.made["plain", variant]}
+        found = pd.DataFrame.from_dict(rows, orient="index", columns=names)
+        if self.times is None:
+            return found.assign(seconds=np.nan, kept_bytes=np.nan)
+        own = self.times[self.times["variant"] == variant]
+        return found.join(own.groupby("seed")[["seconds", "kept_bytes"]].median())
 
     def shares(self, cell: Cell) -> xr.DataArray | None:
         """Share of a layer's selections that each expert receives, `(seed, corpus, layer, expert)`; None without a
@@ -166,9 +189,14 @@ Evidence = dict[str, Any]
 
 
 def evidence(experiment: Experiment) -> dict[str, Evidence]:
-    """What M2 to M8 are judged on, by claim: `estimate`, `interval`, `n`, `null` as `data/claims.yaml` fixes them.
-    Claims of a block whose runs are not all there are left out."""
-    judges = {"plain": _plain, "shared": _ordered("M4"), "bitnet": _ordered("M5"), "ablation": _ablation}
+    """What M2 to M8 are judged on, by claim: `estimate`, `interval`, `n`, `null` as `data/claims.yaml` fixes them, and
+    a `note`. Claims of a block whose runs are not all there are left out."""
+    judges: dict[str, Callable[[Experiment, str], dict[str, Evidence]]] = {
+        "plain": _plain,
+        "shared": partial(_compared, "M4"),
+        "bitnet": partial(_compared, "M5"),
+        "ablation": partial(_compared, "M6", pairs=[("heads2_merge", "heads2_head")]),
+    }
     found: dict[str, Evidence] = {}
     for block, judge in judges.items():
         if block in experiment.grid.blocks and experiment.grid.complete(block):
@@ -177,36 +205,44 @@ def evidence(experiment: Experiment) -> dict[str, Evidence]:
 
 
 def _plain(experiment: Experiment, block: str) -> dict[str, Evidence]:
-    two, three = experiment.order(block, ORDER[:2]), experiment.order(block, ORDER[2:])
-    sparse, heads = (("plain", name) for name in ("sparse", "heads3"))
-    active = [experiment.active(cell) for cell in (heads, sparse)]
+    found = _compared("M2", experiment, block, ORDER[:2]) | _compared("M3", experiment, block, ORDER[2:])
+    active = [experiment.active(("plain", variant)) for variant in ("heads3", "sparse")]
     used = [part.mean(["corpus", "layer"]).to_series() for part in active if part is not None]
-    times = [np.log(experiment.facts(cell)["step_seconds"]) for cell in (heads, sparse)]
-    ratio = experiment.paired_mean(*times)
-    return {
-        "M2": _evidence(two.iloc[0], null=float(two["high"].iloc[1])),
-        "M3": _evidence(three.iloc[0]),
-        "M7": _evidence(pd.Series(experiment.paired_mean(*used)._asdict()).rename({"value": "estimate"})),
-        "M8": _evidence(pd.Series([*np.exp(ratio[:3]).tolist(), ratio.n], ["estimate", "low", "high", "n"])),
-    }
+    found["M7"] = _evidence(experiment.paired_mean(*used))
+    if experiment.times is not None:
+        times = [np.log(experiment.facts(variant)["seconds"]) for variant in ("heads3", "sparse")]
+        value, low, high = np.exp((ratio := experiment.paired_mean(*times))[:3]).tolist()
+        found["M8"] = _evidence(Estimate(value, low, high, ratio.n))
+    return found
 
 
-def _ordered(claim: str):
-    def judge(experiment: Experiment, block: str) -> dict[str, Evidence]:
-        table = experiment.order(block)
-        return {claim: _evidence(table.iloc[0], null=float(table["high"].iloc[1]))}
+def _compared(
+    claim: str, experiment: Experiment, block: str, pairs: Sequence[tuple[str, str]] = ORDER
+) -> dict[str, Evidence]:
+    """A claim judged on the comparison whose interval reaches highest, with the next interval's upper end as null;
+    nothing where diverged runs leave a comparison without two seeds."""
+    table = experiment.order(block, pairs)
+    if table.empty:
+        return {}
+    row = table.iloc[0]
+    null = float(table["high"].iloc[1]) if len(table) > 1 else None
+    own = Estimate(float(row["estimate"]), float(row["low"]), float(row["high"]), int(row["n"]))
+    return {claim: {**_evidence(own, null), "note": _power(block, str(row.name), own)}}
 
-    return judge
+
+def _power(block: str, name: str, found: Estimate) -> str:
+    """Which comparison decides, and whether an effect as large as the source's would have been seen."""
+    ours, theirs = name.split(" - ")
+    gap = float(printed_differences(block, theirs).loc[ours, "RedPajama"])
+    half = (found.high - found.low) / 2
+    seen = "more than" if abs(gap) > half else "less than"
+    pair = f"{LABELS[ours]} against {LABELS[theirs]}"
+    return f"{pair}; the source's gap is {gap:+.4f}, {seen} half of our interval, {half:.4f}"
 
 
-def _ablation(experiment: Experiment, block: str) -> dict[str, Evidence]:
-    found = experiment.order(block, [("heads2_merge", "heads2_head")])
-    return {"M6": _evidence(found.iloc[0])}
-
-
-def _evidence(row: pd.Series, null: float | None = None) -> Evidence:
-    interval = (float(row["low"]), float(row["high"]))
-    return {"estimate": float(row["estimate"]), "interval": interval, "n": int(row["n"]), "null": null}
+def _evidence(found: Estimate, null: float | None = None) -> Evidence:
+    interval = (float(found.low), float(found.high))
+    return {"estimate": float(found.value), "interval": interval, "n": int(found.n), "null": null}
 
 
 def parity_table() -> pd.DataFrame:

@@ -154,7 +154,7 @@ def test_the_z_loss_is_added_per_layer(tmp_path):
         layer = replace(SPARSE, z_weight=z_weight)
         config = TrainConfig(replace(variant("sparse"), layer=layer), batch=4, length=16, compile=False, balance=0.0)
         trainer = Trainer(config, batches, tmp_path / str(z_weight))
-        loss, _, *z = trainer._losses(torch.as_tensor(batches(0)))
+        loss, _, *z = trainer.losses(torch.as_tensor(batches(0)))
         assert len(z) == (2 if z_weight else 0)
         sum(z, loss).backward()
         own: list[Any] = routers(trainer.model)

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from mechanism.corpus.mixture import Column
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.nn.training import Trainer, TrainingError
-from mechanism.study import embedded, english, grid_train, live_pair
+from mechanism.study import bench_steps, embedded, english, grid_train, live_pair
 from mechanism.study.english import English, TextConfig, score
 from mechanism.study.grid import VARIANTS, load_grid, variant_layer
 
@@ -88,7 +88,7 @@ def test_the_committed_grid_is_at_exact_parity():
     assert body(one) == body(two)
     assert (one.head, one.merge, two.head, two.merge) == (True, False, False, True)
     assert [made("plain", v).normalise for v in VARIANTS[1:5]] == [False, True, True, True]
-    assert grid.size() == 61 + 3 * 14
+    assert grid.size() == 61 + 4 * 14
 
 
 def test_seed_zero_of_every_variant_comes_first_and_rates_before_it(place, monkeypatch):
@@ -166,8 +166,45 @@ def test_a_rate_that_diverges_is_out_of_the_choice(place, tokenizer, monkeypatch
     assert grid_train.make_run(high, text, console)
     assert grid.rate("plain", "dense") == 0.01
     assert grid_train.remaining(grid)[0] == 7
-    with pytest.raises(TrainingError, match="the loss is nan"):
-        grid_train.make_run(replace(low, tuning=False), text, console)
+    main = replace(low, tuning=False)
+    assert grid_train.make_run(main, text, console)  # so that it does not block the runs behind it
+    assert main.done
+    assert not main.usable
+    assert "the loss is nan" in main.result()["diverged"]
+
+
+def test_steps_are_timed_in_turns_and_half_a_batch_keeps_half(place):
+    grid = write(place)
+    table = bench_steps.bench_steps(grid, turns=3)
+    assert len(table) == 2 * 3 * 2
+    assert table.groupby(["seed", "turn"])["variant"].first().tolist() == ["dense", "heads2", "dense"] * 2
+    assert (table["seconds"] > 0).all()
+    assert (table.groupby("variant")["kept_bytes"].nunique() == 1).all()
+    found = bench_steps.summary(table)
+    assert [case["variant"] for case in found["cases"]] == ["dense", "heads2"]
+    assert found["cases"][0]["ratio"] == 1.0
+    bench_steps.write(grid, table)
+    assert bench_steps.load(grid).equals(table)
+
+
+def test_kept_bytes_are_those_counted_by_hand():
+    """Two linear maps with a tanh between: each keeps its input, and tanh its output, which is the second's input."""
+
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(4, 8), torch.nn.Linear(8, 1)
+
+    toy = object.__new__(Trainer)
+    toy.model = Two()
+    toy.batches = lambda step: np.zeros((6, 5))
+
+    def losses(ids):
+        x = torch.ones(ids[:, 1:].numel(), 4)
+        return toy.model.second(torch.tanh(toy.model.first(x))).sum()
+
+    toy.losses = losses
+    assert bench_steps.kept_bytes(toy) == 4 * (4 + 8)
 
 
 def test_the_address_follows_what_decides_the_numbers(place):

@@ -8,16 +8,17 @@ import pytest
 
 from mechanism.report.claims import find_claim
 from mechanism.report.verdicts import Evidence, Verdict
-from mechanism.study import embedded, multi_head
+from mechanism.study import bench_steps, embedded, multi_head
 from mechanism.study.grid import load_grid
 from mechanism.study.multi_head import Experiment, evidence
 from mechanism.study.multi_head_source import printed, printed_differences
 
 GAINS = {"sparse": 0.0, "fine_grained": 0.02, "heads2": 0.05, "heads3": 0.09, "heads2_head": 0.04, "heads2_merge": 0.01}
 CORPORA = ("fiction", "tech")
+BLOCKS = ("plain", "shared", "bitnet", "ablation")
 
 
-def plant(run, gain, rng, step=1.0):
+def plant(run, gain, rng):
     """The record of a run whose loss lies `gain` below 3 nats, with noise of seeds and documents."""
     run.record.mkdir(parents=True)
     tokens = np.random.default_rng(1).integers(200, 400, 40)
@@ -25,14 +26,14 @@ def plant(run, gain, rng, step=1.0):
     nll = (base - gain + rng.normal(0, 0.002) + rng.normal(0, 0.01, 40)) * tokens
     table = pd.DataFrame({"corpus": np.repeat(CORPORA, 20), "document": range(40), "tokens": tokens, "nll": nll})
     table.to_csv(run.record / "test.csv", index=False)
-    metrics = pd.DataFrame({"step": [10, 20], "tokens": [100, 200], "loss": [4.0, 3.0 - gain], "seconds": step})
+    metrics = pd.DataFrame({"step": [10, 20], "tokens": [100, 200], "loss": [4.0, 3.0 - gain], "seconds": 1.0})
     metrics.to_csv(run.record / "metrics.csv", index=False)
     layer = run.train.model.layer
     experts = getattr(layer, "experts", 0)
     counts = np.full((1, experts), 10)
     counts[0, : experts // 2] = 0 if run.variant == "sparse" else 10
     result = {
-        "dev": {"loss": run.train.lr}, "step_seconds": step, "flops": 10, "kept_bytes": 5.0, "parameters": 7,
+        "dev": {"loss": run.train.lr}, "step_seconds": 1.0, "flops": 10, "parameters": 7,
         "test": {"loss": 3.0, "tokens": 1}, "layers": [1],
     }  # fmt: skip
     if experts:
@@ -44,12 +45,17 @@ def plant(run, gain, rng, step=1.0):
 def grid(tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "RUNS", tmp_path)
     found, rng = load_grid("mh_moe"), np.random.default_rng(0)
-    for block in ("plain", "ablation"):
+    for block in BLOCKS:
         for variant in found.blocks[block].variants:
             for run in found.tuning_runs(block, variant):
                 plant(run, 0.0, rng)
             for run in found.runs(block, variant):
-                plant(run, GAINS.get(variant, -0.1), rng, 1.5 if variant == "heads3" else 1.0)
+                plant(run, GAINS.get(variant, -0.1), rng)
+    turns = [(seed, turn, variant) for seed in range(5) for turn in range(3) for variant in GAINS]
+    table = pd.DataFrame(turns, columns=["seed", "turn", "variant"])
+    slow = 1.0 + table["turn"] * table["seed"]  # a machine that slows down for all
+    table["seconds"] = slow * np.where(table["variant"] == "heads3", 1.5, 1.0)
+    bench_steps.write(found, table.assign(kept_bytes=5.0))
     return found
 
 
@@ -59,27 +65,64 @@ def verdict(claim, found):
 
 def test_planted_differences_are_found_and_judged(grid):
     found = evidence(Experiment(grid))
-    assert set(found) == {"M2", "M3", "M6", "M7", "M8"}
+    assert set(found) == {"M2", "M3", "M4", "M5", "M6", "M7", "M8"}
     assert found["M2"]["estimate"] == pytest.approx(-0.03, abs=0.01)  # against the harder baseline
     assert found["M2"]["null"] == pytest.approx(-0.05, abs=0.015)
     assert found["M3"]["estimate"] == pytest.approx(-0.04, abs=0.01)
     assert found["M6"]["estimate"] == pytest.approx(0.03, abs=0.01)
     assert found["M7"]["estimate"] == pytest.approx(1 - 4 / 7)
     assert found["M8"]["estimate"] == pytest.approx(1.5)
-    assert [found[c]["n"] for c in ("M2", "M6")] == [5, 3]
+    for claim in ("M4", "M5"):  # the smallest of three gaps, then the next
+        assert found[claim]["estimate"] == pytest.approx(-0.03, abs=0.01)
+        assert found[claim]["interval"][1] >= found[claim]["null"]
+    assert [found[c]["n"] for c in ("M2", "M4", "M5", "M6")] == [5, 3, 3, 3]
     assert {verdict(claim, own) for claim, own in found.items()} == {Verdict.REPLICATED}
 
 
 def test_one_missing_seed_leaves_the_claims_of_its_block_undecided(grid):
     (grid.runs("plain", "heads2")[4].record / "result.json").unlink()
     experiment = Experiment(grid)
-    assert set(evidence(experiment)) == {"M6"}
+    assert set(evidence(experiment)) == {"M4", "M5", "M6"}
     assert "plain 2 heads 4 of 5" in experiment.missing()
     assert "`mechanism train --grid mh_moe` makes the missing runs" in experiment.missing()
-    assert "shared sparse 0 of 3" in experiment.missing()
+    (grid.runs("shared", "sparse")[0].record / "result.json").unlink()
+    assert "shared sparse 2 of 3" in Experiment(grid).missing()
     left = experiment.difference(("plain", "heads2"), ("plain", "sparse"))
     assert left is not None
     assert left.n == 4
+
+
+def test_the_note_says_which_comparison_decides_and_what_could_be_seen(grid):
+    found = evidence(Experiment(grid))
+    gap = np.log(10.70 / 10.74)
+    half = np.diff(found["M2"]["interval"])[0] / 2
+    assert found["M2"]["note"] == (
+        f"2 heads against fine-grained; the source's gap is {gap:+.4f}, less than half of our interval, {half:.4f}"
+    )
+    assert "3 heads against 2 heads; the source's gap is -0.0179, more than" in found["M3"]["note"]
+
+
+def test_a_run_that_diverged_is_left_out_and_named(grid):
+    run = grid.runs("plain", "heads3")[1]
+    (run.record / "result.json").write_text(json.dumps({"diverged": "the loss is nan", "dev": {"loss": None}}))
+    experiment = Experiment(grid)
+    assert "Diverged, and left out: plain heads3 seed 1." in experiment.missing()
+    assert grid.complete("plain")
+    assert [evidence(experiment)[claim]["n"] for claim in ("M2", "M3", "M7")] == [5, 4, 4]
+
+
+def test_blocks_without_two_seeds_are_not_judged(grid):
+    for run in grid.runs("shared", "heads2")[:2]:
+        (run.record / "result.json").write_text(json.dumps({"diverged": "nan", "dev": {"loss": None}}))
+    assert "M4" not in evidence(Experiment(grid))
+
+
+def test_time_is_undecided_before_it_is_measured(grid):
+    bench_steps.record(grid).unlink()
+    experiment = Experiment(grid)
+    assert "M8" not in evidence(experiment)
+    assert "`mechanism bench steps --write`" in experiment.missing()
+    assert experiment.facts("sparse")["seconds"].isna().all()
 
 
 def test_nothing_made_is_said_and_not_judged(tmp_path, monkeypatch):
