@@ -257,11 +257,23 @@ def test_a_control_that_stays_apart_is_told_from_one_that_does_not():
     assert list(apart.index) == ["de", "fr", "es"], "ko has five segments, sw was not trained on"
     found = control_difference(apart)
     assert found.value == pytest.approx(0.09, abs=1e-6)
-    assert 0 < found.low < found.value < found.high
+    half = 4.303 * 0.01 * np.sqrt(4 / 3)  # Student's quantile for three seeds, one more run
+    assert (found.low, found.high) == pytest.approx((0.09 - half, 0.09 + half), abs=1e-4)
+    assert found.n == 3
     alike = control_difference(without_bilingual({**seeds, "control": history("control", 0.01)}))
     assert alike.low <= 0 <= alike.high
     with pytest.raises(ValueError, match="needs the control"):
         control_difference(apart.drop(columns="control"))
+    with pytest.raises(ValueError, match="two runs with bilingual documents"):
+        control_difference(apart[["seed0", "control"]])
+
+
+def test_a_control_that_differs_by_its_seed_alone_is_seldom_called_apart():
+    """Runs differ by seed, the control too; languages differ within runs. Nominal: 2.5 % above zero."""
+    rng, names = np.random.default_rng(0), ["seed0", "seed1", "seed2", "control"]
+    drawn = [0.02 * rng.normal(size=4) + 0.01 * rng.normal(size=(18, 4)) for _ in range(1000)]
+    above = [control_difference(pd.DataFrame(own, columns=names)).low > 0 for own in drawn]
+    assert np.mean(above) == pytest.approx(0.025, abs=0.015)
 
 
 def test_runs_are_compared_at_equal_tokens():
