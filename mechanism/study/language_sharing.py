@@ -20,6 +20,8 @@ from .siblings import middle
 
 SEEDS = ("seed0", "seed1", "seed2")
 CONTROL = "control"
+TWINS = ("seed0", "dense")
+"""A run that routes and its dense twin, trained on as many tokens."""
 
 
 def shared_states(found: xr.Dataset, codes: Iterable[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
@@ -47,12 +49,26 @@ def shared_states(found: xr.Dataset, codes: Iterable[str], bootstrap: ClusterBoo
     return pd.DataFrame.from_dict(rows, orient="index", columns=None if rows else ["shared"]).rename_axis("lang")
 
 
-def recorded_states(name: str, bootstrap: ClusterBootstrap) -> pd.DataFrame | None:
-    """`shared_states` of a run at the last probe of its record, None without a record."""
-    if name not in embedded.records():
-        return None
-    found = last_probe(load_history(name))
-    return shared_states(found, map(str, found["lang"].values), bootstrap)
+def twin_probes(names: Iterable[str] = TWINS) -> dict[str, xr.Dataset]:
+    """Probes of runs at the last tokens at which all were probed, by name: the same segments, so that they can be
+    compared with one another. Nothing unless every run has a record and is finished; `tokens` is in the attributes."""
+    known = embedded.records()
+    runs = {name: load_history(name) for name in names if name in known}
+    if set(runs) != set(names) or not all(run.result.get("finished") for run in runs.values()):
+        return {}
+    tokens = common_tokens(runs)
+    return {name: last_probe(run, tokens).assign_attrs(pivot="en", tokens=tokens) for name, run in runs.items()}
+
+
+def twin_table(probes: Mapping[str, xr.Dataset], bootstrap: ClusterBootstrap) -> pd.DataFrame:
+    """`shared_states` summed up by run: `million tokens`, `languages`, the share of them that is `shared`, and mean
+    retrieval in the `embedding`, in the `best` middle state and in the `last` one."""
+    rows = {}
+    for name, found in probes.items():
+        states = shared_states(found, map(str, found["lang"].values), bootstrap)
+        rows[name] = {"million tokens": found.attrs["tokens"] / 1e6, "languages": len(states)}
+        rows[name] |= states[["shared", "embedding", "best", "last"]].astype(np.float64).mean().to_dict()
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
 
 
 def _crossed(hits: np.ndarray, clusters: np.ndarray) -> np.ndarray:

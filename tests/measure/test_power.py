@@ -30,7 +30,9 @@ def test_students_interval_of_few_units_finds_what_is_stated():
     effect = Detectable().difference(-4.303, 4.303, freedom=2.0)
     errors = np.sqrt(rng.chisquare(2, 20000) / 2)
     assert (np.abs(rng.normal(effect, 1, 20000) / errors) > 4.303).mean() == pytest.approx(0.8, abs=0.01)
-    assert Detectable().difference(-1.0, 1.0, freedom=1e6) == pytest.approx(Detectable().difference(-1.0, 1.0), rel=1e-4)
+    assert Detectable().difference(-1.0, 1.0, freedom=1e6) == pytest.approx(
+        Detectable().difference(-1.0, 1.0), rel=1e-4
+    )
 
 
 def test_covariates_cost_units():

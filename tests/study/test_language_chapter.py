@@ -11,7 +11,7 @@ from scipy.special import softmax
 from mechanism.corpus.store import CorpusError
 from mechanism.measure.divergence import entropy, normalised_js
 from mechanism.measure.statistics import ClusterBootstrap
-from mechanism.study import language_chapter
+from mechanism.study import language_chapter, language_sharing
 from mechanism.study.history import History
 from mechanism.study.language_chapter import Chapter
 from mechanism.study.language_config import ChapterConfig
@@ -25,6 +25,8 @@ from mechanism.study.language_sharing import (
     control_difference,
     last_probe,
     shared_states,
+    twin_probes,
+    twin_table,
     without_bilingual,
 )
 
@@ -281,6 +283,26 @@ def test_runs_are_compared_at_equal_tokens():
     assert common_tokens(runs) == 8
     table = without_bilingual(runs)
     assert table["seed0"].tolist() == pytest.approx(table["control"].tolist())
+
+
+def test_the_dense_twin_is_read_beside_a_run_of_equal_tokens_on_equal_probes(monkeypatch):
+    runs = {"seed0": history("seed0", 0.0, tokens=(0, 8, 32)), "dense": history("dense", 0.0, tokens=(0, 8))}
+    runs["seed0"].stats["hits_centred"][2, ..., 4] = 1
+    runs["dense"].stats = runs["dense"].stats.drop_vars("divergence")
+    runs["dense"].stats["hits_centred"][1, ..., 4] = 1
+    monkeypatch.setattr(language_sharing, "load_history", runs.get)
+    monkeypatch.setattr(language_sharing.embedded, "records", lambda: dict.fromkeys(runs))
+    assert twin_probes() == {}, "a record of an unfinished run is no reference"
+    for run in runs.values():
+        run.result["finished"] = True
+    probes = twin_probes()
+    table = twin_table(probes, BOOTSTRAP)
+    assert table["shared"].to_dict() == {"seed0": 0, "dense": 1}, "seed0 shares at 32 tokens, not at 8"
+    assert (table["languages"] == 4).all()
+    assert probes["seed0"]["segment"].equals(probes["dense"]["segment"])
+    assert table["million tokens"].tolist() == [8e-6, 8e-6]
+    del runs["dense"]
+    assert twin_probes() == {}
 
 
 def test_a_probe_is_an_observation_with_documents():
