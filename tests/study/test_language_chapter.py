@@ -18,7 +18,7 @@ from mechanism.study.language_config import ChapterConfig
 from mechanism.study.language_experts import ExpertOverlap
 from mechanism.study.language_groups import between, grouping
 from mechanism.study.language_profiles import LanguageProfiles
-from mechanism.study.language_quality import associations, explained
+from mechanism.study.language_quality import associations, explained, resource_associations
 from mechanism.study.language_routing import pick_layers, pool
 from mechanism.study.language_sharing import (
     common_tokens,
@@ -164,6 +164,26 @@ def test_a_confounder_is_seen_through():
     assert found.loc[("nothing", "pearson"), "high"] < -0.5
     assert abs(found.loc[("script", "pearson"), "value"]) < 0.5
     assert found.loc[("script", "pearson"), "p"] > 0.05
+
+
+def test_resources_that_go_with_script_alone_do_not_pass_for_resources():
+    """Consistency follows script, and so does training text; within a script there is nothing."""
+    rng = np.random.default_rng(2)
+    codes = ["en", *(f"l{i}" for i in range(23))]
+    other = np.arange(24) % 2.0
+    noise = 0.1 * rng.normal(size=(3, 24))
+    consistency = pd.DataFrame({"value": other + noise[0], "log_train": 12 - 2 * other + noise[1]}, codes)
+    consistency.loc[codes[-4:], "log_train"] = np.nan
+    language = pd.DataFrame({"other_script": other, "length_ratio": 1 + other + noise[2]}, codes).drop("en")
+    found = resource_associations(consistency, language, "en")
+    assert found.loc[("trained languages", "nothing"), "high"] < -0.4
+    given = found.loc[("trained languages", "script")]
+    assert given["low"] < 0 < given["high"]
+    assert found.loc[("trained languages", "nothing"), "n"] == given["n"] == 20, "the pivot counts"
+    sizes = {label: rows["n"].iloc[0] for label, rows in found.groupby(level="sample")}
+    assert sizes["trained languages, script of en"] == 10
+    assert sizes["all, never trained as 0, script of en"] == 12
+    assert resource_associations(consistency.assign(log_train=np.nan), language, "en").empty
 
 
 def test_too_few_languages_have_no_correlation_but_are_counted():
