@@ -145,6 +145,21 @@ def resource_associations(consistency: pd.DataFrame, language: pd.DataFrame, piv
     return pd.concat(found, names=["sample"]).xs("spearman", level="method")
 
 
+def byte_associations(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """`associations` of divergence with minus bits per byte and minus their logarithm, index `(quality, given,
+    method)`. English only sets the unit of the first and the zero of the second: relative to it, correlations are the
+    same.
+
+    Args:
+        table: of `quality`.
+    """
+    bits = table["bits_per_byte"]
+    sides = {"minus bits per byte": -bits, "minus log bits per byte": -np.log(bits)}
+    nothing = {"nothing": GIVEN["nothing"]}
+    found = {label: associations(table.assign(quality=own), given=nothing, seed=seed) for label, own in sides.items()}
+    return pd.concat(found, names=["quality"])
+
+
 def explained(
     table: pd.DataFrame,
     added: str = "divergence",

@@ -18,7 +18,7 @@ from mechanism.study.language_config import ChapterConfig
 from mechanism.study.language_experts import ExpertOverlap
 from mechanism.study.language_groups import between, grouping
 from mechanism.study.language_profiles import LanguageProfiles
-from mechanism.study.language_quality import associations, explained, resource_associations
+from mechanism.study.language_quality import associations, byte_associations, explained, resource_associations
 from mechanism.study.language_routing import pick_layers, pool
 from mechanism.study.language_sharing import (
     common_tokens,
@@ -164,6 +164,18 @@ def test_a_confounder_is_seen_through():
     assert found.loc[("nothing", "pearson"), "high"] < -0.5
     assert abs(found.loc[("script", "pearson"), "value"]) < 0.5
     assert found.loc[("script", "pearson"), "p"] > 0.05
+
+
+def test_bits_per_byte_relative_to_english_correlate_as_bits_per_byte_do():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"divergence": rng.random(20), "bits_per_byte": 1 + rng.random(20)}).astype(np.float64)
+    table["bits_per_byte"] += table["divergence"]
+    found = byte_associations(table)
+    relative = byte_associations(table.assign(bits_per_byte=table["bits_per_byte"] / 1.7))
+    assert np.allclose(found, relative)
+    assert (found["high"] < 0).all()
+    ranks = found.xs("spearman", level="method")["value"]
+    assert ranks.nunique() == 1, "a logarithm changes no rank"
 
 
 def test_resources_that_go_with_script_alone_do_not_pass_for_resources():
