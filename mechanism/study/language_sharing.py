@@ -1,4 +1,4 @@
-"""Do middle layers hold what languages share, and does it come from data that they share? (claims R10 and R12)"""
+"""Do middle layers hold what languages share, and do bilingual documents bring it about? (claims R10 and R12)"""
 
 from collections.abc import Iterable, Mapping
 
