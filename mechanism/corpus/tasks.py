@@ -17,7 +17,8 @@ class ChoiceItem:
 
     Attributes:
         id: the same in every language.
-        cluster: document (or template) the item comes from, for clustered intervals.
+        cluster: what is drawn together in intervals: the document that the item comes from; a word problem is on its
+            own (few templates make no sample of templates: intervals are over problems of these ones).
         context: what the model reads; choices: possible continuations; answer: index of the true one.
     """
 
@@ -111,7 +112,7 @@ def word_problem_items(
             order = rng.permutation(CHOICES)
             texts = tuple((" " if words else "") + spelled[int(options[i])] for i in order)
             context = word_problems.prompt(problem.question(code), words)
-            items.append(ChoiceItem(str(number), problem.template, context, texts, int(np.argmin(order))))
+            items.append(ChoiceItem(str(number), str(number), context, texts, int(np.argmin(order))))
     return items
 
 

@@ -12,12 +12,13 @@ from .statistics import ClusterBootstrap, Estimate
 
 
 class Gain(NamedTuple):
-    """A gain with its interval (`n` items with a score in any language), its two-sided p-value, and the number of
-    clusters."""
+    """A gain with its interval, its two-sided p-value, and the numbers of clusters and of items with a score in any
+    language."""
 
     gain: Estimate
     p: float
     clusters: int
+    items: int
 
     @property
     def detectable(self) -> float:
@@ -25,8 +26,8 @@ class Gain(NamedTuple):
         return Detectable().difference(self.gain.low, self.gain.high)
 
     def needed(self, effect: float) -> int:
-        """Clusters with which the smallest detectable gain would be this effect."""
-        return int(np.ceil(self.clusters * (self.detectable / effect) ** 2))
+        """Items with which the smallest detectable gain would be this effect, in clusters as large as these."""
+        return int(np.ceil(self.items * (self.detectable / effect) ** 2))
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class PairedGain:
         gain = self.bootstrap(difference[present], weight[present], labels[present])
         _, codes = np.unique(labels[present], return_inverse=True)
         sums = np.bincount(codes, difference[present])
-        return Gain(gain, self._p(sums), len(sums))
+        return Gain(gain, self._p(sums), len(sums), int(present.sum()))
 
     def _p(self, values: np.ndarray) -> float:
         signs = np.random.default_rng(self.seed).choice([-1.0, 1.0], (self.n_perm, len(values)))

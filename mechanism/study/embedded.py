@@ -209,9 +209,21 @@ def _result(run: Run, step: int, restarts: tuple[int, ...], finished: bool, metr
 
 
 def records() -> dict[str, Path]:
-    """Committed records of training runs: name -> folder. Records of studies stand beside them and have no name."""
-    found = {path.parent: json.loads(path.read_text("utf-8")) for path in sorted(RUNS.glob("*/config.json"))}
-    return {config["name"]: folder for folder, config in found.items() if "study" not in config}
+    """Committed records of training runs: name -> folder. Of several of one name, that of the committed configuration,
+    else the last by hash. Records of studies stand beside them and have no name."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(RUNS.glob("*/config.json")):
+        config = json.loads(path.read_text("utf-8"))
+        if "study" not in config:
+            found.setdefault(config["name"], []).append(path.parent)
+    return {name: _current(name, folders) for name, folders in found.items()}
+
+
+def _current(name: str, folders: list[Path]) -> Path:
+    """The folder of a run's committed configuration, the last of those given where none of them is."""
+    path = CONFIGS / f"{name}.yaml"
+    wanted = load_run(path).hash if len(folders) > 1 and path.exists() else ""
+    return next((folder for folder in folders if folder.name == wanted), folders[-1])
 
 
 # glibc returns large blocks to the system after every step and then pays for the page faults again.

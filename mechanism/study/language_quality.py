@@ -25,6 +25,9 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "length": ("length_ratio",),
     "all four": CONFOUNDERS,
 }
+RESOURCES = {name: GIVEN[name] for name in ("nothing", "script", "length")} | {
+    "script, length": ("other_script", "length_ratio")
+}
 
 
 def training_bytes(codes: Iterable[str]) -> dict[str, int]:
@@ -114,6 +117,47 @@ def associations(
             rows[label, method] = {**one._asdict(), "detectable": detectable}
     found = pd.DataFrame.from_dict(rows, orient="index")
     return found.set_axis(pd.MultiIndex.from_tuples(found.index, names=["given", "method"]))
+
+
+def resource_associations(consistency: pd.DataFrame, language: pd.DataFrame, pivot: str, seed: int = 0) -> pd.DataFrame:
+    """Rank correlation over languages of consistency with training tokens, plain, given script and length, and within
+    the pivot's script (beside claim R4).
+
+    Args:
+        consistency: by language, `value` and `log_train`; a language without `log_train` was never trained on, and has
+            no tokens where it is counted.
+        language: of `quality`: `other_script` and `length_ratio`, which of the pivot are 0 and 1.
+
+    Returns:
+        Index `(sample, given)`; columns as of `associations`. Empty if no training text is known.
+    """
+    known = language[["other_script", "length_ratio"]].reindex(consistency.index)
+    known.loc[known.index == pivot] = 0.0, 1.0
+    trained = consistency[["value", "log_train"]].join(known).dropna(subset=["log_train"])
+    every = consistency[["value", "log_train"]].fillna({"log_train": 0.0}).join(known)
+    if trained.empty:
+        return pd.DataFrame()
+    samples = {"trained languages": trained, "all, never trained as 0": every}
+    own = {f"{label}, script of {pivot}": table[table["other_script"] == 0] for label, table in samples.items()}
+    found = {label: associations(table, "value", "log_train", RESOURCES, seed) for label, table in samples.items()}
+    lengths = {name: RESOURCES[name] for name in ("nothing", "length")}
+    found |= {label: associations(table, "value", "log_train", lengths, seed) for label, table in own.items()}
+    return pd.concat(found, names=["sample"]).xs("spearman", level="method")
+
+
+def byte_associations(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """`associations` of divergence with minus bits per byte and minus their logarithm, index `(quality, given,
+    method)`. English only sets the unit of the first and the zero of the second: relative to it, correlations are the
+    same.
+
+    Args:
+        table: of `quality`.
+    """
+    bits = table["bits_per_byte"]
+    sides = {"minus bits per byte": -bits, "minus log bits per byte": -np.log(bits)}
+    nothing = {"nothing": GIVEN["nothing"]}
+    found = {label: associations(table.assign(quality=own), given=nothing, seed=seed) for label, own in sides.items()}
+    return pd.concat(found, names=["quality"])
 
 
 def explained(

@@ -97,7 +97,7 @@ class SteeringResults:
             "task": self.data.attrs["task"], **self.describe(self.chosen),
             "base": self.accuracy(self._plain), "steered": self.accuracy(self.chosen), **_row(found),
             "null": float(np.quantile(self.null, 0.95)) if len(self.null) else np.nan,
-            "n": found.gain.n, "detectable": found.detectable,
+            "n": found.items, "detectable": found.detectable,
         }  # fmt: skip
 
     def by_language(self) -> pd.DataFrame:
@@ -108,7 +108,7 @@ class SteeringResults:
             found = self.gain(self.chosen, [code])
             assert found is not None
             base, steered = (self.accuracy(i, [code]) for i in (self._plain, self.chosen))
-            rows.append({"lang": code, "base": base, "steered": steered, **_row(found), "n": found.gain.n})
+            rows.append({"lang": code, "base": base, "steered": steered, **_row(found), "n": found.items})
         return with_q(pd.DataFrame(rows)).set_index("lang")
 
     def dose(self) -> pd.DataFrame:

@@ -47,6 +47,16 @@ def test_answers_have_equal_token_counts(code, words, count_tokens):
     assert max(answers.values()) < 0.5 * len(items), "a constant guess must not do well"
 
 
+def test_word_problems_are_units_of_their_own_and_shared_by_languages(count_tokens):
+    """Eight templates are too few to resample: a bootstrap over them would be no bootstrap by item."""
+    english, turkish = (tasks.word_problem_items(code, count_tokens, count=60) for code in ("en", "tr"))
+    assert len({item.cluster for item in english}) == len(english)
+    theirs = {item.id: item for item in turkish}
+    assert all(theirs[item.id].cluster == item.cluster for item in english if item.id in theirs)
+    documents = {item.cluster for item in tasks.next_segment(committed("religion"), "en", limit=60)}
+    assert len(documents) < 60, "segments of a document are drawn together"
+
+
 def test_retrieval_rows_are_distinct_on_both_sides():
     corpus = committed("tech")
     rows = tasks.retrieval_rows(corpus, "de")

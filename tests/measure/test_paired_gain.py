@@ -18,7 +18,7 @@ def test_the_gain_is_the_mean_of_the_languages_means():
     found = paired(base, edited)
     assert np.isclose(found.gain.value, (np.nanmean(edited, 1) - np.nanmean(base, 1)).mean())
     assert found.gain.low < found.gain.value < found.gain.high
-    assert (found.clusters, found.gain.n) == (60, 60)
+    assert (found.clusters, found.items) == (60, 60)
 
 
 def test_p_is_that_of_scipy():
@@ -41,8 +41,9 @@ def test_clusters_flip_and_are_drawn_together():
     edited[0, :10] = 1
     alone, together = paired(base, edited), paired(base, edited, np.arange(40) // 10)
     assert alone.p < 0.01
-    assert (together.clusters, together.p) == (4, 1.0)
+    assert (together.clusters, together.items, together.p) == (4, 40, 1.0)
     assert together.gain.low == 0
+    assert together.needed(together.detectable / 2) == pytest.approx(160, abs=1), "items are needed, not clusters"
 
 
 def test_nothing_changed():

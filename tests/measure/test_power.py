@@ -25,6 +25,16 @@ def test_an_interval_gives_a_multiple_of_its_standard_error():
     assert Detectable().difference(0.2, 0.2) == 0
 
 
+def test_students_interval_of_few_units_finds_what_is_stated():
+    rng = np.random.default_rng(0)
+    effect = Detectable().difference(-4.303, 4.303, freedom=2.0)
+    errors = np.sqrt(rng.chisquare(2, 20000) / 2)
+    assert (np.abs(rng.normal(effect, 1, 20000) / errors) > 4.303).mean() == pytest.approx(0.8, abs=0.01)
+    assert Detectable().difference(-1.0, 1.0, freedom=1e6) == pytest.approx(
+        Detectable().difference(-1.0, 1.0), rel=1e-4
+    )
+
+
 def test_covariates_cost_units():
     assert Detectable().correlation(24, covariates=4) == Detectable().correlation(20)
 

@@ -11,20 +11,22 @@ from scipy.special import softmax
 from mechanism.corpus.store import CorpusError
 from mechanism.measure.divergence import entropy, normalised_js
 from mechanism.measure.statistics import ClusterBootstrap
-from mechanism.study import language_chapter
+from mechanism.study import language_chapter, language_sharing
 from mechanism.study.history import History
 from mechanism.study.language_chapter import Chapter
 from mechanism.study.language_config import ChapterConfig
 from mechanism.study.language_experts import ExpertOverlap
 from mechanism.study.language_groups import between, grouping
 from mechanism.study.language_profiles import LanguageProfiles
-from mechanism.study.language_quality import associations, explained
+from mechanism.study.language_quality import associations, byte_associations, explained, resource_associations
 from mechanism.study.language_routing import pick_layers, pool
 from mechanism.study.language_sharing import (
     common_tokens,
     control_difference,
     last_probe,
     shared_states,
+    twin_probes,
+    twin_table,
     without_bilingual,
 )
 
@@ -164,6 +166,38 @@ def test_a_confounder_is_seen_through():
     assert found.loc[("script", "pearson"), "p"] > 0.05
 
 
+def test_bits_per_byte_relative_to_english_correlate_as_bits_per_byte_do():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"divergence": rng.random(20), "bits_per_byte": 1 + rng.random(20)}).astype(np.float64)
+    table["bits_per_byte"] += table["divergence"]
+    found = byte_associations(table)
+    relative = byte_associations(table.assign(bits_per_byte=table["bits_per_byte"] / 1.7))
+    assert np.allclose(found, relative)
+    assert (found["high"] < 0).all()
+    ranks = found.xs("spearman", level="method")["value"]
+    assert ranks.nunique() == 1, "a logarithm changes no rank"
+
+
+def test_resources_that_go_with_script_alone_do_not_pass_for_resources():
+    """Consistency follows script, and so does training text; within a script there is nothing."""
+    rng = np.random.default_rng(2)
+    codes = ["en", *(f"l{i}" for i in range(23))]
+    other = np.arange(24) % 2.0
+    noise = 0.1 * rng.normal(size=(3, 24))
+    consistency = pd.DataFrame({"value": other + noise[0], "log_train": 12 - 2 * other + noise[1]}, codes)
+    consistency.loc[codes[-4:], "log_train"] = np.nan
+    language = pd.DataFrame({"other_script": other, "length_ratio": 1 + other + noise[2]}, codes).drop("en")
+    found = resource_associations(consistency, language, "en")
+    assert found.loc[("trained languages", "nothing"), "high"] < -0.4
+    given = found.loc[("trained languages", "script")]
+    assert given["low"] < 0 < given["high"]
+    assert found.loc[("trained languages", "nothing"), "n"] == given["n"] == 20, "the pivot counts"
+    sizes = {label: rows["n"].iloc[0] for label, rows in found.groupby(level="sample")}
+    assert sizes["trained languages, script of en"] == 10
+    assert sizes["all, never trained as 0, script of en"] == 12
+    assert resource_associations(consistency.assign(log_train=np.nan), language, "en").empty
+
+
 def test_too_few_languages_have_no_correlation_but_are_counted():
     table = pd.DataFrame({"divergence": [0.1, 0.2, 0.3], "quality": [1.0, 2.0, 3.0]})
     found = associations(table, given={"nothing": ()})
@@ -257,11 +291,23 @@ def test_a_control_that_stays_apart_is_told_from_one_that_does_not():
     assert list(apart.index) == ["de", "fr", "es"], "ko has five segments, sw was not trained on"
     found = control_difference(apart)
     assert found.value == pytest.approx(0.09, abs=1e-6)
-    assert 0 < found.low < found.value < found.high
+    half = 4.303 * 0.01 * np.sqrt(4 / 3)  # Student's quantile for three seeds, one more run
+    assert (found.low, found.high) == pytest.approx((0.09 - half, 0.09 + half), abs=1e-4)
+    assert found.n == 3
     alike = control_difference(without_bilingual({**seeds, "control": history("control", 0.01)}))
     assert alike.low <= 0 <= alike.high
     with pytest.raises(ValueError, match="needs the control"):
         control_difference(apart.drop(columns="control"))
+    with pytest.raises(ValueError, match="two runs with bilingual documents"):
+        control_difference(apart[["seed0", "control"]])
+
+
+def test_a_control_that_differs_by_its_seed_alone_is_seldom_called_apart():
+    """Runs differ by seed, the control too; languages differ within runs. Nominal: 2.5 % above zero."""
+    rng, names = np.random.default_rng(0), ["seed0", "seed1", "seed2", "control"]
+    drawn = [0.02 * rng.normal(size=4) + 0.01 * rng.normal(size=(18, 4)) for _ in range(1000)]
+    above = [control_difference(pd.DataFrame(own, columns=names)).low > 0 for own in drawn]
+    assert np.mean(above) == pytest.approx(0.025, abs=0.015)
 
 
 def test_runs_are_compared_at_equal_tokens():
@@ -269,6 +315,26 @@ def test_runs_are_compared_at_equal_tokens():
     assert common_tokens(runs) == 8
     table = without_bilingual(runs)
     assert table["seed0"].tolist() == pytest.approx(table["control"].tolist())
+
+
+def test_the_dense_twin_is_read_beside_a_run_of_equal_tokens_on_equal_probes(monkeypatch):
+    runs = {"seed0": history("seed0", 0.0, tokens=(0, 8, 32)), "dense": history("dense", 0.0, tokens=(0, 8))}
+    runs["seed0"].stats["hits_centred"][2, ..., 4] = 1
+    runs["dense"].stats = runs["dense"].stats.drop_vars("divergence")
+    runs["dense"].stats["hits_centred"][1, ..., 4] = 1
+    monkeypatch.setattr(language_sharing, "load_history", runs.get)
+    monkeypatch.setattr(language_sharing.embedded, "records", lambda: dict.fromkeys(runs))
+    assert twin_probes() == {}, "a record of an unfinished run is no reference"
+    for run in runs.values():
+        run.result["finished"] = True
+    probes = twin_probes()
+    table = twin_table(probes, BOOTSTRAP)
+    assert table["shared"].to_dict() == {"seed0": 0, "dense": 1}, "seed0 shares at 32 tokens, not at 8"
+    assert (table["languages"] == 4).all()
+    assert probes["seed0"]["segment"].equals(probes["dense"]["segment"])
+    assert table["million tokens"].tolist() == [8e-6, 8e-6]
+    del runs["dense"]
+    assert twin_probes() == {}
 
 
 def test_a_probe_is_an_observation_with_documents():

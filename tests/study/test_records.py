@@ -86,6 +86,16 @@ def test_records_of_studies_are_no_training_runs(runs):
     assert embedded.records() == {"main": folder}
 
 
+def test_of_several_runs_of_a_name_the_one_of_the_committed_configuration_counts(runs):
+    current = embedded.find_run("seed0").hash
+    for name in (current, "0" * 12, "f" * 12):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "config.json").write_text(json.dumps({"name": "seed0"}))
+    assert embedded.records() == {"seed0": runs / current}
+    (runs / current / "config.json").unlink()
+    assert embedded.records() == {"seed0": runs / ("f" * 12)}, "none is of the configuration: the last by hash"
+
+
 def corpus(*texts, group="a"):
     rows = [Segment(str(i), group, "test") for i in range(len(texts))]
     return Corpus("own", "own", rows, {"en": list(texts), "de": ["x"] * len(texts)})
