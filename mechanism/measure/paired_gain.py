@@ -12,8 +12,8 @@ from .statistics import ClusterBootstrap, Estimate
 
 
 class Gain(NamedTuple):
-    """A gain with its interval (`n` items with a score in any language), its two-sided p-value, and the number of
-    clusters."""
+    """A gain with its interval, its two-sided p-value, and the number of clusters with a score in any language (`n` of
+    the gain too)."""
 
     gain: Estimate
     p: float
