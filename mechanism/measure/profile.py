@@ -64,7 +64,7 @@ class ProfileShape:
 
     def __call__(self, values: Float[np.ndarray, "segment layer"], clusters: np.ndarray | None = None) -> pd.DataFrame:
         """Columns `value`, `low`, `high`, `n` for each of `contrasts`; a difference of two windows is taken within each
-        segment, so its interval is paired. Segments with a NaN are left out, and `n` says how many stayed.
+        segment, so its interval is paired. Segments with a NaN are left out, and `n` says how many clusters stayed.
 
         Raises:
             ValueError: fewer than three layers, or no segment left.

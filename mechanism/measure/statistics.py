@@ -1,4 +1,4 @@
-"""Uncertainty: cluster bootstrap intervals of means and ratios."""
+"""Uncertainty: cluster bootstrap intervals of means and ratios, and the interval of a median."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
+from scipy.stats import binom
 
 
 class Estimate(NamedTuple):
-    """A value with its interval and the number of observations behind it."""
+    """A value with its interval and the number of independent units behind it: clusters, where items have any."""
 
     value: float
     low: float
@@ -40,7 +41,7 @@ class ClusterBootstrap:
         """The ratio (the mean without a denominator) and its interval.
 
         Args:
-            clusters: label of each item's cluster; items are their own clusters without it.
+            clusters: label of each item's cluster; items are their own clusters without it. `n` counts clusters.
 
         Raises:
             ValueError: no items.
@@ -49,7 +50,7 @@ class ClusterBootstrap:
         draws = self._resample(tops, bottoms)
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
-        return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), int(np.size(numerator)))
+        return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), len(tops))
 
     def draws(
         self,
@@ -63,6 +64,20 @@ class ClusterBootstrap:
     def _resample(self, tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
         weights = resampling_weights(len(tops), self.n_boot, self.seed)
         return (weights @ tops) / (weights @ bottoms)
+
+
+def median_interval(values: Float[np.ndarray, " item"], confidence: float = 0.95) -> Estimate:
+    """The median between two order statistics (Conover 1999, section 3.2), which cover it with at least `confidence`
+    whatever the distribution.
+
+    Raises:
+        ValueError: too few values for such an interval (at least six for 95 %), or one that is not finite.
+    """
+    ordered = np.sort(values)
+    rank = int(binom.ppf((1 - confidence) / 2, len(ordered), 0.5))
+    if rank < 1 or not np.isfinite(ordered).all():
+        raise ValueError(f"{len(ordered)} values, all of them finite, give no {confidence:.0%} interval of a median")
+    return Estimate(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank]), len(ordered))
 
 
 @lru_cache(maxsize=2)

@@ -22,7 +22,7 @@ class TaskMean:
     bootstrap: ClusterBootstrap = field(default_factory=ClusterBootstrap)
 
     def __call__(self, values: ByTask, clusters: ByTask) -> Estimate:
-        """The mean and its interval; `n` counts items.
+        """The mean and its interval; `n` counts documents.
 
         Args:
             values: of the items of each task; clusters: label of each item's document, by task.
@@ -34,7 +34,7 @@ class TaskMean:
         tail = (1 - self.bootstrap.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
         mean = float(np.mean([np.mean(own) for own in values.values()]))
-        return Estimate(mean, float(low), float(high), sum(map(len, values.values())))
+        return Estimate(mean, float(low), float(high), sum(len(np.unique(clusters[task])) for task in values))
 
     def draws(self, values: ByTask, clusters: ByTask) -> Float[np.ndarray, "draw"]:
         """The mean in each resample."""

@@ -1,4 +1,5 @@
-"""What of a model is tuned for a new language: the router, few experts, an adapter, or everything.
+"""What of a model is tuned for a new language: the router, few experts, with or without the word embedding, an adapter,
+or everything.
 
 An adapter (Houlsby et al. 2019, arXiv 1902.00751, here beside the experts instead of behind them) is a shared expert
 whose output begins at zero.
@@ -17,7 +18,8 @@ from .feedforward import FeedForward
 from .moe import SparseMoEConfig
 from .variants import VariantConfig
 
-METHODS = ("router", "experts", "adapter", "all")
+METHODS = ("router", "experts", "experts + embedding", "adapter", "all")
+SIZED = ("experts", "experts + embedding", "adapter")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Tuning:
 
     Attributes:
         method: `router` (weights and language embedding of every router), `experts` (`size` experts in every layer),
-            `adapter` (of inner width `size`), or `all`.
+            `experts + embedding` (these and the word embedding), `adapter` (of inner width `size`), or `all`.
         size: of experts or adapter; 0 for the others.
 
     Raises:
@@ -39,7 +41,7 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise LayerError(f"unknown method {self.method!r}; use {', '.join(METHODS)}")
-        if (self.method in ("experts", "adapter")) != (self.size > 0):
+        if (self.method in SIZED) != (self.size > 0):
             raise LayerError(
                 f"method {self.method!r} with size {self.size}: experts and adapters need one, others none"
             )
@@ -47,7 +49,13 @@ class Tuning:
     @property
     def name(self) -> str:
         """For tables: the method, with its size."""
-        return f"{self.method} {self.size}" if self.size else self.method
+        first, plus, rest = self.method.partition(" + ")
+        return f"{first} {self.size}{plus}{rest}" if self.size else self.method
+
+    @property
+    def picks(self) -> bool:
+        """Whether experts have to be named."""
+        return self.method.startswith("experts")
 
     def config(self, config: VariantConfig) -> VariantConfig:
         """The architecture of the tuned model: that of the base, and the adapter."""
@@ -77,12 +85,12 @@ class Tuning:
         """Let only what is tuned get gradients; the number of those parameters.
 
         Args:
-            experts: the tuned experts of each layer that has any, for `experts`.
+            experts: the tuned experts of each layer that has any, for `experts` and `experts + embedding`.
 
         Raises:
             LayerError: not `size` distinct experts for each layer.
         """
-        if self.method == "experts":
+        if self.picks:
             return self._freeze_experts(model, experts)
         parts = {"router": ".router.", "adapter": ".shared_experts.", "all": ""}[self.method]
         for name, p in model.named_parameters():
@@ -100,6 +108,8 @@ class Tuning:
                 p.requires_grad_(True)
                 p.register_hook(_rows_only(own))
                 count += p[list(own)].numel()
+        if self.method == "experts + embedding":
+            count += model.get_input_embeddings().weight.requires_grad_(True).numel()
         return count
 
 

@@ -1,24 +1,26 @@
-"""What the records of the cross-lingual grid say: numbers for claims P4 to P13 and P15."""
+"""What the records of the cross-lingual grid say: numbers for claims P4 to P13 and P15; judged in `cross_claims`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 
-from ..measure.correlation import Correlation
 from ..measure.divergence import entropy
 from ..measure.paired import PairedDifference, SeedMean
 from ..measure.statistics import Estimate
 from .cross_grid import BASE, CrossGrid, CrossRun
 
-Evidence = dict[str, Any]
 NOISE = 0.08
 ENOUGH = 0.9
-BOUNDS = (0.01, 100.0)
+TENFOLD = 1 / np.log10(4)
+"""Exponent that makes growth from 4 to 16 languages one for ten times the languages."""
+BUDGETS = {"equal tokens of a language": "", "equal steps": " short"}
+"""How the tokens of 4 and 16 languages compare (P4), and the ending of the names of the cells of 16."""
+GOAL = "4 languages 8 experts"
+"""The cell whose loss 16 languages have to reach (P4)."""
 
 
 @dataclass(frozen=True)
@@ -104,20 +106,36 @@ class CrossExperiment:
 
     # What each claim is judged on.
 
-    def growth(self) -> Estimate:
-        """P4: factor of feed-forward parameters for ten times the languages at equal loss on those in common."""
-        common = self.grid.languages[: self.grid.cells["4 languages 8 experts"].languages]
-        loss = {
-            (n, e): self.losses(f"{n} languages {e} experts", langs=common).to_numpy() for n in (4, 16) for e in (8, 32)
-        }
-        size = {e: self.made[f"16 languages {e} experts"][0].result()["feed_forward"] for e in (8, 32)}
-        slope = (loss[16, 32] - loss[16, 8]) / np.log(size[32] / size[8])
-        needed = loss[4, 8] - loss[16, 8]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            steps = np.where(slope < 0, needed / slope, np.where(needed >= 0, -np.inf, np.inf)) / np.log10(4)
-        found = self.seed_mean(np.clip(steps, *np.log(BOUNDS)))
-        value, low, high = np.clip(np.exp(found[:3]), *BOUNDS).tolist()
+    def growth(self, ending: str = "") -> Estimate:
+        """P4: factor of feed-forward parameters for ten times the languages at equal loss on those in common,
+        log-linear between the two sizes of 16 languages.
+
+        Args:
+            ending: of the names of the cells of 16 languages, see `BUDGETS`.
+
+        Raises:
+            ValueError: in some seed the loss to reach lies outside of what the two sizes of 16 languages reach.
+        """
+        cells = GOAL, *(f"16 languages {e} experts{ending}" for e in (8, 32))
+        common = self.grid.languages[: self.grid.cells[GOAL].languages]
+        goal, small, large = (self.losses(cell, langs=common).to_numpy() for cell in cells)
+        sizes = [self.made[cell][0].result()["feed_forward"] for cell in cells[1:]]
+        span = np.log(sizes[1] / sizes[0])
+        _inside(goal, small, large, float(np.exp(span * TENFOLD)))
+        found = self.seed_mean(span * TENFOLD * (goal - small) / (large - small))
+        value, low, high = np.exp(found[:3]).tolist()
         return Estimate(value, low, high, found.n)
+
+    def growths(self) -> dict[str, Estimate | str]:
+        """`growth` by budget, of those whose runs are all there; a sentence where the loss to reach lies outside."""
+        found: dict[str, Estimate | str] = {}
+        for budget, ending in BUDGETS.items():
+            if self.grid.complete(GOAL, *(f"16 languages {e} experts{ending}" for e in (8, 32))):
+                try:
+                    found[budget] = self.growth(ending)
+                except ValueError as outside:
+                    found[budget] = str(outside)
+        return found
 
     def adaptation(self) -> pd.DataFrame:
         """Losses along adaptation: `seed`, `method`, `tuned`, `share` of all parameters, `step`, `new` (loss on the new
@@ -130,25 +148,33 @@ class CrossExperiment:
         return found.assign(share=found["tuned"] / self.made[BASE][0].result()["parameters"])
 
     def needed_share(self) -> Estimate:
-        """P5: smallest share of parameters that reaches 90 % of the fall by tuning everything; interval: over seeds."""
+        """P5: smallest share of parameters that reaches 90 % of the fall by tuning everything; the interval is the
+        range over seeds."""
         falls = _falls(self.adaptation())
         by_seed = [_smallest(own) for _, own in falls.groupby("seed")]
         mean = falls.groupby("method", as_index=False)[["share", "fall"]].mean()
         return Estimate(_smallest(mean), min(by_seed), max(by_seed), len(by_seed))
 
+    def embedding_share(self) -> float:
+        """Share of all parameters that the word embedding has."""
+        share = self.adaptation().groupby("method")["share"].first()
+        return float(share["experts 2 + embedding"] - share["experts 2"])
+
     def retained(self, frozen: str = "experts 2", free: str = "all") -> Estimate:
-        """P6: share of the rise on earlier languages that freezing avoids at equal fall on the new one.
+        """P6: share of the rise on earlier languages that freezing avoids at equal fall on the new one, the smaller of
+        the two final falls.
 
         Raises:
-            ValueError: tuning everything forgot nothing, so that there is nothing to avoid.
+            ValueError: in some seed a method brings no fall, or was not measured near the equal fall (see `_rise_at`),
+                or tuning everything forgot nothing, so that there is nothing to avoid.
         """
         table, avoided = self.adaptation(), []
-        for _, own in table.groupby("seed"):
+        for seed, own in table.groupby("seed"):
             paths = {name: own[own["method"] == name].sort_values("step") for name in (frozen, free)}
             falls = {name: (path["new"].iloc[0] - path["new"]).to_numpy() for name, path in paths.items()}
             rises = {name: (path["old"] - path["old"].iloc[0]).to_numpy() for name, path in paths.items()}
             equal = min(fall[-1] for fall in falls.values())
-            rise = {name: float(np.interp(equal, np.maximum.accumulate(falls[name]), rises[name])) for name in paths}
+            rise = {name: _rise_at(equal, falls[name], rises[name], f"{name}, seed {seed}") for name in paths}
             if rise[free] <= 0:
                 raise ValueError("tuning everything forgot nothing: there is nothing to avoid")
             avoided.append(1 - rise[frozen] / rise[free])
@@ -239,6 +265,44 @@ def _smallest(falls: pd.DataFrame) -> float:
     return float(falls.loc[falls["fall"] >= ENOUGH * full, "share"].min())
 
 
+def _inside(goal: np.ndarray, small: np.ndarray, large: np.ndarray, most: float) -> None:
+    """See `CrossExperiment.growth`: losses by seed of 4 languages, and of 16 in two sizes; growth from one size to the
+    other for ten times the languages."""
+    above, below = goal >= small, (goal < small) & (goal < large)
+    if not (above | below).any():
+        return
+    bound = "at most 1" if above.all() else f"at least {most:.3g}" if below.all() else "not bounded"
+    raise ValueError(
+        f"the loss to reach, {goal.mean():.3f}, lies outside of what the two sizes of 16 languages do, "
+        f"{small.mean():.3f} and {large.mean():.3f}, in {(above | below).sum()} of {len(goal)} seeds: "
+        f"the factor is {bound}"
+    )
+
+
+def _rise_at(equal: float, falls: np.ndarray, rises: np.ndarray, told: str) -> float:
+    """Rise where a path of adaptation first reaches a fall: between the two measured points around it, as a power law
+    where both have risen, else linearly.
+
+    Raises:
+        ValueError: there is no such fall, or no measured point from half of it to it, or none from it to twice.
+    """
+    if equal <= 0:
+        raise ValueError("a method does not bring the loss on the new language down: there is no equal fall")
+    reached, first = np.unique(np.maximum.accumulate(falls), return_index=True)
+    after = int(np.argmax(reached >= equal))
+    if reached[after] == equal:
+        return float(rises[first[after]])
+    x, y = reached[[after - 1, after]], rises[first[[after - 1, after]]]
+    if x[0] < equal / 2 or x[1] > 2 * equal:
+        raise ValueError(
+            f"the equal fall, {equal:.2f}, was not measured closely enough ({told}): the points around it are "
+            f"{x[0]:.2f} and {x[1]:.2f}"
+        )
+    if (y > 0).all():
+        return float(np.exp(np.interp(np.log(equal), np.log(x), np.log(y))))
+    return float(np.interp(equal, x, y))
+
+
 def settled_tokens(use: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Tokens until use `(probe, lang, layer, expert)` is half as far from the last one as the first was, `(lang,)`:
     total variation, mean over layers; interpolated over log tokens, the first probe standing at a hundredth of the
@@ -254,94 +318,3 @@ def settled_tokens(use: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         part = (before - half) / (before - after) if before > after else 0.0
         found.append(at[first - 1] + part * (at[first] - at[first - 1]) if first else at[0])
     return np.exp(np.array(found))
-
-
-def _judged(found: Estimate, null: float | None = None, p: float | None = None, note: str = "") -> Evidence:
-    bounds = {"estimate": float(found[0]), "low": float(found[1]), "high": float(found[2]), "n": int(found[3])}
-    return {**bounds, "null": null, "p": p, "note": note}
-
-
-def _p4(x: CrossExperiment) -> Evidence:
-    found = x.growth()
-    note = ""
-    if np.isclose(found.value, BOUNDS[0]):
-        note = "at the lower bound: the smaller model of 16 languages, with 4 times the steps, is better than that of 4"
-    elif np.isclose(found.value, BOUNDS[1]):
-        note = "at the upper bound: more experts do not bring 16 languages to the loss of 4"
-    return _judged(found, note=note)
-
-
-def _p7(x: CrossExperiment) -> Evidence:
-    base, kinds = x.information("none"), ("added", "concatenated")
-    gain = np.mean([x.information(kind) for kind in kinds], 0) / base - 1
-    worse = float(np.mean([x.difference(kind, "none").value for kind in kinds]))
-    return _judged(x.seed_mean(gain), worse)
-
-
-def _p9(x: CrossExperiment) -> Evidence:
-    table = x.settling()
-    found = Correlation("spearman", seed=x.seed)(table["settled"].to_numpy(), np.log(table["share"]).to_numpy())
-    return _judged(Estimate(found.value, found.low, found.high, found.n), p=found.p)
-
-
-def _p10(x: CrossExperiment) -> Evidence:
-    return _judged(
-        x.seed_mean(x.english_load("unbalanced")), float(np.median(x.made[BASE][0].result()["balance_time"]))
-    )
-
-
-def _p11(x: CrossExperiment) -> Evidence:
-    found = x.difference("none half", "distilled half")
-    return _judged(found, -x.difference("distilled half", "none").value)
-
-
-def _p12(x: CrossExperiment) -> Evidence:
-    loss = float(x.losses("dedicated").mean())
-    found = x.difference("family", "dedicated")
-    relative = Estimate(found.value / loss, found.low / loss, found.high / loss, found.n)
-    return _judged(relative, x.difference("random", "dedicated").value / loss)
-
-
-def _p13(x: CrossExperiment) -> Evidence:
-    best = min(("alpha 0.3", "alpha 1"), key=lambda cell: float(x.losses(cell, "dev").mean()))
-    end = min(("alpha 0", "dedicated"), key=lambda cell: float(x.losses(cell).mean()))
-    return _judged(x.difference(best, end), note=f"{best} against {end}")
-
-
-def _p15(x: CrossExperiment) -> Evidence:
-    kernel, speed = x.speed()
-    saved = float(np.mean([run.result()["int8"]["saved"] for run in x.made[BASE]]))
-    return _judged(x.seed_mean(speed), saved, note=f"kernel {kernel}")
-
-
-_SIZES = tuple(f"{n} languages {e} experts" for n in (4, 16) for e in (8, 32))
-JUDGES: dict[str, tuple[tuple[str, ...], Callable[[CrossExperiment], Evidence]]] = {
-    "P4": (_SIZES, _p4),
-    "P5": ((BASE,), lambda x: _judged(x.needed_share())),
-    "P6": ((BASE,), lambda x: _judged(x.retained())),
-    "P7": (("none", "added", "concatenated"), _p7),
-    "P8": (("dedicated", "redundant"),
-           lambda x: _judged(x.seed_mean(x.misrouting("redundant")), float(x.misrouting("dedicated").mean()))),
-    "P9": ((BASE,), _p9),
-    "P10": ((BASE, "unbalanced"), _p10),
-    "P11": (("none", "none half", "distilled half"), _p11),
-    "P12": (("dedicated", "family", "random"), _p12),
-    "P13": (("dedicated", "alpha 0", "alpha 0.3", "alpha 1"), _p13),
-    "P15": ((BASE,), _p15),
-}  # fmt: skip
-"""For each claim, the cells it needs and how it is judged."""
-
-
-def cross_evidence(experiment: CrossExperiment) -> dict[str, Evidence | str]:
-    """What each claim is judged on, as `data/claims.yaml` fixes it: `estimate`, `low`, `high`, `n`, `null`, `p`,
-    `note`; or the reason why it cannot be judged: runs that are missing, or numbers that say nothing."""
-    found: dict[str, Evidence | str] = {}
-    for claim, (cells, judge) in JUDGES.items():
-        if not experiment.grid.complete(*cells):
-            found[claim] = f"it needs all runs of {', '.join(cells)}, see above"
-            continue
-        try:
-            found[claim] = judge(experiment)
-        except ValueError as reason:
-            found[claim] = str(reason)
-    return found

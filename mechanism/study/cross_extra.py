@@ -21,6 +21,7 @@ from .cross_grid import CrossRun
 from .cross_score import bits_table, macro_loss, speaking, use_of_experts
 
 TURNS = 15
+BALANCE_TURNS = 60
 
 
 def measure_wrong(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
@@ -97,7 +98,8 @@ def speed_ratios(model: PreTrainedModel, stored: PreTrainedModel, trainer: Train
 
 
 def measure_balance(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
-    """Time of training steps with the balance loss over that without, in turns; once a cell."""
+    """`balance_time`: time of training steps with the balance loss over that without, in turns of which every other
+    begins with the loss; once a cell."""
     if run.train.seed:
         return {}
     folder = run.workspace / "balance"
@@ -105,11 +107,12 @@ def measure_balance(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokeni
         Trainer(replace(run.train, balance=weight), trainer.batches, folder / str(weight))
         for weight in (run.train.balance, 0.0)
     ]
-    ratios = []
-    for turn in range(TURNS + 1):
-        with_loss, without = (one.advance()["seconds"] for one in pair)
-        ratios += [round(with_loss / without, 4)] if turn else []
-    return {"balance_time": ratios}
+    seconds = np.empty((BALANCE_TURNS + 1, 2))
+    for turn in range(len(seconds)):
+        for which in (0, 1) if turn % 2 else (1, 0):
+            seconds[turn, which] = pair[which].advance()["seconds"]
+    ratios = seconds[1:, 0] / seconds[1:, 1]  # the first turn warms up
+    return {"balance_time": ratios.round(4).tolist()}
 
 
 def measure_adaptation(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
@@ -124,9 +127,7 @@ def measure_adaptation(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTok
     rows = []
     for tuning in run.adaptation.tunings():
         model = tuning.load(config, state)
-        chosen = (
-            np.argsort(-use.isel(lang=0).values, -1)[:, : tuning.size].tolist() if tuning.method == "experts" else []
-        )
+        chosen = np.argsort(-use.isel(lang=0).values, -1)[:, : tuning.size].tolist() if tuning.picks else []
         tuned = tuning.freeze(model, chosen)
         for step, table in _adapt(run, model, tokenizer):
             sums = table.groupby("lang", as_index=False)[["bits", "bytes"]].sum()
@@ -136,15 +137,14 @@ def measure_adaptation(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTok
 
 
 def _adapt(run: CrossRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
-    """Train on the new language; yields step and losses of it and of the others, at the start and at each point."""
+    """Train on the new language; yields step and losses of it and of the others at each mark."""
     plan, codes = run.adaptation, (run.new_language, *run.stream.languages)
     told = [UNTOLD] + [UNTOLD if not run.stream.told else i for i in range(len(run.stream.languages))]
     segments = max(1, run.held.segments // 3)
-    marks = set(np.linspace(0, plan.steps, plan.points + 1).round().astype(int).tolist())
     stream = LanguageStream(LanguageStreamConfig((run.new_language,), told=False), tokenizer)
     optimisers = build_optimisers(model, plan.lr, weight_decay=0.0)
     for step in range(plan.steps + 1):
-        if step in marks:
+        if step in plan.marks:
             yield step, bits_table(model.eval(), tokenizer, codes, told, "test", segments)
         if step < plan.steps:
             _adapt_step(model.train(), stream, run, step, optimisers)

@@ -85,13 +85,21 @@ class Cell:
 @dataclass(frozen=True)
 class Adaptation:
     """Learning a new language: `methods` with sizes (see `Tuning`), optimiser `steps` of `batch` sequences at the peak
-    rate `lr`, and `points` along the way at which losses are measured, besides the start."""
+    rate `lr`, and the steps done, `marks`, at which losses are measured.
+
+    Raises:
+        ValueError: marks that do not rise from 0 to `steps`.
+    """
 
     methods: tuple[tuple[str, int], ...]
     steps: int
     batch: int
     lr: float
-    points: int
+    marks: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if (self.marks[:1], self.marks[-1:]) != ((0,), (self.steps,)) or list(self.marks) != sorted(set(self.marks)):
+            raise ValueError(f"marks {self.marks} do not rise from 0 to {self.steps}, the number of steps")
 
     def tunings(self) -> list[Tuning]:
         """The methods."""
@@ -105,7 +113,7 @@ class CrossRun(RecordedRun):
     Attributes:
         grid, cell: where it belongs; train, stream: what it is; held: the text that is scored; start, then: see `Cell`;
             parent: hash of the run it starts from; new_language, adaptation: for `adapt`; data: content hash of the
-            corpora.
+            corpora; begins: step of the stream at which it begins: behind what its parent read.
     """
 
     grid: str
@@ -119,6 +127,7 @@ class CrossRun(RecordedRun):
     new_language: str
     adaptation: Adaptation
     data: str
+    begins: int = 0
 
     @cached_property
     def hash(self) -> str:
@@ -126,6 +135,8 @@ class CrossRun(RecordedRun):
         payload = {name: value for name, value in asdict(self).items() if name not in ("grid", "cell")}
         if "adapt" not in self.then:
             del payload["adaptation"], payload["new_language"]
+        if not self.begins:
+            del payload["begins"]
         return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -210,7 +221,7 @@ class CrossGrid:
         parent = self.run(PARENT, seed) if cell.start else None
         return CrossRun(
             self.name, name, config, stream, self.held, cell.start, parent.hash if parent else "", cell.then,
-            self.new_language, self.adaptation, self.data,
+            self.new_language, self.adaptation, self.data, parent.train.steps if parent else 0,
         )  # fmt: skip
 
     def runs(self, name: str) -> list[CrossRun]:
@@ -275,6 +286,7 @@ def load_cross_grid(path: Path) -> CrossGrid:
     cells = {name: Cell(**{**cell, "then": tuple(cell.get("then", ()))}) for name, cell in payload.pop("cells").items()}
     plan = payload.pop("adaptation")
     plan["methods"] = tuple((method, size) for method, size in plan["methods"])
+    plan["marks"] = tuple(plan["marks"])
     held = HeldOut(**payload.pop("held"))
     return CrossGrid(
         path.stem, tuple(payload.pop("languages")), adaptation=Adaptation(**plan), held=held, cells=cells, **payload

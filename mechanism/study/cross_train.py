@@ -81,7 +81,8 @@ def cross_trainer(grid: CrossGrid, run: CrossRun, tokenizer: PreTrainedTokenizer
     listens = not isinstance(_variant(run).layer, DenseConfig)
 
     def batches(step: int) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        ids, lang = stream.told_batch(config.seed, step, config.batch, config.length)
+        """Those of the run's own steps: a parent of the same seed has read those before `begins`."""
+        ids, lang = stream.told_batch(config.seed, run.begins + step, config.batch, config.length)
         return (ids, lang) if listens else ids
 
     trainer = Trainer(config, batches, run.workspace, UseLog(run, tokenizer) if listens else _no_probe)

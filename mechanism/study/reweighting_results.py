@@ -32,9 +32,9 @@ class Reweighted:
 
     def gains(self) -> pd.DataFrame:
         """One row per kind of experts, at the setting chosen on dev items: `factor`, `experts` (of a set), `base` and
-        `accuracy`, `estimate`, `low`, `high`, `n` items, `null` (95th percentile of the matched random sets' gains),
-        `draws` (how many), `p_random` and `p_boot` (shares of random sets that gain as much, and of resamples without a
-        gain)."""
+        `accuracy`, `estimate`, `low`, `high`, `n` documents, `null` (95th percentile of the matched random sets'
+        gains), `draws` (how many), `p_random` and `p_boot` (shares of random sets that gain as much, and of resamples
+        without a gain)."""
         rows, base = {}, self._accuracy(next(self._settings("", NONE)))
         for kind in (DOMAIN, DRIVER):
             setting = self._chosen(kind)
@@ -82,7 +82,7 @@ class Reweighted:
 
     def text(self) -> pd.DataFrame:
         """Change of bits per byte of held-out text in the domains' common language, by `kind`: `estimate`, `low`,
-        `high`, `n` pieces, `null` (5th percentile of the matched random sets, since less is better), `draws`."""
+        `high`, `n` documents, `null` (5th percentile of the matched random sets, since less is better), `draws`."""
         at, rows = self._texts(self._pivot), []
         for kind in (DOMAIN, DRIVER):
             random = [self._bits(own, at)["estimate"] for own in self._settings("text_", RANDOM[kind])]

@@ -30,7 +30,7 @@ def beside_source(results: list[SteeringResults], model: str, depth: int) -> pd.
         shown = {"model": model, "task": row["task"], "layers": f"{row['layers']} of {depth} (from 0)"}
         shown |= {name: row[name] for name in ("tau", "steering", "experts")}
         shown |= {name: 100 * row[name] for name in ("base", "steered")}
-        rows.append(shown | {"gain": _points(row), "random, 95th": 100 * row["null"], "items": row["n"]})
+        rows.append(shown | {"gain": _points(row), "random, 95th": 100 * row["null"], "clusters": row["n"]})
     source = SOURCE.assign(gain=SOURCE["gain"].map("{:+.1f}".format))
     return pd.concat({"source": source, "here": pd.DataFrame(rows)}, names=["", "row"]).droplevel("row")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from mechanism.measure.statistics import ClusterBootstrap
+from mechanism.measure.statistics import ClusterBootstrap, median_interval
 
 
 def test_mean_and_interval_agree_with_normal_theory():
@@ -26,6 +26,7 @@ def test_clusters_widen_the_interval():
     alone, clustered = ClusterBootstrap()(x), ClusterBootstrap()(x, clusters=clusters)
     assert np.isclose(alone.value, clustered.value)
     assert clustered.high - clustered.low > 3 * (alone.high - alone.low)
+    assert (alone.n, clustered.n) == (400, 20), "n counts what is resampled"
 
 
 def test_coverage_is_about_nominal():
@@ -40,3 +41,14 @@ def test_seed_decides_and_no_data_is_an_error():
     assert ClusterBootstrap(seed=1)(x) == ClusterBootstrap(seed=1)(x)
     with pytest.raises(ValueError, match="no items"):
         ClusterBootstrap()(np.array([]))
+
+
+def test_the_interval_of_a_median_covers_it_and_is_made_of_values():
+    rng = np.random.default_rng(0)
+    drawn = [median_interval(rng.exponential(size=60)) for _ in range(400)]
+    inside = np.mean([e.low <= np.log(2) <= e.high for e in drawn])
+    assert 0.94 <= inside <= 1
+    found = median_interval(np.arange(15.0))
+    assert found == (7.0, 3.0, 11.0, 15), "the 4th and the 12th, Conover's table"
+    with pytest.raises(ValueError, match="5 values"):
+        median_interval(np.arange(5.0))

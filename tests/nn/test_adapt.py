@@ -16,7 +16,13 @@ LAYER = LanguageMoEConfig(16, experts=5, top_k=2, width=12, languages=2, signal=
 CONFIG = VariantConfig(LAYER, vocab=61, layers=2, heads=1, head_dim=16, context=64)
 DENSE = VariantConfig(DenseConfig(16, 24), vocab=61, layers=2, heads=1, head_dim=16, context=64)
 IDS = torch.arange(40).view(4, 10)
-TUNINGS = [Tuning("router"), Tuning("experts", 2), Tuning("adapter", 3), Tuning("all")]
+TUNINGS = [
+    Tuning("router"),
+    Tuning("experts", 2),
+    Tuning("experts + embedding", 2),
+    Tuning("adapter", 3),
+    Tuning("all"),
+]
 
 
 def moved(before, after):
@@ -29,7 +35,7 @@ def test_only_what_is_tuned_moves_and_the_count_is_right(tuning):
     model = tuning.load(CONFIG, base.state_dict())
     with tell(base, 0), tell(model, 0):
         torch.testing.assert_close(model(input_ids=IDS).logits, base(input_ids=IDS).logits)
-    count = tuning.freeze(model, [(0, 3), (1, 2)] if tuning.method == "experts" else ())
+    count = tuning.freeze(model, [(0, 3), (1, 2)] if tuning.picks else ())
     before = {name: p.clone() for name, p in model.named_parameters()}
     optimisers = build_optimisers(model, 1e-2, weight_decay=0.0)
     for _ in range(2):
@@ -39,15 +45,16 @@ def test_only_what_is_tuned_moves_and_the_count_is_right(tuning):
             optimiser.step()
             optimiser.zero_grad()
     after = dict(model.named_parameters())
-    part = {"router": ".router.", "experts": ".experts.", "adapter": ".shared_experts.", "all": ""}[tuning.method]
-    assert moved(before, after) == {name for name in after if part in name}
-    if tuning.method == "experts":
+    parts = {"router": [".router."], "adapter": [".shared_experts."], "all": [""],
+             "experts": [".experts."], "experts + embedding": [".experts.", "embed_tokens"]}[tuning.method]  # fmt: skip
+    assert moved(before, after) == {name for name in after if any(part in name for part in parts)}
+    if tuning.picks:
         up = "model.layers.0.mlp.experts.up_proj"
         changed = (after[up] != before[up]).flatten(1).any(1)
         assert changed.tolist() == [True, False, False, True, False]
     expected = {
         "router": 2 * (5 * 16 + 2 * 16), "experts": 2 * 2 * 3 * 16 * 12, "adapter": 2 * 3 * 16 * 3,
-        "all": CONFIG.parameters(),
+        "experts + embedding": 2 * 2 * 3 * 16 * 12 + 61 * 16, "all": CONFIG.parameters(),
     }  # fmt: skip
     assert count == expected[tuning.method]
 
@@ -70,6 +77,10 @@ def test_only_what_is_tuned_moves_and_the_count_is_right(tuning):
 def test_bad_input_is_one_sentence(call, message):
     with pytest.raises(LayerError, match=message):
         call()
+
+
+def test_names_tell_the_size_of_what_has_one():
+    assert [t.name for t in TUNINGS] == ["router", "experts 2", "experts 2 + embedding", "adapter 3", "all"]
 
 
 def test_distilled_experts_compute_nearly_what_the_dense_layer_does():

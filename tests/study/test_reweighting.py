@@ -105,7 +105,7 @@ def test_evidence_is_of_the_smaller_gain_and_p_of_the_better_one():
     assert found["estimate"] == pytest.approx(15)
     assert found["low"] > 0
     assert found["null"] < 5.01
-    assert found["n"] == 400
+    assert found["n"] == 100, "documents of four items"
     assert found["p"] == pytest.approx(2 / 61)
 
 
