@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -84,6 +84,7 @@ class Swept:
     Attributes:
         found: see `sweep` and `analyse`; share: of the experts that count as drivers.
         n_boot, n_perm: resamples and permutations; seed: of both.
+        by: what counts equally in means, see `Effects`.
     """
 
     found: xr.Dataset
@@ -91,6 +92,7 @@ class Swept:
     n_boot: int = 500
     n_perm: int = 2000
     seed: int = 0
+    by: Literal["domain", "cell"] = "domain"
 
     @property
     def config(self) -> SweepConfig:
@@ -113,9 +115,8 @@ class Swept:
         at = np.arange(len(values)) if kept is None else kept
         domain, lang = self.labels("domain")[at], self.labels("lang")[at]
         cell = np.char.add(np.char.add(domain, " "), lang)
-        return Effects(
-            values[at].astype(np.float64), self.found["tokens"].values[at], cell, domain, self.labels("document")[at]
-        )
+        own = values[at].astype(np.float64), self.found["tokens"].values[at]
+        return Effects(*own, cell, domain, self.labels("document")[at], self.by)
 
     def kl(self, mode: str, kept: np.ndarray | None = None) -> Effects:
         """Divergence by sequence, of a mode of ablation."""
@@ -169,7 +170,7 @@ class Swept:
 
     @cached_property
     def rate(self) -> np.ndarray:
-        """`(layer, expert)` share of tokens that select the expert, domains and languages counting equally."""
+        """`(layer, expert)` share of tokens that select the expert, domains counting equally (see `by`)."""
         return self.effects(self.found["selections"].values).mean()
 
     def concentration(self) -> pd.DataFrame:
@@ -181,8 +182,7 @@ class Swept:
         busy = np.where(part, self.rate, 0)
         for mode in self.found["mode"].values.tolist():
             effects = self.kl(mode)
-            kept = Effects(np.nan_to_num(effects.values), effects.tokens, effects.cell, effects.stratum,
-                           effects.document)  # fmt: skip
+            kept = replace(effects, values=np.nan_to_num(effects.values))
             own = measure(kept, self.left_out)
             count = top_count(own.n, self.share)
             busiest = top_share(busy, top_experts(busy, count, self.left_out))

@@ -45,8 +45,8 @@ SEARCH = SearchConfig()
 
 
 def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Passage]) -> Effects:
-    """Effect sums `(sequence, layer, expert)` with the texts' labels: domains and languages count equally, documents
-    are drawn within domains."""
+    """Effect sums `(sequence, layer, expert)` with the texts' labels: domains count equally and in each its languages,
+    documents are drawn within domains."""
     domain, document = (np.array([getattr(p, name) for p in texts]) for name in ("domain", "document"))
     return Effects(values, tokens, cells(texts), domain, document)
 
