@@ -20,6 +20,7 @@ from ..measure.overlap import PermutedOverlap, frequency_strata
 from ..measure.relevance import super_experts
 from ..measure.specialisation import MutualInformation, Strongest, certainty, cwas
 from .cheap import GRADIENTS, OUTPUTS, cheap_statistics, massive_layers
+from .effects import FIRST
 from .passes import encode, padding_token
 from .records import model_hash, recorded, stored, texts_hash
 from .sweep import OPTIONS, SweepOptions, sweep
@@ -39,8 +40,8 @@ def analyse(
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> xr.Dataset:
     """A sweep, and on the same text the cheap statistics of every expert, `(layer, expert)` means per token (`peak`:
-    maximum) under `cheap_NAME`; by sequence `control` (its sum of `relative`) and `used`; and `forming`: layers that
-    form massive activations.
+    maximum) under `cheap_NAME`; by sequence `control`, its sum of `relative`; and `forming`: layers that form massive
+    activations.
 
     Args:
         samples: next tokens drawn for `cheap_fisher`; 0 leaves out what is made of gradients.
@@ -53,8 +54,7 @@ def analyse(
     for name, values in cheap.items():
         mean = values.max(0) if name == "peak" else own.effects(values).mean()
         found[f"cheap_{name}"] = (("layer", "expert"), mean)
-    for name, values in (("control", cheap["relative"]), ("used", cheap["used"].astype(np.int64))):
-        found[name] = (("sequence", "layer", "expert"), values)
+    found["control"] = (("sequence", "layer", "expert"), cheap["relative"])
     return found.assign(forming=("layer", massive_layers(model, ids[:8], padding)))
 
 
@@ -62,7 +62,8 @@ def record_key(spec: str, config: SweepConfig, dtype: str) -> tuple[dict[str, An
     """Configuration and data that a record of `analyse` is found by."""
     corpora = [load(name, config.languages or ()) for name in config.data]
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    return {"study": "sweep", "model": model_hash(spec), "dtype": dtype, **settings}, texts_hash(corpora)
+    about = {"study": "sweep", "model": model_hash(spec), "dtype": dtype, "first_ablated": FIRST, "means": "domains"}
+    return {**about, **settings}, texts_hash(corpora)
 
 
 def recorded_sweep(spec: str, config: SweepConfig = SWEEP, dtype: str = "float32") -> xr.Dataset | None:

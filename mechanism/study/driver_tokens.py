@@ -19,7 +19,7 @@ from ..trace import attach, find_sites
 from ..trace.proof import proven
 from ..trace.restart import one_position
 from .driver_experts import Swept
-from .effects import BatchSweep, Settings
+from .effects import FIRST, BatchSweep, Settings
 from .passes import pad, padded_batches
 
 SETTINGS = ("the claim", "first token kept", "super experts kept", "within kinds of token")
@@ -169,7 +169,7 @@ def driver_contexts(
         `token`, `next`. And of every text token, for each expert: `layer`, `expert`, `place`, `selects`, `kl`.
     """
     tokens, mask = (t.to(model.device) for t in pad(ids, padding))
-    way = proven(model, tokens, mask, ("zero",))
+    way = proven(model, tokens, mask, ("zero",), first=FIRST)
     wanted: dict[int, list[int]] = {}
     for layer, expert in experts:
         wanted.setdefault(layer, []).append(expert)
