@@ -104,7 +104,7 @@ class Plan:
     def _means(self) -> dict[int, Tensor]:
         padded = padded_batches(self.model, self.ids, self.padding, self.tokens)
         inputs = ({"input_ids": ids, "attention_mask": mask, "use_cache": False} for _, ids, mask in padded)
-        return {layer: mean.cpu() for layer, mean in expert_means(self.model, inputs).items()}
+        return {layer: mean.cpu() for layer, mean in expert_means(self.model, inputs, FIRST).items()}
 
     @property
     def key(self) -> str:
