@@ -1,4 +1,4 @@
-"""Driver experts: the experts whose ablation changes the output most. The numbers of claims D2, D3 and D7."""
+"""Driver experts: the experts whose ablation changes the output most. The numbers of claims D2 and D7."""
 
 import json
 from collections.abc import Callable
@@ -14,9 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.library import load
 from ..measure.causal import Concentration, Effects, gini, top_count, top_experts, top_share
-from ..measure.correlation import Association, Correlation
+from ..measure.correlation import Correlation
 from ..measure.documents import Documents, Domains
-from ..measure.overlap import PermutedOverlap, frequency_strata
 from ..measure.relevance import super_experts
 from ..measure.specialisation import MutualInformation, Strongest, certainty, cwas
 from .cheap import GRADIENTS, OUTPUTS, cheap_statistics, massive_layers
@@ -26,7 +25,6 @@ from .records import model_hash, recorded, stored, texts_hash
 from .sweep import OPTIONS, SweepOptions, sweep
 from .sweep_text import SWEEP, SweepConfig, passages
 
-SIZES = (0.05, 0.1, 0.2)
 KINDS = {"routing": "routing", **dict.fromkeys(OUTPUTS, "outputs"), **dict.fromkeys(GRADIENTS, "gradients")}
 
 
@@ -213,35 +211,16 @@ class Swept:
         chosen, tokens = self.found["selections"].values[at], self.found["tokens"].values[at]
         return Documents(self.labels("domain")[at], tokens, np.minimum(chosen, tokens[:, None, None]))
 
-    def overlap(self) -> pd.DataFrame | None:
-        """Driver experts against as many domain experts (largest CWAS in any domain), in the common language, by size
-        of the sets: `experts`, `shared`, `estimate` (share of the drivers), `low`, `high`, `expected` and `p` under
-        exchange of experts within a layer and half of activation frequency. None with a single domain."""
-        if self.documents is None:
-            return None
-        score, effects = Strongest(cwas), self.kl("zero", self.in_common)
-        own = (self.documents.codes == np.arange(len(self.documents.names))[:, None]).astype(np.float64)
-        draws = []
-        for times in effects.resamples(self.n_boot, self.seed):
-            domains = own * times
-            if domains.any(1).all():
-                draws.append((effects.mean(times), score(Domains(self.documents, domains))))
-        effect, domain = effects.mean(), score(Domains(self.documents))
-        strata = frequency_strata(self.rate, 2)
-        rows = []
-        for share in SIZES:
-            count = top_count(int((~self.left_out).sum()), share)
-            shares = [self._shared(a, b, count) / count for a, b in draws]
-            first, second = (top_experts(x, count, self.left_out) for x in (effect, domain))
-            test = PermutedOverlap(self.n_perm, self.seed)(first, second, strata)
-            low, high = np.quantile(shares, [0.025, 0.975])
-            rows.append({"share": share, "experts": count, "shared": test.shared, "estimate": test.shared / count,
-                         "low": float(low), "high": float(high), "expected": test.expected / count,
-                         "p": test.p_more})  # fmt: skip
-        return pd.DataFrame(rows)
+    @cached_property
+    def common_drivers(self) -> np.ndarray:
+        """`(layer, expert)` as many experts as `drivers`, those with the largest effect on text of the common
+        language."""
+        return top_experts(self.kl("zero", self.in_common).mean(), int(self.drivers.sum()), self.left_out)
 
-    def _shared(self, effect: np.ndarray, domain: np.ndarray, count: int) -> int:
-        return int((top_experts(effect, count, self.left_out) & top_experts(domain, count, self.left_out)).sum())
+    @cached_property
+    def per_use(self) -> np.ndarray:
+        """`(layer, expert)` effect under zero ablation per token that selects the expert, nats; NaN for unused ones."""
+        return np.asarray(self.effect / np.where(self.rate > 0, self.rate, np.nan))
 
     def metrics(self) -> dict[str, np.ndarray]:
         """`(layer, expert)` observational metrics by name; those of specialisation only where there are domains."""
@@ -268,7 +247,8 @@ class Swept:
     def predictions(self) -> pd.DataFrame:
         """Rank correlation over experts of every metric with the effect of zero ablation, layers held constant: `kind`,
         `estimate`, `low`, `high`, `p` by permutation within layers, and `holm`, corrected over the metrics of a kind.
-        Metrics without any variation are left out."""
+        Beside it, with the effect per token that selects the expert (`per_use`), which an expert does not owe to being
+        used much: `per use`, and its interval. Metrics without any variation are left out."""
         part = ~self.left_out & ~self.unused
         layer = np.nonzero(part)[0]
         dummies = (layer[:, None] == np.unique(layer)[1:]).astype(np.float64)
@@ -276,11 +256,13 @@ class Swept:
         for name, values in self.metrics().items():
             correlation = Correlation("spearman", n_boot=self.n_boot, n_perm=self.n_perm, seed=self.seed)
             try:
-                one: Association = correlation(values[part], self.effect[part], dummies, layer)
+                one, use = (correlation(values[part], x[part], dummies, layer) for x in (self.effect, self.per_use))
             except ValueError:
                 continue
             rows[name] = {"kind": KINDS.get(name, "routing"), "estimate": one.value, "low": one.low, "high": one.high,
-                          "p": one.p, "n": one.n}  # fmt: skip
+                          "p": one.p, "n": one.n, "per use": use.value, "per use, low": use.low,
+                          "per use, high": use.high}  # fmt: skip
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
-        table["holm"] = table.groupby("kind")["p"].transform(lambda p: multipletests(p, method="holm")[1])
+        holm = table.groupby("kind")["p"].transform(lambda p: multipletests(p, method="holm")[1])
+        table.insert(list(table).index("p") + 1, "holm", holm)
         return table

@@ -210,7 +210,8 @@ class Space:
 
     @classmethod
     def of(cls, swept: Swept, means: dict[int, torch.Tensor]) -> "Space":
-        """From `expert_means`, of text alone; super experts, unused ones and those that give exactly nothing do not take part."""
+        """From `expert_means` of text alone; super experts, unused ones and those that give exactly nothing do not take
+        part."""
         experts = swept.effect.shape[1]
         every = np.stack([means[layer][:experts].float().cpu().numpy() for layer in swept.layers])
         part = ~swept.left_out & ~np.isnan(every).any(-1) & (np.linalg.norm(np.nan_to_num(every), axis=-1) > 0)
