@@ -64,7 +64,8 @@ def _row(
     def sets(*values: np.ndarray) -> list[np.ndarray]:
         return [top_experts(one, count, swept.left_out) for one in values]
 
-    test = PermutedOverlap(swept.n_perm, swept.seed)(*sets(effect, domain), strata)
+    first, second = sets(effect, domain)
+    test = PermutedOverlap(swept.n_perm, swept.seed)(first, second, strata)
     low, high = np.quantile([np.logical_and(*sets(*draw)).sum() / count for draw in draws], [0.025, 0.975])
     return {"experts": count, "shared": test.shared, "estimate": test.shared / count, "low": float(low),
             "high": float(high), "expected": test.expected / count, "p": test.p_more}  # fmt: skip
