@@ -64,7 +64,7 @@ def observed(
             whole = replace(config, max_segments=FULL)
             name = Path(resolve(spec)).name
             found = stored(keys[0], data[0], lambda: _to_dataset(observe(model, tokenizer, whole), name), COMMAND)
-            wide = _crossed_record(model, tokenizer, replace(whole, domains=crossed), keys[1], data[1])
+            wide = _crossed_record(model, tokenizer, both, keys[1], data[1], profile == "full")
             return Observed(_from_dataset(found), wide, found.attrs["record"])
     return Observed(observe(model, tokenizer, config), observe_crossed(model, tokenizer, both) if crossed else None, "")
 
@@ -78,16 +78,20 @@ def _plain(config: DomainConfig) -> dict[str, Any]:
 
 
 def _crossed_record(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig, key: dict[str, Any], data: str
-) -> xr.Dataset | None:
-    """The crossed design from its record, or computed and recorded; None where there is none."""
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig, key: dict[str, Any], data: str,
+    full: bool,
+) -> xr.Dataset | None:  # fmt: skip
+    """The crossed design from its record; without one computed and recorded if `full`, else the sample of the
+    configuration; None where there is none."""
     if not config.domains:
         return None
-    key = key | {"study": CROSSED}
+    key = key | {"study": CROSSED, "cut": "whole segments"}
     found = recorded(key, data)
     if found is not None:
         return found
-    made = observe_crossed(model, tokenizer, config)
+    made = observe_crossed(model, tokenizer, replace(config, max_segments=FULL) if full else config)
+    if not full:
+        return made
     return None if made is None else stored(key, data, lambda: made, COMMAND)
 
 
