@@ -128,7 +128,7 @@ class Swept:
 
     @cached_property
     def unused(self) -> np.ndarray:
-        """`(layer, expert)` experts that no token selects."""
+        """`(layer, expert)` experts that no text token selects."""
         return np.asarray(self.found["selections"].values.sum(0) == 0)
 
     @cached_property
