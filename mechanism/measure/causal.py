@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -16,11 +17,13 @@ class Effects:
     """What each expert does to each sequence, summed over its tokens.
 
     Attributes:
-        values: effect sums; tokens: of each sequence; cell: its domain and language, which count equally; stratum: its
-            domain, within which documents are drawn; document: label, the same for translations.
+        values: effect sums; tokens: of each sequence; cell: its domain and language; stratum: its domain, within which
+            documents are drawn; document: label, the same for translations.
+        by: what counts equally in means: every `domain`, and in it every language; or every `cell`, so that a domain
+            counts as often as it has languages.
 
     Raises:
-        ValueError: no sequences, one without tokens, or shapes that do not fit.
+        ValueError: no sequences, one without tokens, a cell of two strata, or shapes that do not fit.
     """
 
     values: Float[np.ndarray, "sequence layer expert"]
@@ -28,10 +31,13 @@ class Effects:
     cell: Shaped[np.ndarray, "sequence"]
     stratum: Shaped[np.ndarray, "sequence"]
     document: Shaped[np.ndarray, "sequence"]
+    by: Literal["domain", "cell"] = "domain"
 
     def __post_init__(self) -> None:
         if not len(self.values) or not (self.tokens > 0).all():
             raise ValueError("effects need sequences, each with a token")
+        if not (self._domains.sum(0) == 1).all():
+            raise ValueError("a cell is a language of one domain: its sequences are of several strata")
 
     @cached_property
     def _cells(self) -> np.ndarray:
@@ -39,17 +45,32 @@ class Effects:
         codes = np.unique(self.cell, return_inverse=True)[1]
         return (codes == np.arange(codes.max() + 1)[:, None]).astype(np.float64)
 
+    @cached_property
+    def _domains(self) -> np.ndarray:
+        """`(stratum, cell)` whether a cell is of the stratum."""
+        codes = np.unique(self.stratum, return_inverse=True)[1]
+        own = codes == np.arange(codes.max() + 1)[:, None]
+        return (own.astype(np.float64) @ self._cells.T > 0).astype(np.float64)
+
+    def _weights(self, filled: np.ndarray) -> np.ndarray:
+        """What each cell counts for in the mean, `(cell,)`; nothing for one that is not filled. They sum to one."""
+        if self.by == "cell":
+            return filled / filled.sum()
+        own = self._domains * filled
+        sizes = own.sum(1)
+        return np.asarray((own[sizes > 0] / sizes[sizes > 0, None]).mean(0))
+
     def mean(self, times: Float[np.ndarray, "sequence"] | None = None) -> Float[np.ndarray, "layer expert"]:
-        """Mean effect per token, cells of domain and language counting equally; NaN where an ablation gave NaN.
+        """Mean effect per token: over the tokens of a cell, then over the languages of a domain, then over domains (see
+        `by`); NaN where an ablation gave NaN.
 
         Args:
-            times: how often each sequence counts; cells that are left empty do not count.
+            times: how often each sequence counts; cells and domains that are left empty do not count.
         """
         each = self._cells if times is None else self._cells * times
         tokens = each @ self.tokens
-        flat = self.values.reshape(len(self.values), -1)
-        means = (each @ flat)[tokens > 0] / tokens[tokens > 0, None]
-        return np.asarray(means.mean(0).reshape(self.values.shape[1:]))
+        own = (self._weights(tokens > 0) / np.where(tokens > 0, tokens, 1)) @ each
+        return np.asarray(np.tensordot(own, self.values, 1))
 
     def by_cell(self) -> tuple[list[str], Float[np.ndarray, "cell layer expert"]]:
         """Labels of the cells, and the mean effect per token in each."""
@@ -59,8 +80,8 @@ class Effects:
     @property
     def share(self) -> Float[np.ndarray, "sequence"]:
         """What a sequence's effect sum counts for in `mean`: `mean = sum over sequences of share * values`."""
-        per_cell = 1 / (self._cells @ self.tokens) / len(self._cells)
-        return np.asarray(per_cell @ self._cells)
+        weights = self._weights(np.ones(len(self._cells), dtype=bool))
+        return np.asarray((weights / (self._cells @ self.tokens)) @ self._cells)
 
     def resamples(self, n_boot: int, seed: int) -> Iterator[Float[np.ndarray, "sequence"]]:
         """How often each sequence counts when documents are drawn anew within their stratum."""

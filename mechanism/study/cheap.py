@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ..trace import attach, find_sites
 from ..trace.continuation import CleanPass
+from .effects import FIRST
 from .passes import pad, padded_batches
 
 ROUTING = ("selections", "weight", "probability", "entropy")
@@ -30,23 +31,23 @@ def cheap_statistics(
     """Sums over each sequence's tokens, the opening one left out: `(sequence, layer, expert)` by name.
 
     Of routing: `selections`; gate `weight`; full-softmax `probability`; `entropy` of it in nats, over the tokens that
-    select the expert; and `used`, selections with the opening token. Of outputs: `activity`, sum of |w| ||E(x)||;
-    `relative`, sum of ||w E(x)||^2 / ||h||^2 with h the hidden state after the layer; `peak`, the largest absolute
-    output. Of gradients, with `samples`: `attribution`, the absolute first-order change of the loss if the expert's
-    contribution goes (attribution patching towards zero); `fisher`, half the mean square over sampled next tokens of
-    the first-order change of their log-likelihood, a second-order estimate of the divergence.
+    select the expert. Of outputs: `activity`, sum of |w| ||E(x)||; `relative`, sum of ||w E(x)||^2 / ||h||^2 with h the
+    hidden state after the layer; `peak`, the largest absolute output. Of gradients, with `samples`: `attribution`, the
+    absolute first-order change of the loss if the expert's contribution to these tokens goes (attribution patching
+    towards zero); `fisher`, half the mean square over sampled next tokens of the first-order change of their
+    log-likelihood, a second-order estimate of the divergence.
 
     Args:
         ids: tokens of each sequence; samples: next tokens drawn for `fisher`; seed: of the draws.
     """
     sites = find_sites(model)
     experts = max(site.num_experts for site in sites)
-    names = ("used", *ROUTING, *OUTPUTS, *(GRADIENTS if samples else ()))
+    names = (*ROUTING, *OUTPUTS, *(GRADIENTS if samples else ()))
     sums = {name: np.zeros((len(ids), len(sites), experts)) for name in names}
     generator = torch.Generator().manual_seed(seed)
     for batch, rows, mask in padded_batches(model, ids, padding, batch_tokens):
         with attach(model) as trace:
-            clean = CleanPass(model, rows, mask, sites, head=False)
+            clean = CleanPass(model, rows, mask, sites, head=False, first=FIRST)
         logits = [trace.records[0].layers[site.layer].logits.to(rows.device) for site in sites]
         slopes = _gradients(clean, samples, generator) if samples else []
         for at, site in enumerate(sites):
@@ -65,19 +66,16 @@ class _Layer:
 
     def __init__(self, clean: CleanPass, layer: int, experts: int) -> None:
         self.clean, self.layer, self.experts = clean, layer, experts
-        text = clean.mask != 0
-        text[:, 0] = False
-        index = clean.index[layer]
+        text, index = clean.acts, clean.index[layer]
         self.text, self.index = text, index
         self.kept = text.unsqueeze(-1) & (index < experts)
         self.owner = torch.arange(len(index), device=index.device)[:, None, None].expand_as(index)
 
-    def total(self, values: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Sum of `(batch, pos, slot)` by sequence and expert, over text tokens without `kept`."""
-        kept = self.kept if kept is None else kept
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of `(batch, pos, slot)` by sequence and expert, over text tokens."""
         sums = torch.zeros(len(self.index), self.experts, dtype=torch.float64, device=values.device)
-        where = self.owner[kept], self.index[kept].long()
-        return sums.index_put_(where, values[kept].double(), accumulate=True)
+        where = self.owner[self.kept], self.index[self.kept].long()
+        return sums.index_put_(where, values[self.kept].double(), accumulate=True)
 
     def routing(self, logits: Tensor) -> dict[str, Tensor]:
         probs = logits.softmax(-1)
@@ -85,9 +83,7 @@ class _Layer:
         entropy = -(heads * heads.clamp_min(1e-30).log()).sum(-1)
         each = entropy.repeat_interleave(self.index.shape[-1] // entropy.shape[-1], -1)
         whole = torch.einsum("bphe,bp->be", heads, self.text.to(heads)) / heads.shape[2]
-        real = (self.clean.mask != 0).unsqueeze(-1) & (self.index < self.experts)
         return {
-            "used": self.total(torch.ones_like(each), real),
             "selections": self.total(torch.ones_like(each)),
             "weight": self.total(self.clean.weight(self.layer).float()),
             "probability": whole[:, : self.experts],
@@ -110,10 +106,11 @@ class _Layer:
         """First order from the gradients at the experts' output: of the loss, then of drawn tokens."""
         change = self.clean.change(self.layer, "zero").float()
         rows = self.owner.reshape(change.shape[:2])
+        text = self.text.unsqueeze(-1).expand_as(self.index).reshape(change.shape[:2])
         where = rows, self.clean.index[self.layer].reshape(change.shape[:2]).long().clamp(0, self.experts - 1)
         found = []
         for slope in slopes:
-            moved = torch.einsum("rsd,rd->rs", change, slope.reshape(len(change), -1).float()).double()
+            moved = torch.einsum("rsd,rd->rs", change, slope.reshape(len(change), -1).float()).double() * text
             sums = torch.zeros(len(self.index), self.experts, dtype=torch.float64, device=moved.device)
             found.append(sums.index_put_(where, moved, accumulate=True))
         loss, *drawn = found

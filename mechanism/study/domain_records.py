@@ -11,11 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.library import PARALLEL
 from ..measure.documents import Documents
-from . import embedded
-from .domain_routing import DomainConfig, DomainObservation, observe, observe_crossed
+from . import embedded, models
+from .domain_routing import ENGLISH, DomainConfig, DomainObservation, observe, observe_crossed
 from .domain_text import load_domains
 from .models import resolve
 from .records import CONFIG, RESULT, model_hash, recorded, stored, texts_hash
+from .siblings import SEEDS
 
 STUDY, CROSSED = "domain experts", "domains by languages"
 COMMAND = "mechanism notebooks --only 20_domain_experts -p profile=full"
@@ -63,40 +64,70 @@ def observed(
             whole = replace(config, max_segments=FULL)
             name = Path(resolve(spec)).name
             found = stored(keys[0], data[0], lambda: _to_dataset(observe(model, tokenizer, whole), name), COMMAND)
-            wide = _crossed_record(model, tokenizer, replace(whole, domains=crossed), keys[1], data[1])
+            wide = _crossed_record(model, tokenizer, both, keys[1], data[1], profile == "full")
             return Observed(_from_dataset(found), wide, found.attrs["record"])
     return Observed(observe(model, tokenizer, config), observe_crossed(model, tokenizer, both) if crossed else None, "")
 
 
 def _key(spec: str, model: PreTrainedModel, config: DomainConfig) -> dict[str, Any]:
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
-    return {"study": STUDY, "model": model_hash(spec), "dtype": str(model.dtype), **plain}
+    return {"study": STUDY, "model": model_hash(spec), "dtype": str(model.dtype), **_plain(config)}
+
+
+def _plain(config: DomainConfig) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
 def _crossed_record(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig, key: dict[str, Any], data: str
-) -> xr.Dataset | None:
-    """The crossed design from its record, or computed and recorded; None where there is none."""
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig, key: dict[str, Any], data: str,
+    full: bool,
+) -> xr.Dataset | None:  # fmt: skip
+    """The crossed design from its record; without one computed and recorded if `full`, else the sample of the
+    configuration; None where there is none."""
     if not config.domains:
         return None
-    key = key | {"study": CROSSED}
+    key = key | {"study": CROSSED, "cut": "whole segments"}
     found = recorded(key, data)
     if found is not None:
         return found
-    made = observe_crossed(model, tokenizer, config)
+    made = observe_crossed(model, tokenizer, replace(config, max_segments=FULL) if full else config)
+    if not full:
+        return made
     return None if made is None else stored(key, data, lambda: made, COMMAND)
 
 
-def others(spec: str) -> dict[str, DomainObservation]:
-    """Recorded observations of other models, by name: the seeds, once they are made."""
-    name, found = Path(resolve(spec)).name, {}
+def others(spec: str, config: DomainConfig) -> dict[str, DomainObservation]:
+    """Recorded full observations of the other training seeds, on the same domains, by name."""
+    asked = _plain(replace(config, max_segments=FULL))
+    found = {}
     for path in sorted(embedded.RUNS.glob(f"*/{CONFIG}")):
         payload = json.loads(path.read_text("utf-8"))
-        if payload.get("study") == STUDY and (path.parent / RESULT).exists():
+        same = payload.get("study") == STUDY and all(payload.get(name) == value for name, value in asked.items())
+        if same and (path.parent / RESULT).exists():
             kept = recorded({key: value for key, value in payload.items() if key != "data"}, payload["data"])
-            if kept is not None and kept.attrs["name"] != name:
+            if kept is not None and kept.attrs["name"] in _other_seeds(spec):
                 found[str(kept.attrs["name"])] = _from_dataset(kept)
     return found
+
+
+def to_make(spec: str, config: DomainConfig) -> list[str]:
+    """One sentence for each training seed that `others` lacks: which step is missing, and its command. None for domains
+    of a reader's own."""
+    if config.domains != ENGLISH:
+        return []
+    known, trained = others(spec, config), embedded.records()
+    return [_step(name, name in trained) for name in _other_seeds(spec) if name not in known]
+
+
+def _step(name: str, trained: bool) -> str:
+    record = f"`{COMMAND} -p model={name}` makes its record of this page, after which its weights can be deleted"
+    if (models.MODELS / name / "config.json").exists():
+        return f"{name} is trained and its weights are here: {record}."
+    state = "is trained, but its weights were not kept" if trained else "is not trained yet"
+    return f"{name} {state}: `mechanism train --config {name} --export {name}` makes them, then {record}."
+
+
+def _other_seeds(spec: str) -> list[str]:
+    return [name for name in SEEDS if name != Path(resolve(spec)).name]
 
 
 def _to_dataset(found: DomainObservation, name: str) -> xr.Dataset:

@@ -1,5 +1,6 @@
 """Which experts serve which domain, and whether it is the domain or the language: notebook 20 and claim D1."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,8 @@ from ..measure.documents import Documents
 from ..measure.overlap import hypergeometric_overlap
 from ..measure.specialists import Specialists, SpecialistTest
 from .domain_passes import route
-from .domain_text import common_language, domain_pieces, load_domains, parallel_pieces, pieces
+from .domain_text import Piece, common_language, domain_pieces, load_domains, parallel_pieces, pieces
+from .passes import room
 
 ENGLISH = ("religion", "tech", *DOMAINS)
 Progress = Callable[[str], None]
@@ -135,7 +137,8 @@ def observe_crossed(
 ) -> xr.Dataset | None:
     """Activation rates `rate` of the same documents of several domains in several languages,
     `(document, lang, layer, expert)`, with `domain` and `tokens` of each document; None where the domains have fewer
-    than two languages, or two documents, in common.
+    than two languages, or two documents, in common. Documents are cut behind the same segment in every language, such
+    that each is read to its end; those that cannot be are left out, and counted in the attribute `left_out` by domain.
 
     Raises:
         CorpusError: fewer than two domains; DenseModelError: the model routes nowhere.
@@ -144,7 +147,16 @@ def observe_crossed(
     codes = crossed_languages(corpora, config.languages)
     if len(codes) < 2:
         return None
-    texts = [parallel_pieces(corpus, codes, config.split, config.max_segments) for corpus in corpora]
+    most = room(model)
+
+    def fits(texts: list[str]) -> bool:
+        return max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])) <= most
+
+    def cut(read: Callable[[list[str]], bool]) -> list[list[Piece]]:
+        return [parallel_pieces(corpus, codes, config.split, config.max_segments, read) for corpus in corpora]
+
+    texts = cut(fits)
+    lost = [(len(every) - len(own)) // len(codes) for every, own in zip(cut(lambda texts: True), texts, strict=True)]
     texts = [own for own in texts if len(own) >= 2 * len(codes)]
     if len(texts) < 2:
         return None
@@ -163,6 +175,7 @@ def observe_crossed(
             "domain": ("document", [domain for domain, _ in keys]), "lang": codes, "layer": list(routed.layers),
             "expert": np.arange(rate.shape[2]),
         },
+        attrs={"left_out": json.dumps({c.domain: n for c, n in zip(corpora, lost, strict=True) if n})},
     )  # fmt: skip
 
 

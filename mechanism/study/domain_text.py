@@ -1,6 +1,6 @@
 """Held-out text of domains, in pieces of about one window, and parallel pieces of several languages."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,9 +104,16 @@ def domain_pieces(corpora: Sequence[Corpus], code: str, split: str, count: int) 
     return kept, left_out
 
 
-def parallel_pieces(corpus: Corpus, codes: Sequence[str], split: str, count: int, chars: int = CHARS) -> list[Piece]:
-    """The beginnings of at most `count` documents, evenly chosen, in each of the languages: the same segments, as many
-    as make `chars` characters in the first language."""
+def parallel_pieces(
+    corpus: Corpus, codes: Sequence[str], split: str, count: int, fits: Callable[[list[str]], bool], chars: int = CHARS
+) -> list[Piece]:
+    """The beginnings of at most `count` documents, evenly chosen, in each of the languages: the same whole segments, as
+    many as make `chars` characters in the first language and fit in all of them. A document whose first segment does
+    not fit is left out.
+
+    Args:
+        fits: whether texts, one in each language, are all read to their end.
+    """
     columns = [corpus.columns[code] for code in codes]
     common = {
         group: [i for i in rows if all(column[i] for column in columns)] for group, rows in corpus.groups(split).items()
@@ -117,7 +124,9 @@ def parallel_pieces(corpus: Corpus, codes: Sequence[str], split: str, count: int
         group, rows = list(common.items())[at]
         sizes = np.cumsum([len(columns[0][i]) for i in rows])
         kept = rows[: max(1, int((sizes <= chars).sum()))]
-        found += [Piece(corpus.domain, c, group, corpus.joiner.join(corpus.texts(c, kept))) for c in codes]
+        while kept and not fits(texts := [corpus.joiner.join(corpus.texts(c, kept)) for c in codes]):
+            kept = kept[:-1]
+        found += [Piece(corpus.domain, *own) for own in zip(codes, [group] * len(codes), texts, strict=True) if kept]
     return found
 
 

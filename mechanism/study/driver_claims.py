@@ -3,6 +3,7 @@
 from typing import Any
 
 from .driver_experts import Swept
+from .driver_overlap import driver_overlap
 from .driver_tokens import SETTINGS, DriverTokens, Space
 
 Evidence = dict[str, Any]
@@ -17,8 +18,8 @@ def concentrated(swept: Swept) -> Evidence:
 
 
 def different(swept: Swept) -> Evidence | None:
-    """D3: share of the drivers that are domain experts too; None with a single domain."""
-    table = swept.overlap()
+    """D3: share of the drivers in the common language that are domain experts too; None with a single domain."""
+    table = driver_overlap(swept)
     if table is None:
         return None
     row = table.iloc[0]

@@ -1,10 +1,10 @@
-"""Driver experts: the experts whose ablation changes the output most. The numbers of claims D2, D3 and D7."""
+"""Driver experts: the experts whose ablation changes the output most. The numbers of claims D2 and D7."""
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,18 +14,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.library import load
 from ..measure.causal import Concentration, Effects, gini, top_count, top_experts, top_share
-from ..measure.correlation import Association, Correlation
+from ..measure.correlation import Correlation
 from ..measure.documents import Documents, Domains
-from ..measure.overlap import PermutedOverlap, frequency_strata
 from ..measure.relevance import super_experts
 from ..measure.specialisation import MutualInformation, Strongest, certainty, cwas
 from .cheap import GRADIENTS, OUTPUTS, cheap_statistics, massive_layers
+from .effects import FIRST
 from .passes import encode, padding_token
 from .records import model_hash, recorded, stored, texts_hash
 from .sweep import OPTIONS, SweepOptions, sweep
 from .sweep_text import SWEEP, SweepConfig, passages
 
-SIZES = (0.05, 0.1, 0.2)
 KINDS = {"routing": "routing", **dict.fromkeys(OUTPUTS, "outputs"), **dict.fromkeys(GRADIENTS, "gradients")}
 
 
@@ -39,8 +38,8 @@ def analyse(
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> xr.Dataset:
     """A sweep, and on the same text the cheap statistics of every expert, `(layer, expert)` means per token (`peak`:
-    maximum) under `cheap_NAME`; by sequence `control` (its sum of `relative`) and `used`; and `forming`: layers that
-    form massive activations.
+    maximum) under `cheap_NAME`; by sequence `control`, its sum of `relative`; and `forming`: layers that form massive
+    activations.
 
     Args:
         samples: next tokens drawn for `cheap_fisher`; 0 leaves out what is made of gradients.
@@ -53,8 +52,7 @@ def analyse(
     for name, values in cheap.items():
         mean = values.max(0) if name == "peak" else own.effects(values).mean()
         found[f"cheap_{name}"] = (("layer", "expert"), mean)
-    for name, values in (("control", cheap["relative"]), ("used", cheap["used"].astype(np.int64))):
-        found[name] = (("sequence", "layer", "expert"), values)
+    found["control"] = (("sequence", "layer", "expert"), cheap["relative"])
     return found.assign(forming=("layer", massive_layers(model, ids[:8], padding)))
 
 
@@ -62,7 +60,8 @@ def record_key(spec: str, config: SweepConfig, dtype: str) -> tuple[dict[str, An
     """Configuration and data that a record of `analyse` is found by."""
     corpora = [load(name, config.languages or ()) for name in config.data]
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    return {"study": "sweep", "model": model_hash(spec), "dtype": dtype, **settings}, texts_hash(corpora)
+    about = {"study": "sweep", "model": model_hash(spec), "dtype": dtype, "first_ablated": FIRST, "means": "domains"}
+    return {**about, **settings}, texts_hash(corpora)
 
 
 def recorded_sweep(spec: str, config: SweepConfig = SWEEP, dtype: str = "float32") -> xr.Dataset | None:
@@ -84,6 +83,7 @@ class Swept:
     Attributes:
         found: see `sweep` and `analyse`; share: of the experts that count as drivers.
         n_boot, n_perm: resamples and permutations; seed: of both.
+        by: what counts equally in means, see `Effects`.
     """
 
     found: xr.Dataset
@@ -91,6 +91,7 @@ class Swept:
     n_boot: int = 500
     n_perm: int = 2000
     seed: int = 0
+    by: Literal["domain", "cell"] = "domain"
 
     @property
     def config(self) -> SweepConfig:
@@ -113,9 +114,8 @@ class Swept:
         at = np.arange(len(values)) if kept is None else kept
         domain, lang = self.labels("domain")[at], self.labels("lang")[at]
         cell = np.char.add(np.char.add(domain, " "), lang)
-        return Effects(
-            values[at].astype(np.float64), self.found["tokens"].values[at], cell, domain, self.labels("document")[at]
-        )
+        own = values[at].astype(np.float64), self.found["tokens"].values[at]
+        return Effects(*own, cell, domain, self.labels("document")[at], self.by)
 
     def kl(self, mode: str, kept: np.ndarray | None = None) -> Effects:
         """Divergence by sequence, of a mode of ablation."""
@@ -128,7 +128,7 @@ class Swept:
 
     @cached_property
     def unused(self) -> np.ndarray:
-        """`(layer, expert)` experts that no token selects."""
+        """`(layer, expert)` experts that no text token selects."""
         return np.asarray(self.found["selections"].values.sum(0) == 0)
 
     @cached_property
@@ -169,7 +169,7 @@ class Swept:
 
     @cached_property
     def rate(self) -> np.ndarray:
-        """`(layer, expert)` share of tokens that select the expert, domains and languages counting equally."""
+        """`(layer, expert)` share of tokens that select the expert, domains counting equally (see `by`)."""
         return self.effects(self.found["selections"].values).mean()
 
     def concentration(self) -> pd.DataFrame:
@@ -181,8 +181,7 @@ class Swept:
         busy = np.where(part, self.rate, 0)
         for mode in self.found["mode"].values.tolist():
             effects = self.kl(mode)
-            kept = Effects(np.nan_to_num(effects.values), effects.tokens, effects.cell, effects.stratum,
-                           effects.document)  # fmt: skip
+            kept = replace(effects, values=np.nan_to_num(effects.values))
             own = measure(kept, self.left_out)
             count = top_count(own.n, self.share)
             busiest = top_share(busy, top_experts(busy, count, self.left_out))
@@ -212,35 +211,16 @@ class Swept:
         chosen, tokens = self.found["selections"].values[at], self.found["tokens"].values[at]
         return Documents(self.labels("domain")[at], tokens, np.minimum(chosen, tokens[:, None, None]))
 
-    def overlap(self) -> pd.DataFrame | None:
-        """Driver experts against as many domain experts (largest CWAS in any domain), in the common language, by size
-        of the sets: `experts`, `shared`, `estimate` (share of the drivers), `low`, `high`, `expected` and `p` under
-        exchange of experts within a layer and half of activation frequency. None with a single domain."""
-        if self.documents is None:
-            return None
-        score, effects = Strongest(cwas), self.kl("zero", self.in_common)
-        own = (self.documents.codes == np.arange(len(self.documents.names))[:, None]).astype(np.float64)
-        draws = []
-        for times in effects.resamples(self.n_boot, self.seed):
-            domains = own * times
-            if domains.any(1).all():
-                draws.append((effects.mean(times), score(Domains(self.documents, domains))))
-        effect, domain = effects.mean(), score(Domains(self.documents))
-        strata = frequency_strata(self.rate, 2)
-        rows = []
-        for share in SIZES:
-            count = top_count(int((~self.left_out).sum()), share)
-            shares = [self._shared(a, b, count) / count for a, b in draws]
-            first, second = (top_experts(x, count, self.left_out) for x in (effect, domain))
-            test = PermutedOverlap(self.n_perm, self.seed)(first, second, strata)
-            low, high = np.quantile(shares, [0.025, 0.975])
-            rows.append({"share": share, "experts": count, "shared": test.shared, "estimate": test.shared / count,
-                         "low": float(low), "high": float(high), "expected": test.expected / count,
-                         "p": test.p_more})  # fmt: skip
-        return pd.DataFrame(rows)
+    @cached_property
+    def common_drivers(self) -> np.ndarray:
+        """`(layer, expert)` as many experts as `drivers`, those with the largest effect on text of the common
+        language."""
+        return top_experts(self.kl("zero", self.in_common).mean(), int(self.drivers.sum()), self.left_out)
 
-    def _shared(self, effect: np.ndarray, domain: np.ndarray, count: int) -> int:
-        return int((top_experts(effect, count, self.left_out) & top_experts(domain, count, self.left_out)).sum())
+    @cached_property
+    def per_use(self) -> np.ndarray:
+        """`(layer, expert)` effect under zero ablation per token that selects the expert, nats; NaN for unused ones."""
+        return np.asarray(self.effect / np.where(self.rate > 0, self.rate, np.nan))
 
     def metrics(self) -> dict[str, np.ndarray]:
         """`(layer, expert)` observational metrics by name; those of specialisation only where there are domains."""
@@ -267,7 +247,8 @@ class Swept:
     def predictions(self) -> pd.DataFrame:
         """Rank correlation over experts of every metric with the effect of zero ablation, layers held constant: `kind`,
         `estimate`, `low`, `high`, `p` by permutation within layers, and `holm`, corrected over the metrics of a kind.
-        Metrics without any variation are left out."""
+        Beside it, with the effect per token that selects the expert (`per_use`), which an expert does not owe to being
+        used much: `per use`, and its interval. Metrics without any variation are left out."""
         part = ~self.left_out & ~self.unused
         layer = np.nonzero(part)[0]
         dummies = (layer[:, None] == np.unique(layer)[1:]).astype(np.float64)
@@ -275,11 +256,13 @@ class Swept:
         for name, values in self.metrics().items():
             correlation = Correlation("spearman", n_boot=self.n_boot, n_perm=self.n_perm, seed=self.seed)
             try:
-                one: Association = correlation(values[part], self.effect[part], dummies, layer)
+                one, use = (correlation(values[part], x[part], dummies, layer) for x in (self.effect, self.per_use))
             except ValueError:
                 continue
             rows[name] = {"kind": KINDS.get(name, "routing"), "estimate": one.value, "low": one.low, "high": one.high,
-                          "p": one.p, "n": one.n}  # fmt: skip
+                          "p": one.p, "n": one.n, "per use": use.value, "per use, low": use.low,
+                          "per use, high": use.high}  # fmt: skip
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
-        table["holm"] = table.groupby("kind")["p"].transform(lambda p: multipletests(p, method="holm")[1])
+        holm = table.groupby("kind")["p"].transform(lambda p: multipletests(p, method="holm")[1])
+        table.insert(list(table).index("p") + 1, "holm", holm)
         return table

@@ -19,7 +19,7 @@ from ..trace import attach, find_sites
 from ..trace.proof import proven
 from ..trace.restart import one_position
 from .driver_experts import Swept
-from .effects import BatchSweep, Settings
+from .effects import FIRST, BatchSweep, Settings
 from .passes import pad, padded_batches
 
 SETTINGS = ("the claim", "first token kept", "super experts kept", "within kinds of token")
@@ -166,10 +166,13 @@ def driver_contexts(
 
     Returns:
         Contexts: `layer`, `expert`, `kl` in nats, `selects` (whether the token itself selects the expert), `before`,
-        `token`, `next`. And of every text token, for each expert: `layer`, `expert`, `place`, `selects`, `kl`.
+        `token`, `next`. And of every text token, for each expert: `layer`, `expert`, `place`, `selects`, `kl` and the
+        gate `weight` that the token gives it.
     """
     tokens, mask = (t.to(model.device) for t in pad(ids, padding))
-    way = proven(model, tokens, mask, ("zero",))
+    way = proven(model, tokens, mask, ("zero",), first=FIRST)
+    with attach(model) as trace, torch.no_grad():
+        model(input_ids=tokens, attention_mask=mask, use_cache=False, **one_position(model))
     wanted: dict[int, list[int]] = {}
     for layer, expert in experts:
         wanted.setdefault(layer, []).append(expert)
@@ -181,11 +184,14 @@ def driver_contexts(
     every = []
     for layer, expert in experts:
         values = found[0, :, 1:, columns[layer], expert]
-        chosen = (sweep.clean.index[layer] == expert).any(-1).cpu().numpy()[:, 1:]
+        routing = trace.records[0].layers[layer]
+        own = (routing.index == expert).flatten(2)
+        chosen = own.any(-1).numpy()[:, 1:]
+        weight = (routing.weight.float().flatten(2) * own).sum(-1).numpy()[:, 1:]
         sequence, place = np.nonzero(~np.isnan(values))
         at = sequence, place
         every.append(pd.DataFrame({"layer": layer, "expert": expert, "place": place, "selects": chosen[at],
-                                   "kl": values[at]}))  # fmt: skip
+                                   "kl": values[at], "weight": weight[at]}))  # fmt: skip
         for i in np.argsort(-values[at], kind="stable")[:count]:
             s, p = int(sequence[i]), int(place[i]) + 1
             after = tokenizer.decode([ids[s][p + 1]]) if p + 1 < len(ids[s]) else ""
@@ -210,7 +216,8 @@ class Space:
 
     @classmethod
     def of(cls, swept: Swept, means: dict[int, torch.Tensor]) -> "Space":
-        """From `expert_means`; super experts, unused ones and those that give exactly nothing do not take part."""
+        """From `expert_means` of text alone; super experts, unused ones and those that give exactly nothing do not take
+        part."""
         experts = swept.effect.shape[1]
         every = np.stack([means[layer][:experts].float().cpu().numpy() for layer in swept.layers])
         part = ~swept.left_out & ~np.isnan(every).any(-1) & (np.linalg.norm(np.nan_to_num(every), axis=-1) > 0)

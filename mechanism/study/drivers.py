@@ -15,8 +15,8 @@ TOKENS = 64
 
 def ablation_effect(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> np.ndarray:
     """Mean over tokens of `KL(p || p without the expert)` in nats, `(layer, expert)`, its contribution set to zero; 0
-    for an expert that no token selects. For a few texts, each cut to 64 tokens; the one that opens a text is not
-    counted. See `sweep`.
+    for an expert that no token selects. For a few texts, each cut to 64 tokens; the one that opens a text is
+    neither ablated nor counted. See `sweep`.
 
     Raises:
         ValueError: no texts.

@@ -14,6 +14,7 @@ from ..trace.continuation import CleanPass, WholePass, selecting, spread, touche
 from ..trace.proof import Way, naive_logits
 
 BLOCK = 2**23 * 3 // 2  # logits that are made at once: larger products are faster
+FIRST = 1  # position of the first token that is ablated and counted: the one that opens a sequence is left alone
 ROWS = 64  # rows of them that are compared at once: these stay in the processor's cache
 
 
@@ -39,7 +40,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class BatchEffects:
-    """Sums over the tokens of each sequence, the one that opens it left out.
+    """Sums over the text tokens of each sequence: the one that opens it is neither ablated nor counted.
 
     Attributes:
         kl, own, loss: `(mode, sequence, layer, expert)`: divergence of the next-token distribution, the same over the
@@ -59,7 +60,7 @@ class BatchEffects:
 
 
 class BatchSweep:
-    """One batch, passed clean, and every expert ablated in it.
+    """One batch, passed clean, and every expert ablated on its text: the token that opens a sequence is left alone.
 
     Args:
         model: in evaluation mode; ids, mask: `(batch, pos)`, padding on the right.
@@ -67,11 +68,14 @@ class BatchSweep:
 
     def __init__(self, model: nn.Module, ids: Tensor, mask: Tensor, settings: Settings) -> None:
         self.settings, self.sites = settings, find_sites(model)
-        self.clean = CleanPass(model, ids, mask, self.sites) if settings.way.via else WholePass(model, ids, mask)
+        self.clean = (
+            CleanPass(model, ids, mask, self.sites, first=FIRST)
+            if settings.way.via
+            else WholePass(model, ids, mask, FIRST)
+        )
         self.layers = [s for s in self.sites if settings.layers is None or s.layer in settings.layers]
         self.real = mask != 0
-        self.text = self.real.clone()
-        self.text[:, 0] = False
+        self.text = self.clean.acts
         self.target = F.pad(ids[:, 1:], (0, 1))
         self.scored = self.text & F.pad(self.real[:, 1:], (0, 1))
         # Products with the head's weights of what changed: in float32 as exact as logits, and smaller.
@@ -97,19 +101,17 @@ class BatchSweep:
         """Ablate every expert, or those named by layer; an expert that no token selects is 0 without being run."""
         for at, site in enumerate(self.layers):
             index = self.clean.index[site.layer]
-            used = torch.stack([((index == e).any(-1) & self.real).any(1) for e in range(site.num_experts)])
-            for e in range(site.num_experts):
-                own = (index == e).any(-1) & self.text
-                self.selections[:, at, e] = own.sum(1).cpu().numpy()
+            count = torch.stack([((index == e).any(-1) & self.text).sum(1) for e in range(site.num_experts)])
+            self.selections[:, at, : site.num_experts] = count.T.cpu().numpy()
             wanted = range(site.num_experts) if experts is None else experts.get(site.layer, ())
-            pairs = [(e, int(s)) for e in wanted for s in used[e].nonzero()[:, 0]]
+            pairs = [(e, int(s)) for e in wanted for s in count[e].nonzero()[:, 0]]
             if pairs:
                 for number, mode in enumerate(self.settings.modes):
                     run = self._restart if mode in self.settings.way.via else self._naive
                     run(site, (number, at), mode, pairs)
             self.clean.forget(site.layer)
-        count = self.text.sum(1).cpu().numpy(), self.scored.sum(1).cpu().numpy()
-        return BatchEffects(**self.sums, selections=self.selections, tokens=count[0], targets=count[1],
+        sizes = self.text.sum(1).cpu().numpy(), self.scored.sum(1).cpu().numpy()
+        return BatchEffects(**self.sums, selections=self.selections, tokens=sizes[0], targets=sizes[1],
                             token_kl=self.token_kl)  # fmt: skip
 
     def _restart(self, site: Site, cell: tuple[int, int], mode: str, pairs: list[tuple[int, int]]) -> None:
@@ -136,7 +138,7 @@ class BatchSweep:
         clean = self.clean
         rows = torch.arange(len(self.real), device=self.real.device)
         for expert in dict.fromkeys(e for e, _ in pairs):
-            edit = Ablate(((site.layer, expert),), mode=mode)  # type: ignore[arg-type]
+            edit = Ablate(((site.layer, expert),), mode=mode, positions=(FIRST, None))  # type: ignore[arg-type]
             try:
                 logits = naive_logits(clean.model, clean.ids, clean.mask, edit, self.settings.means)[self.real]
             except CaptureError as error:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..corpus.store import Corpus
 from .domain_text import Piece, common_language, load_domains, pieces
 from .drivers import DRIVERS
+from .effects import FIRST
 from .records import model_hash, recorded, stored, texts_hash
 from .reweighting_items import tasks
 from .reweighting_plan import DOMAIN, DRIVER, PROFILES, RANDOM, ReweightingConfig, Setting
@@ -44,6 +45,7 @@ def result(
     corpora = load_domains(config.domains, config.languages or ())
     if profile != "small":
         asked = {"study": "reweighting", "model": model_hash(spec), "dtype": str(model.dtype), **_plain(config)}
+        asked["first_ablated"] = FIRST
         data = texts_hash(corpora)
         found = recorded(asked, data)
         if found is not None or profile == "full":

@@ -45,8 +45,8 @@ SEARCH = SearchConfig()
 
 
 def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Passage]) -> Effects:
-    """Effect sums `(sequence, layer, expert)` with the texts' labels: domains and languages count equally, documents
-    are drawn within domains."""
+    """Effect sums `(sequence, layer, expert)` with the texts' labels: domains count equally and in each its languages,
+    documents are drawn within domains."""
     domain, document = (np.array([getattr(p, name) for p in texts]) for name in ("domain", "document"))
     return Effects(values, tokens, cells(texts), domain, document)
 
@@ -128,7 +128,7 @@ def find_drivers(
     scale = effects.share * len(ids)
     runner = _Runner(plan, scale)
     costs = Costs(model, plan.sites, lengths + 1)
-    used = cheap["used"]
+    used = cheap["selections"]
     race = Race(top_count(used[0].size, config.share), config.confidence, config.budget)
     found = race(
         runner.evaluate, runner.flat(cheap[config.control]), costs.ablated(used).reshape(-1, len(ids)),
@@ -147,7 +147,7 @@ def replayed(swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH
     one row an order, with `recall` of the exact top, `cost`, and how many experts stayed `undecided`.
 
     Args:
-        swept: a sweep with `control` and `used`; model: the same, for its costs.
+        swept: a sweep with `control`; model: the same, for its costs.
     """
     effects = swept.kl("zero")
     size, shape = len(effects.values), effects.values.shape[1:]
@@ -156,7 +156,7 @@ def replayed(swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH
         for own in (effects.values, swept.found["control"].values.astype(np.float64))
     )
     costs = Costs(model, find_sites(model), effects.tokens + 1)
-    cost = costs.ablated(swept.found["used"].values).reshape(-1, size)
+    cost = costs.ablated(swept.found["selections"].values).reshape(-1, size)
     top = top_experts(effects.mean(), top_count(int(np.prod(shape)), config.share)).ravel()
     race, rng, rows = Race(int(top.sum()), config.confidence, config.budget), np.random.default_rng(swept.seed), []
     for number in range(orders):

@@ -15,7 +15,8 @@ from .history import History, load_history
 
 ENGLISH_PROBLEMS = 0.6
 ENOUGH = 150  # candidates below which retrieval is not compared with that among 200
-SIBLINGS = ("seed0", "seed1", "seed2", "control", "dense")
+SEEDS = ("seed0", "seed1", "seed2")
+SIBLINGS = (*SEEDS, "control", "dense")
 
 
 def evaluations(names: Iterable[str]) -> dict[str, pd.DataFrame]:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..trace import attach, expert_means, find_sites
 from ..trace.proof import Way, proven
-from .effects import BLOCK, ROWS, Settings
+from .effects import BLOCK, FIRST, ROWS, Settings
 from .passes import batches_by_length, encode, pad, padded_batches, padding_token
 from .shards import Engine, Job, Results, fingerprint, finish, merge, torch_bytes
 from .sweep_text import SWEEP, Passage, SweepConfig, passages
@@ -58,8 +58,9 @@ def sweep(
     Returns a dataset over `(mode, sequence, layer, expert)`: `kl`, sum over tokens of KL(p || p without the expert) of
     the next-token distribution in nats; `own`, the same over the tokens that select the expert; `loss`, growth of the
     loss summed over the `targets` tokens that have a next one; `selections`, `tokens`; `domain`, `lang` and `document`
-    of each sequence. The token that opens a sequence is not counted. An expert that nothing selects has exactly 0. An
-    ablation that makes the output NaN has NaN, and `failed` in the attributes counts them.
+    of each sequence. The token that opens a sequence is left alone, neither ablated nor counted: what is done to it
+    reaches all text through attention. An expert that no text token selects has exactly 0. An ablation that makes the
+    output NaN has NaN, and `failed` in the attributes counts them.
 
     Modes for which restarting could not be proven on this model run by whole passes; `fallback` in the attributes tells
     which and why, and `say` is told.
@@ -92,7 +93,7 @@ class Plan:
         means = self._means() if "mean" in modes else None
         way = Way({}, False, dict.fromkeys(modes, "asked for"))
         if not options.naive:
-            way = proven(model, *self.padded(self.batches[len(self.batches) // 2]), modes, means)
+            way = proven(model, *self.padded(self.batches[len(self.batches) // 2]), modes, means, FIRST)
         self.settings = Settings(modes, means, way)
 
     def padded(self, batch: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
@@ -103,13 +104,13 @@ class Plan:
     def _means(self) -> dict[int, Tensor]:
         padded = padded_batches(self.model, self.ids, self.padding, self.tokens)
         inputs = ({"input_ids": ids, "attention_mask": mask, "use_cache": False} for _, ids, mask in padded)
-        return {layer: mean.cpu() for layer, mean in expert_means(self.model, inputs).items()}
+        return {layer: mean.cpu() for layer, mean in expert_means(self.model, inputs, FIRST).items()}
 
     @property
     def key(self) -> str:
-        """Name of what the shards hold: the model, tokens, modes and the cut."""
+        """Name of what the shards hold: the model, tokens, modes, the first token that is ablated, and the cut."""
         cut = [self.batches, self.options.layer_shards, self.settings.modes, sorted(self.settings.way.via.items())]
-        cut.append(fingerprint(self.model))
+        cut += [fingerprint(self.model), {"first": FIRST}]
         payload = json.dumps([cut, list(map(list, self.ids))])
         return hashlib.sha256(payload.encode()).hexdigest()[:12]
 

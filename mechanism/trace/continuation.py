@@ -50,16 +50,25 @@ def _like(output: Any, hidden: Tensor, rows: Tensor) -> Any:
     return (hidden, *own)
 
 
+def _from(mask: Tensor, first: int) -> Tensor:
+    """Real tokens from a position on; padding is on the right."""
+    return (mask != 0) & (torch.arange(mask.shape[1], device=mask.device) >= first)
+
+
 class WholePass:
     """One unedited pass of a model that may not be continued: what comparing with it needs.
 
+    Args:
+        first: position of the first token on which experts are ablated.
+
     Attributes:
         ids, mask: `(batch, pos)`, padding on the right; logits: `(batch, pos, vocabulary)`;
-        index: layer -> `(batch, pos, slot)` selected classes, the slots of all heads one after another.
+        index: layer -> `(batch, pos, slot)` selected classes, the slots of all heads one after another;
+        acts: `(batch, pos)` bool, the real tokens on which experts are ablated.
     """
 
-    def __init__(self, model: nn.Module, ids: Tensor, mask: Tensor) -> None:
-        self.model, self.ids, self.mask = model, ids, mask
+    def __init__(self, model: nn.Module, ids: Tensor, mask: Tensor, first: int = 0) -> None:
+        self.model, self.ids, self.mask, self.acts = model, ids, mask, _from(mask, first)
         with Trace(model) as trace, torch.no_grad():
             self.logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         routed = trace.records[0].layers
@@ -80,8 +89,10 @@ class CleanPass:
         model: in evaluation mode; ids, mask: `(batch, pos)`, padding on the right.
         sites: the model's routers.
         head: make the logits; without it, of the last position only where the model knows how to.
+        first: position of the first token on which experts are ablated.
 
     Attributes:
+        acts: `(batch, pos)` bool, the real tokens on which experts are ablated.
         logits: `(batch, pos, vocabulary)`; index: layer -> `(batch, pos, slot)` selected classes, the slots of all
             heads one after another.
         received: `(batch, pos, d)` what the head received.
@@ -90,8 +101,10 @@ class CleanPass:
         InterventionError: experts that are not called by index, or no head.
     """
 
-    def __init__(self, model: nn.Module, ids: Tensor, mask: Tensor, sites: Sequence[Site], head: bool = True) -> None:
-        self.model, self.ids, self.mask = model, ids, mask
+    def __init__(
+        self, model: nn.Module, ids: Tensor, mask: Tensor, sites: Sequence[Site], head: bool = True, first: int = 0
+    ) -> None:
+        self.model, self.ids, self.mask, self.first, self.acts = model, ids, mask, first, _from(mask, first)
         self.sites = {site.layer: site for site in sites}
         self.stack = list(decoder_layers(model))
         self.head: Any = model.get_output_embeddings()  # type: ignore[operator]
@@ -261,18 +274,19 @@ def touched(clean: CleanPass, layer: int, own: Tensor) -> Tensor:
 
 
 def selecting(clean: CleanPass | WholePass, layer: int, experts: Tensor, rows: Tensor) -> Tensor:
-    """`(n, pos)` real tokens of the sequences `rows` `(n,)` that select the expert beside each, `(n,)`."""
+    """`(n, pos)` tokens of the sequences `rows` `(n,)` on which the expert beside each, `(n,)`, is ablated: those that
+    select it."""
     own = clean.index[layer][rows] == experts[:, None, None]
-    return own.any(-1) & (clean.mask[rows] != 0)
+    return own.any(-1) & clean.acts[rows]
 
 
 def spread(clean: CleanPass, layer: int, change: Tensor, experts: Tensor, rows: Tensor) -> Tensor:
     """`(n, row, d)` change of the experts' output in the sequences `rows` `(n,)` if the expert beside each, `(n,)`, is
-    ablated on real tokens.
+    ablated where it may be.
 
     Args:
         change: `CleanPass.change` of the layer.
     """
-    own = (clean.index[layer][rows] == experts[:, None, None]) & (clean.mask[rows] != 0).unsqueeze(-1)
+    own = (clean.index[layer][rows] == experts[:, None, None]) & clean.acts[rows].unsqueeze(-1)
     parts = change.reshape(len(clean.ids), -1, *change.shape[1:])[rows]
     return (parts * own.reshape(*parts.shape[:3], 1)).sum(2)

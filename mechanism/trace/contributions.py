@@ -70,12 +70,13 @@ class ExpertsInput:
 
 
 @torch.no_grad()
-def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict[int, Tensor]:
+def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]], first: int = 0) -> dict[int, Tensor]:
     """Mean output of every expert over the real tokens that selected it: layer -> `(class, d)` float32, for
     `Ablate(mode="mean")`. An expert that was never selected has no mean: NaN, and ablation refuses it.
 
     Args:
         batches: keyword arguments of the model's forward.
+        first: position of the first real token of a sequence that counts; 1 leaves the token that opens it out.
 
     Raises:
         InterventionError: see `slot_outputs`; or no batches.
@@ -89,7 +90,8 @@ def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> dict
             at = read_pass(batch)
             model(**batch)
             for site in sites:
-                _add_means(site, seen[site.layer], at.mask.reshape(-1), sums, counts)
+                counted = (at.mask & (at.position >= first)).reshape(-1)
+                _add_means(site, seen[site.layer], counted, sums, counts)
     finally:
         for hook in seen.values():
             hook.remove()

@@ -41,8 +41,9 @@ def naive_logits(
 
 
 def proven(
-    model: nn.Module, ids: Tensor, mask: Tensor, modes: Sequence[str], means: Mapping[int, Tensor] | None = None
-) -> Way:
+    model: nn.Module, ids: Tensor, mask: Tensor, modes: Sequence[str], means: Mapping[int, Tensor] | None = None,
+    first: int = 0,
+) -> Way:  # fmt: skip
     """Ablate the most used expert of every routed layer on the beginning of a batch, both ways, in every mode.
 
     Restarts may differ from whole passes by rounding, as passes of another shape do: by a ten-thousandth (in float32)
@@ -50,12 +51,13 @@ def proven(
 
     Args:
         ids, mask: `(batch, pos)`, padding on the right; its first two sequences are used, the second cut short.
+        first: position of the first token on which experts are ablated.
     """
     ids, mask = _beginning(ids, mask)
     sites = find_sites(model)
     via: dict[str, Via] = {}
     try:
-        clean = CleanPass(model, ids, mask, sites)
+        clean = CleanPass(model, ids, mask, sites, first=first)
     except _FAILURES as error:
         return Way({}, False, dict.fromkeys(modes, _sentence(error)))
     reasons = {}
@@ -99,9 +101,9 @@ def _errors(
 ) -> tuple[float, float, float]:
     """Largest error of a restart, largest change that it is to show, and largest logit, over real tokens."""
     layer, real = site.layer, clean.mask != 0
-    used = clean.index[layer][real].flatten()
+    used = clean.index[layer][clean.acts].flatten()
     expert = int(used[used < site.num_experts].bincount().argmax())
-    wanted = naive_logits(clean.model, clean.ids, clean.mask, _edit(layer, expert, mode), means)
+    wanted = naive_logits(clean.model, clean.ids, clean.mask, _edit(layer, expert, mode, clean.first), means)
     rows = torch.tensor([1, 0, 1], device=clean.ids.device)  # out of order and repeated, as sequences are folded
     experts = torch.full_like(rows, expert)
     chosen = touched(clean, layer, selecting(clean, layer, experts, rows)) & real[rows]
@@ -114,8 +116,8 @@ def _errors(
     return error, moved, scale
 
 
-def _edit(layer: int, expert: int, mode: str) -> Ablate:
-    return Ablate(((layer, expert),), mode=mode)  # type: ignore[arg-type]
+def _edit(layer: int, expert: int, mode: str, first: int) -> Ablate:
+    return Ablate(((layer, expert),), mode=mode, positions=(first, None))  # type: ignore[arg-type]
 
 
 def _plain(clean: CleanPass, via: Mapping[str, Via]) -> bool:

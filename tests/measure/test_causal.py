@@ -27,6 +27,45 @@ def test_cells_count_equally_whatever_their_length():
     np.testing.assert_allclose(cells[:, 0, 0], [1.0, 2.0])
 
 
+def three_cells(by="domain") -> Effects:
+    """A domain in two languages, and one in a single language; effects per token are 1, 3 and 10."""
+    cell, domain = np.array(["x en", "x en", "x de", "y en"]), np.array(["x", "x", "x", "y"])
+    values = np.array([2.0, 4.0, 15.0, 20.0]).reshape(4, 1, 1)
+    return Effects(values, np.array([2, 4, 5, 2]), cell, domain, np.array(["1", "2", "1", "1"]), by)
+
+
+def test_domains_count_equally_however_many_languages_they_have():
+    assert three_cells().mean() == pytest.approx((2.0 + 10.0) / 2)
+    assert three_cells("cell").mean() == pytest.approx((1.0 + 3.0 + 10.0) / 3)
+    assert np.tensordot(three_cells().share, three_cells().values, 1) == pytest.approx(6.0)
+    assert np.tensordot(three_cells("cell").share, three_cells("cell").values, 1) == pytest.approx(14 / 3)
+
+
+@pytest.mark.parametrize(
+    ("times", "wanted"),
+    [((1, 0, 0, 1), 5.5), ((0, 0, 2, 1), 6.5), ((1, 1, 1, 0), 2.0), ((0, 0, 0, 3), 10.0)],
+)
+def test_what_a_resample_leaves_empty_does_not_count(times, wanted):
+    assert three_cells().mean(np.array(times, float)) == pytest.approx(wanted)
+
+
+def test_a_language_more_of_one_domain_moves_no_share():
+    """Experts of one domain keep their share of the effect when another domain is there in more languages."""
+    rng = np.random.default_rng(0)
+    shares = []
+    for languages in (1, 15):
+        domain = np.repeat(["x", "y"], [20 * languages, 20])
+        cell = np.concatenate([np.repeat([f"x {i}" for i in range(languages)], 20), np.repeat("y 0", 20)])
+        document = np.concatenate([np.tile(np.arange(20), languages), np.arange(20)]).astype(str)
+        values = np.full((len(cell), 2, 10), 1.0)
+        values[domain == "x", 0, 0] = 20.0
+        values += rng.uniform(0, 1e-3, values.shape)
+        own = Effects(values, np.ones(len(cell), int), cell, domain, document)
+        shares.append(Concentration(n_boot=20)(own).value)
+    assert shares[0] == pytest.approx(shares[1], abs=1e-3)
+    assert shares[0] == pytest.approx(10.5 / 29.5, abs=1e-3)
+
+
 def test_mean_is_the_weighted_sum_of_its_shares():
     own = random_effects()
     np.testing.assert_allclose(np.tensordot(own.share, own.values, 1), own.mean())
@@ -89,6 +128,7 @@ def test_left_out_neither_chosen_nor_counted():
         (lambda: top_share(np.zeros((1, 2)), np.ones((1, 2), bool)), "no expert has an effect"),
         (lambda: effects(np.ones((4, 1, 1)), "aaaa", "1111").halves(0), "two documents"),
         (lambda: effects(np.ones((4, 1, 1)), tokens=(1, 0, 1, 1)), "each with a token"),
+        (lambda: Effects(np.ones((2, 1, 1)), np.ones(2), *map(np.array, (["a", "a"], ["b", "c"], ["1", "2"]))), "one"),
     ],
 )
 def test_bad_input(call, said):

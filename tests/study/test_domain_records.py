@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mechanism.study import domain_records, embedded
-from mechanism.study.domain_records import observed, others
+from mechanism.study import domain_records, embedded, models
+from mechanism.study.domain_records import observed, others, to_make
 from mechanism.study.domain_routing import DomainConfig
 from mechanism.study.models import load_model
 
@@ -43,14 +43,37 @@ def test_other_models_are_known_by_their_records(tiny, tmp_path):
     model, tokenizer = tiny
     full = observed("tiny", model, tokenizer, CONFIG, (), "full")
     assert full.crossed is None
-    assert others("tiny") == {}
+    assert others("tiny", CONFIG) == {}
     (folder,) = tmp_path.iterdir()
-    found = xr.load_dataset(folder / "stats.nc").assign_attrs(name="seed1")
+    found = xr.load_dataset(folder / "stats.nc")
     payload = json.loads((folder / "config.json").read_text("utf-8"))
-    key = {name: value for name, value in payload.items() if name != "data"} | {"model": "another"}
-    domain_records.stored(key, payload["data"], lambda: found)
-    assert list(others("tiny")) == ["seed1"]
-    assert (others("tiny")["seed1"].documents.tokens == full.single.documents.tokens).all()
+    key = {name: value for name, value in payload.items() if name != "data"}
+
+    def keep(name: str, **changed) -> None:
+        domain_records.stored(key | {"model": name} | changed, payload["data"], lambda: found.assign_attrs(name=name))
+
+    keep("olmoe")
+    keep("seed1")
+    keep("seed2", domains=["religion", "code"])
+    assert list(others("tiny", CONFIG)) == ["seed1"], "neither other models nor other domains"
+    assert (others("tiny", CONFIG)["seed1"].documents.tokens == full.single.documents.tokens).all()
+
+
+def test_the_step_that_a_seed_lacks_is_told(tiny, tmp_path, monkeypatch):
+    """Seed 0 has weights, seed 1 a training record alone, seed 2 nothing."""
+    monkeypatch.setattr(models, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(domain_records, "resolve", lambda spec: spec)
+    (tmp_path / "models" / "seed0").mkdir(parents=True)
+    (tmp_path / "models" / "seed0" / "config.json").write_text("{}")
+    (tmp_path / "abc").mkdir()
+    (tmp_path / "abc" / "config.json").write_text(json.dumps({"name": "seed1"}))
+    record = "`mechanism notebooks --only 20_domain_experts -p profile=full -p model={0}` makes its record of this page"
+    training = "`mechanism train --config {0} --export {0}` makes them, then "
+    first, second, third = to_make("tiny", DomainConfig())
+    assert first.startswith("seed0 is trained and its weights are here: " + record.format("seed0"))
+    assert second.startswith("seed1 is trained, but its weights were not kept: " + (training + record).format("seed1"))
+    assert third.startswith("seed2 is not trained yet: " + (training + record).format("seed2"))
+    assert to_make("tiny", CONFIG) == []
 
 
 def test_an_unknown_profile_is_refused(tiny):

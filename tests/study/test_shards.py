@@ -11,9 +11,11 @@ import pytest
 import torch
 import xarray as xr
 
-from mechanism.study import shards
+from mechanism.study import driver_experts, shards
+from mechanism.study import sweep as sweeps
 from mechanism.study.models import load_model
 from mechanism.study.passes import encode, padding_token
+from mechanism.study.records import address
 from mechanism.study.shards import Engine, finish, merge
 from mechanism.study.sweep import Plan, SweepOptions, sweep
 from mechanism.study.sweep_text import SweepConfig, passages
@@ -150,3 +152,13 @@ def test_a_folder_of_results_is_found_by_what_was_asked(tiny, tmp_path: Path):
     again, _ = plan(tiny)
     other, _ = plan(tiny, replace(SMALL, layer_shards=2))
     assert first.key == again.key != other.key
+
+
+def test_results_of_another_first_token_are_not_taken(tiny, monkeypatch):
+    """Shards and records made when the opening token was ablated too are other results."""
+    own, _ = plan(tiny)
+    known, (key, data) = own.key, driver_experts.record_key("tiny", CONFIG, "float32")
+    for module in (sweeps, driver_experts):
+        monkeypatch.setattr(module, "FIRST", 0)
+    assert own.key != known
+    assert address(driver_experts.record_key("tiny", CONFIG, "float32")[0], data) != address(key, data)

@@ -158,6 +158,23 @@ def test_mean_ablation_needs_means(model):
         expert_means(model, [])
 
 
+def test_means_can_leave_the_first_real_token_out(model):
+    """An expert's mean over text does not move with the token that opens a sequence, padding on either side."""
+    text = torch.arange(5, 15).reshape(2, 5)
+    mask = torch.tensor([[0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 0]])
+    ids = torch.zeros_like(mask)
+    ids[0, 2:], ids[1, 1:6] = text
+    with torch.no_grad():
+        model.model.layers[0].self_attn.o_proj.weight.zero_()  # no token sees another
+    found = {}
+    for first in (0, 1):
+        for opening in (30, 40):
+            ids[0, 1] = ids[1, 0] = opening
+            found[first, opening] = expert_means(model, [{"input_ids": ids, "attention_mask": mask}], first)[0]
+    same = {first: torch.allclose(found[first, 30], found[first, 40], atol=1e-6, equal_nan=True) for first in (0, 1)}
+    assert same == {0: False, 1: True}
+
+
 def test_model_is_restored_also_after_an_error(model):
     before = run(model)
     site = find_sites(model)[-1]
