@@ -118,7 +118,8 @@ class CrossExperiment:
         """
         cells = GOAL, *(f"16 languages {e} experts{ending}" for e in (8, 32))
         common = self.grid.languages[: self.grid.cells[GOAL].languages]
-        goal, small, large = (self.losses(cell, langs=common).to_numpy() for cell in cells)
+        shared = pd.DataFrame({cell: self.losses(cell, langs=common) for cell in cells}).dropna()  # seeds of all three
+        goal, small, large = shared.to_numpy().T
         sizes = [self.made[cell][0].result()["feed_forward"] for cell in cells[1:]]
         span = np.log(sizes[1] / sizes[0])
         _inside(goal, small, large, float(np.exp(span * TENFOLD)))

@@ -43,7 +43,7 @@ def places(tmp_path, monkeypatch):
 
 
 def test_the_committed_grid_is_what_was_planned():
-    assert GRID.size() == 72
+    assert GRID.size() == 70
     assert len(GRID.languages) == 16
     assert GRID.new_language not in GRID.languages
     families = GRID.groups(GRID.cells["family"], 0)
@@ -341,10 +341,10 @@ def test_growth_outside_of_what_was_trained_is_a_bound_and_no_verdict(planted, b
 
 
 def test_growth_under_one_budget_alone_is_no_verdict(planted):
-    shift("16 languages 8 experts short", -0.2)
+    shift("16 languages 8 experts short", -0.2, seeds=2)
     inside, outside = planted.growths().values()
     assert not isinstance(inside, str)
-    assert outside.endswith("in 3 of 3 seeds: the factor is at most 1")
+    assert outside.endswith("in 2 of 2 seeds: the factor is at most 1")
     assert cross_evidence(planted)["P4"] == f"with equal steps, {outside}"
 
 
