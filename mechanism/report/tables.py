@@ -13,4 +13,5 @@ def interval_text(table: pd.DataFrame, digits: int = 2) -> pd.Series:
 
 def page_table(table: pd.DataFrame, digits: int = 2, index: bool = True) -> HTML:
     """A table for the page: numbers to so many digits, nothing where there is none."""
-    return HTML(table.to_html(classes="dataframe", na_rep="", float_format=f"{{:.{digits}f}}".format, index=index))
+    shown = table.astype(object).where(table.notna(), "")  # na_rep leaves <NA> of nullable integers
+    return HTML(shown.to_html(classes="dataframe", float_format=f"{{:.{digits}f}}".format, index=index))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -128,7 +130,7 @@ def test_left_out_neither_chosen_nor_counted():
         (lambda: top_share(np.zeros((1, 2)), np.ones((1, 2), bool)), "no expert has an effect"),
         (lambda: effects(np.ones((4, 1, 1)), "aaaa", "1111").halves(0), "two documents"),
         (lambda: effects(np.ones((4, 1, 1)), tokens=(1, 0, 1, 1)), "each with a token"),
-        (lambda: Effects(np.ones((2, 1, 1)), np.ones(2), *map(np.array, (["a", "a"], ["b", "c"], ["1", "2"]))), "one"),
+        (lambda: replace(effects(np.ones((4, 1, 1))), stratum=np.array(["b", "c", "b", "b"])), "one domain"),
     ],
 )
 def test_bad_input(call, said):

@@ -17,4 +17,7 @@ def test_a_cell_without_a_number_is_empty():
     assert "<td>0.52</td>" in shown
     assert "<td></td>" in shown
     assert "NaN" not in shown
+    counts = pd.DataFrame({"n": pd.array([3, None], dtype="Int64")})
+    assert page_table(counts, index=False)._repr_html_().count("<td></td>") == 1
+    assert "<td>3</td>" in page_table(counts)._repr_html_()
     assert "<th>en</th>" not in page_table(TABLE, index=False)._repr_html_()

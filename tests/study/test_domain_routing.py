@@ -200,7 +200,7 @@ def test_parallel_pieces_are_the_same_segments():
 def test_parallel_pieces_are_cut_at_the_same_place_where_a_language_takes_more_room():
     """One language takes three times the room: segments are given up in all; a document that never fits is left out."""
     made = corpus({"a": [100] * 10, "b": [500, 500], "c": [10]})
-    made.columns["xx"] = [3 * text for text in made.columns["xx"]]
+    made.columns["xx"][:] = [3 * text for text in made.columns["xx"]]
     found = parallel_pieces(made, ["en", "xx"], "test", 3, lambda texts: max(map(len, texts)) <= 700, chars=300)
     assert [(p.document, p.lang) for p in found] == [(d, c) for d in "ac" for c in ("en", "xx")]
     assert [len(p.text) for p in found] == [201, 601, 10, 30]

@@ -184,7 +184,9 @@ def test_steps_are_timed_in_turns_and_half_a_batch_keeps_half(place):
     assert [case["variant"] for case in found["cases"]] == ["dense", "heads2"]
     assert found["cases"][0]["ratio"] == 1.0
     bench_steps.write(grid, table)
-    assert bench_steps.load(grid).equals(table)
+    kept = bench_steps.load(grid)
+    assert kept is not None
+    assert kept.equals(table)
 
 
 def test_kept_bytes_are_those_counted_by_hand():
@@ -195,7 +197,7 @@ def test_kept_bytes_are_those_counted_by_hand():
             super().__init__()
             self.first, self.second = torch.nn.Linear(4, 8), torch.nn.Linear(8, 1)
 
-    toy = object.__new__(Trainer)
+    toy: Any = object.__new__(Trainer)
     toy.model = Two()
     toy.batches = lambda step: np.zeros((6, 5))
 
