@@ -81,7 +81,7 @@ def bench_steps(
 ) -> None:
     """Time of a training step of each model of the multi-head grid, which take turns, and memory that it keeps.
 
-    A model's ratio is the median over seeds and turns of its time to that of the first."""
+    A model's ratio is the median over seeds and turns of its rate to that of the first."""
     from ..study import bench_steps as bench
     from ..study.grid import load_grid
 
@@ -89,7 +89,7 @@ def bench_steps(
     table = bench.bench_steps(plan, turns)
     if write:
         bench.write(plan, table)
-    print_bench(bench.summary(table), json_, "seconds of a training step")
+    print_bench(bench.summary(plan, table), json_, "tokens per second, training")
 
 
 @app.command("peers")

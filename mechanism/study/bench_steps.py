@@ -10,6 +10,7 @@ import torch
 from ..corpus.tokenizer import load_tokenizer
 from ..nn.training import Trainer
 from . import embedded
+from .bench import compare
 from .embedded import TOKENIZER
 from .english import English
 from .grid import Grid
@@ -77,20 +78,14 @@ def _kept(trainer: Trainer, ids: torch.Tensor) -> int:
     return sum(kept.values())
 
 
-def summary(table: pd.DataFrame) -> dict:
-    """`name`, `cases` (a row per variant: `median` seconds, `ratio` to the first variant paired by seed and turn,
-    `kept_bytes` a token) and the `ratio` of the last."""
-    seconds = table.pivot(index=["seed", "turn"], columns="variant", values="seconds")
-    first = table["variant"].iloc[0]
-    cases = [
-        {
-            "variant": name,
-            "median": round(float(seconds[name].median()), 4),
-            "ratio": round(float((seconds[name] / seconds[first]).median()), 3),
-            "kept_bytes": float(table.loc[table["variant"] == name, "kept_bytes"].median()),
-        }
-        for name in table["variant"].unique()
-    ]
+def summary(grid: Grid, table: pd.DataFrame) -> dict:
+    """`name`, `cases` (see `bench.compare`: tokens per second over the turns of all seeds; with `kept_bytes`), and the
+    `ratio` of the last."""
+    names = list(table["variant"].unique())
+    seconds = table.pivot(index=["seed", "turn"], columns="variant", values="seconds")[names]
+    kept = table.groupby("variant")["kept_bytes"].median()
+    variants = [{"variant": name, "kept_bytes": float(kept[name])} for name in names]
+    cases = compare(grid.train["batch"] * grid.train["length"] / seconds.to_numpy(), variants)
     return {"name": "steps", "ratio": cases[-1]["ratio"], "cases": cases}
 
 

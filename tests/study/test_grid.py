@@ -180,7 +180,7 @@ def test_steps_are_timed_in_turns_and_half_a_batch_keeps_half(place):
     assert table.groupby(["seed", "turn"])["variant"].first().tolist() == ["dense", "heads2", "dense"] * 2
     assert (table["seconds"] > 0).all()
     assert (table.groupby("variant")["kept_bytes"].nunique() == 1).all()
-    found = bench_steps.summary(table)
+    found = bench_steps.summary(grid, table)
     assert [case["variant"] for case in found["cases"]] == ["dense", "heads2"]
     assert found["cases"][0]["ratio"] == 1.0
     bench_steps.write(grid, table)
