@@ -48,7 +48,7 @@ def _one_seed(grid: Grid, english: English, seed: int, turns: int) -> Iterator[d
 
 def _trainer(grid: Grid, english: English, variant: str, seed: int, folder: Path) -> Trainer:
     config = grid.run(BLOCK, variant, lr=min(grid.tuning.rates), seed=seed).train
-    return Trainer(config, lambda step: english.batch(seed, step, config.batch, config.length), folder)
+    return english.trainer(config, folder)
 
 
 def kept_bytes(trainer: Trainer) -> float:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ..corpus import library, mixture
 from ..corpus.library import DOMAINS, committed
 from ..corpus.mixture import Column, Mixture, MixtureConfig
+from ..nn.training import TrainConfig, Trainer
 from ..trace import RoutingStats, attach
 from . import embedded
 from .passes import next_token_nll
@@ -90,9 +92,13 @@ class English:
         caps = {"dev": config.dev_windows, "test": config.test_windows}
         self.windows = {split: self._windows(held[split], caps[split]) for split in held}
 
-    def batch(self, seed: int, step: int, size: int, length: int) -> np.ndarray:
-        """Ids `(size, length + 1)` of a training step, a function of seed and step alone."""
-        return self._place[self.mixture.batch(seed, step, size, length)]
+    def batch(self, config: TrainConfig, step: int) -> np.ndarray:
+        """Ids `(batch, length + 1)` of a training step, a function of the run's seed and the step alone."""
+        return self._place[self.mixture.batch(config.seed, step, config.batch, config.length)]
+
+    def trainer(self, config: TrainConfig, folder: Path) -> Trainer:
+        """A trainer on this text."""
+        return Trainer(config, partial(self.batch, config), folder)
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text behind an end-of-text token.

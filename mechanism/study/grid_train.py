@@ -54,15 +54,10 @@ def make_run(run: GridRun, english: English, console: Console, steps: int | None
     Raises:
         TrainingError, KeyboardInterrupt: see `train_grid`.
     """
-    config = run.train
-
-    def batches(step: int) -> np.ndarray:
-        return english.batch(config.seed, step, config.batch, config.length)
-
-    trainer = Trainer(config, batches, run.workspace)
+    trainer = english.trainer(run.train, run.workspace)
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("training", total=config.steps, completed=trainer.step, told="")
+        bar = progress.add_task("training", total=run.train.steps, completed=trainer.step, told="")
         try:
             trainer.run(
                 lambda row: progress.update(bar, completed=row["step"], told=f"loss {row['loss']:.3f}"),
@@ -73,11 +68,11 @@ def make_run(run: GridRun, english: English, console: Console, steps: int | None
                 raise
             _write_diverged(run, str(error))
             return True
-    if trainer.step < config.steps:
+    if trainer.step < run.train.steps:
         return False
     result = write_record(run, trainer, english)
     shutil.rmtree(run.workspace)
-    console.print(f"  {config.steps} steps of {result['step_seconds']:.3f} s, dev loss {result['dev']['loss']:.4f}")
+    console.print(f"  {run.train.steps} steps of {result['step_seconds']:.3f} s, dev loss {result['dev']['loss']:.4f}")
     return True
 
 

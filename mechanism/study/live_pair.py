@@ -4,7 +4,6 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
@@ -71,12 +70,7 @@ def train_pair(english: English, config: LiveConfig = LiveConfig()) -> dict[str,
 
 
 def _trainer(english: English, config: LiveConfig, variant: str, folder: Path) -> Trainer:
-    train = config.train(variant, len(english.vocabulary))
-
-    def batches(step: int) -> np.ndarray:
-        return english.batch(config.seed, step, config.batch, config.length)
-
-    return Trainer(train, batches, folder / variant)
+    return english.trainer(config.train(variant, len(english.vocabulary)), folder / variant)
 
 
 def _live_run(model: PreTrainedModel, english: English, rows: list[dict]) -> LiveRun:
