@@ -14,8 +14,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{room: {room} for room in GROUND},
     "study": {"study", *GROUND},
     "report": {"report", "study", *GROUND},
-    "cli": {"cli", "cli_sweep", "report", "study", *GROUND},
-    "cli_sweep": {"cli_sweep", "cli", "study", *GROUND},
+    "cli": {"cli", "report", "study", *GROUND},
     "__main__": {"cli"},
     "__init__": set(),
 }

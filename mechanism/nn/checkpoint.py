@@ -93,3 +93,10 @@ def _digest(state: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def dump_json(path: Path, payload: dict) -> None:
+    """Write JSON whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(payload, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(temporary, path)

@@ -1,15 +1,11 @@
 """Training that survives being killed: stateless batches, atomic checkpoints, bit-identical resumption."""
 
 import csv
-import json
-import math
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,69 +15,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from . import dispatch
-from .auto import layer_config
 from .checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
 from .language import tell
 from .lm import LMConfig, routers
 from .optim import build_optimisers
 from .router import TopKRouter, balance_loss, z_loss
-from .variants import VariantConfig
+from .train_config import TrainConfig
 
 CHUNKED = nn.LinearCrossEntropyOptions(batch_chunk_size=256)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything a run depends on besides its data.
-
-    Attributes:
-        model: architecture; a `VariantConfig` brings its own experts and what balances them besides the loss.
-        tokens: length of the run; it ends at the first step past it.
-        batch, length: sequences per step and tokens per sequence.
-        lr: peak learning rate, reached after `warmup` steps, constant, then linear to zero over the last
-            `decay` share of steps.
-        balance: weight of the load-balance loss, computed per layer and averaged over layers; at 0 it is not computed.
-        dtype: `float32`, or `bfloat16` for autocast.
-        experts: experts implementation (`padded`, or one of transformers').
-        compile: use torch.compile.
-        probes: tokens at which the model is probed, besides start and end.
-    """
-
-    model: LMConfig | VariantConfig = LMConfig()
-    tokens: int = 40_000_000
-    batch: int = 32
-    length: int = 256
-    lr: float = 3e-3
-    warmup: int = 100
-    decay: float = 0.2
-    weight_decay: float = 0.05
-    balance: float = 0.01
-    dtype: str = "float32"
-    experts: str = "padded"
-    compile: bool = True
-    seed: int = 0
-    probes: tuple[int, ...] = field(
-        default=(250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000, 12_000_000, 16_000_000, 20_000_000,
-                 28_000_000, 36_000_000)
-    )  # fmt: skip
-
-    @property
-    def step_tokens(self) -> int:
-        return self.batch * self.length
-
-    @property
-    def steps(self) -> int:
-        return math.ceil(self.tokens / self.step_tokens)
-
-    def rate(self, step: int, restart: int = 0) -> float:
-        """Learning rate of a step (warm-up, constant, linear decay); warmed up anew from a restart."""
-        start = self.steps * (1 - self.decay)
-        warm, left = (step - restart + 1) / self.warmup, max(self.steps - step, 1)
-        return self.lr * min(warm, 1.0, left / max(self.steps - start, 1))
-
-    def probe_steps(self) -> set[int]:
-        """Steps before which the model is probed."""
-        return {0, self.steps} | {s for t in self.probes if (s := round(t / self.step_tokens)) < self.steps}
 
 
 @contextmanager
@@ -311,30 +252,3 @@ class Trainer:
             lines = path.read_text().splitlines()
             kept = lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= self.step]
             path.write_text("\n".join(kept) + "\n")
-
-
-def read_config(payload: dict) -> TrainConfig:
-    """A TrainConfig from a JSON or YAML mapping; unknown keys are errors.
-
-    Raises:
-        TypeError: a key that no field has.
-    """
-    payload = dict(payload)
-    model = _read_model(payload.pop("model", {}))
-    if "probes" in payload:
-        payload["probes"] = tuple(payload["probes"])
-    return TrainConfig(model=model, **payload)
-
-
-def _read_model(payload: dict) -> LMConfig | VariantConfig:
-    """With a `layer` a variant of the architecture, without one the architecture itself."""
-    if "layer" not in payload:
-        return LMConfig(**payload)
-    return VariantConfig(**{**payload, "layer": layer_config(payload["layer"])})
-
-
-def dump_json(path: Path, payload: dict) -> None:
-    """Write JSON whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(payload, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(temporary, path)

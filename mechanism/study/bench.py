@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..nn.training import TrainConfig, Trainer
+from ..nn.train_config import TrainConfig
+from ..nn.training import Trainer
 
 EMBEDDED = TrainConfig()
 # The first is what the others are compared with; the last is what the committed configurations of large runs use.

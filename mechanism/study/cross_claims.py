@@ -7,6 +7,7 @@ import numpy as np
 
 from ..measure.correlation import Correlation
 from ..measure.statistics import Estimate, median_interval
+from .cross_adaptation import embedding_share, needed_share, retained
 from .cross_evidence import BUDGETS, GOAL, CrossExperiment
 from .cross_grid import BASE
 
@@ -32,10 +33,10 @@ def _p4(x: CrossExperiment) -> Evidence:
 def _p5(x: CrossExperiment) -> Evidence:
     note = (
         f"interval: range over seeds; the new language was never in the stream, only `all` and `experts 2 + embedding` "
-        f"may change the word embedding ({x.embedding_share():.0%} of the parameters), and one rate and "
+        f"may change the word embedding ({embedding_share(x):.0%} of the parameters), and one rate and "
         f"{x.grid.adaptation.steps} steps, not tuned, serve all methods"
     )
-    return _judged(x.needed_share(), note=note)
+    return _judged(needed_share(x), note=note)
 
 
 def _p7(x: CrossExperiment) -> Evidence:
@@ -90,7 +91,7 @@ _SIZES = GOAL, *(f"16 languages {e} experts{ending}" for ending in BUDGETS.value
 JUDGES: dict[str, tuple[tuple[str, ...], Callable[[CrossExperiment], Evidence]]] = {
     "P4": (_SIZES, _p4),
     "P5": ((BASE,), _p5),
-    "P6": ((BASE,), lambda x: _judged(x.retained())),
+    "P6": ((BASE,), lambda x: _judged(retained(x))),
     "P7": (("none", "added", "concatenated"), _p7),
     "P8": (("dedicated", "redundant"),
            lambda x: _judged(x.seed_mean(x.misrouting("redundant")), float(x.misrouting("dedicated").mean()))),

@@ -17,7 +17,7 @@ from ..nn.language import tell
 from ..nn.optim import build_optimisers
 from ..nn.training import Trainer
 from ..nn.variants import VariantConfig
-from .cross_grid import CrossRun
+from .cross_run import CrossRun
 from .cross_score import bits_table, macro_loss, speaking, use_of_experts
 
 TURNS = 15

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ..corpus.language_stream import UNTOLD, LanguageStream, LanguageStreamConfig
 from ..nn.language_moe import LanguageMoEConfig
-from ..nn.training import TrainConfig, Trainer
+from ..nn.train_config import TrainConfig
+from ..nn.training import Trainer
 from ..nn.variants import VariantConfig
 from .cross_score import bits_table, macro_loss, use_of_experts
 

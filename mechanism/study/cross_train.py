@@ -16,13 +16,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..corpus.language_stream import UNTOLD, LanguageStream
 from ..corpus.tokenizer import load_tokenizer
+from ..nn.checkpoint import dump_json
 from ..nn.distil import Distillation, copy_frame, distil
 from ..nn.feedforward import DenseConfig
 from ..nn.language import listeners
-from ..nn.training import Trainer, dump_json
+from ..nn.training import Trainer
 from ..nn.variants import VariantConfig
 from .cross_extra import EXTRA_MEASURES
-from .cross_grid import PARENT, USE, CrossGrid, CrossRun
+from .cross_grid import PARENT, CrossGrid
+from .cross_run import USE, CrossRun
 from .cross_score import bits_table, macro_loss, use_of_experts
 from .embedded import TOKENIZER
 from .emergence import probe_path, write_stats

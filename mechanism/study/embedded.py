@@ -19,8 +19,9 @@ from ..corpus.build import read_manifest
 from ..corpus.library import DATA, ROOT
 from ..corpus.mixture import Mixture, MixtureConfig
 from ..corpus.tokenizer import load_tokenizer
-from ..nn.checkpoint import TrainingError, checkpoint_files
-from ..nn.training import TrainConfig, Trainer, dump_json, read_config
+from ..nn.checkpoint import TrainingError, checkpoint_files, dump_json
+from ..nn.train_config import TrainConfig, read_config
+from ..nn.training import Trainer
 from .emergence import ProbeLog, join_probes, write_stats
 from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
 from .models import MODELS, save_model

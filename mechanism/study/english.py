@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ..corpus import library, mixture
 from ..corpus.library import DOMAINS, committed
 from ..corpus.mixture import Column, Mixture, MixtureConfig
-from ..nn.training import TrainConfig, Trainer
+from ..nn.train_config import TrainConfig
+from ..nn.training import Trainer
 from ..trace import RoutingStats, attach
 from . import embedded
 from .passes import next_token_nll

@@ -14,7 +14,7 @@ from ..nn import parity
 from ..nn.auto import LayerConfig
 from ..nn.moe import SparseMoEConfig
 from ..nn.multihead import MultiHeadMoEConfig
-from ..nn.training import TrainConfig
+from ..nn.train_config import TrainConfig
 from ..nn.variants import VariantConfig
 from . import embedded
 from .english import TextConfig

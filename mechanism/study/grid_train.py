@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from ..corpus.tokenizer import load_tokenizer
+from ..nn.checkpoint import TrainingError, dump_json
 from ..nn.errors import LayerError
 from ..nn.feedforward import DenseConfig
-from ..nn.training import Trainer, TrainingError, dump_json
+from ..nn.training import Trainer
 from ..nn.variants import VariantConfig
 from ..trace import RoutingStats
 from .embedded import TOKENIZER

@@ -10,7 +10,8 @@ import xarray as xr
 from transformers import PreTrainedModel
 
 from ..nn.moe import SparseMoEConfig
-from ..nn.training import TrainConfig, Trainer
+from ..nn.train_config import TrainConfig
+from ..nn.training import Trainer
 from ..nn.variants import VariantConfig
 from ..trace import attach
 from .english import English, score

@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from . import contracts
+from . import contracts, contribution_contracts
 from .errors import ContractError, InterventionError, TraceError
+from .expect import NotApplicable
 from .probe import Probe
 from .sites import describe_sites, find_sites
 
@@ -42,10 +43,10 @@ FULL: tuple[Contract, ...] = (
     contracts.force_forces,
     contracts.forbid_forbids,
     contracts.reroute_reroutes,
-    contracts.output_is_sum,
-    contracts.block_adds_experts,
-    contracts.zero_ablation_removes,
-    contracts.mean_ablation_replaces,
+    contribution_contracts.output_is_sum,
+    contribution_contracts.block_adds_experts,
+    contribution_contracts.zero_ablation_removes,
+    contribution_contracts.mean_ablation_replaces,
     contracts.unused_has_no_effect,
     contracts.padding_is_not_routed,
     contracts.generation_is_told_apart,
@@ -75,7 +76,7 @@ def _run(contract: Contract, probe: Probe) -> Result:
         contract(probe)
     except InterventionError as error:
         return Result(contract.__name__, "refused", str(error))
-    except contracts.NotApplicable as error:
+    except NotApplicable as error:
         return Result(contract.__name__, "void", str(error))
     except (TraceError, RuntimeError, ValueError, NotImplementedError) as error:
         return Result(contract.__name__, "failed", f"{type(error).__name__}: {error}".splitlines()[0])

@@ -14,15 +14,12 @@ import xarray as xr
 from torch import Tensor
 
 from .errors import CaptureError
+from .fixed_point import BITS, check_exact, check_room, group_sums, slot_sums
 from .passes import Pass
 from .seam import Routing
 
 PHASES = ("prefill", "decode")
-# Binary digits after the point: a value is kept to half a unit of the last digit. A pass's sums are exact in float64
-# below 2 ** 53, all sums together in int64 below 2 ** 63; what does not fit is refused.
-BITS = {"probability": 32, "probability_squared": 32, "selections": 0, "weight": 28, "entropy": 28}
 AXES = ("phase", "group", "layer", "expert")
-_PASS, _TOTAL = 2.0**53, 2**62
 # Logits held back at most before they are summed: 32 MB.
 _HELD = 2**23
 
@@ -174,16 +171,13 @@ class RoutingStats:
         member = torch.tensor([[r == g for r in rows] for g in present], device=index.device)
         member = (member.unsqueeze(-1) & mask.to(index.device)).flatten(1)
         width = parts["probability"].shape[-1] if "probability" in parts else self.classes
-        sums = {name: _group_sums(member, values, BITS[name]) for name, values in parts.items()}
-        sums |= _slot_sums(member, index, weight, width)
+        sums = {name: group_sums(member, values, BITS[name]) for name, values in parts.items()}
+        sums |= slot_sums(member, index, weight, width)
         groups, tokens = np.array([self.groups.index(g) for g in present]), member.sum(1).cpu().numpy()
         for i, layer in enumerate(layers):
             own = {name: values[i] for name, values in sums.items()}
             for name, values in own.items():
-                if not (np.abs(values) < _PASS).all():
-                    raise CaptureError(
-                        f"layer {layer}: the pass's sum of {name} is not finite or too large to be exact"
-                    )
+                check_exact(values, layer, name)
             own["tokens"] = tokens
             self._staged.append((PHASES.index(phase), self.layers.index(layer), groups, own))
 
@@ -207,7 +201,7 @@ class RoutingStats:
             for key, values in sums.items()
         ]
         for where, groups, values in totals:
-            _check_room(where[groups] + values)
+            check_room(where[groups] + values)
         for where, groups, values in totals:
             where[groups] += values
         for _, slot, _, sums in self._staged:
@@ -243,7 +237,7 @@ class RoutingStats:
             total.widths = np.maximum(total.widths, part.widths)
             for key, values in part.sums.items():
                 total.sums[key][:, at] += values
-                _check_room(total.sums[key])
+                check_room(total.sums[key])
             total.importance += part.importance
         return total
 
@@ -322,31 +316,6 @@ class RoutingStats:
         return stats
 
 
-def _group_sums(member: Tensor, values: Tensor, bits: int) -> np.ndarray:
-    """Fixed-point sums `(layer, group, ...)` of `(layer, token, ...)` values over the members `(group, token)`."""
-    fixed = values.to(torch.float64, copy=True).mul_(2.0**bits).round_()
-    return torch.einsum("gt,lt...->lg...", member.double(), fixed).cpu().numpy()
-
-
-def _slot_sums(member: Tensor, index: Tensor, weight: Tensor | None, classes: int) -> dict[str, np.ndarray]:
-    """Selections, and fixed-point sums of weights, `(layer, group, class)`; a token is in one group or in none."""
-    shape = (index.shape[0], len(member), classes + 1)
-    group, token = member.nonzero(as_tuple=True)
-    cell = torch.arange(shape[0], device=index.device)[:, None] * shape[1] + group
-    cells = (cell.unsqueeze(-1) * shape[2] + index[:, token]).flatten()
-    size = shape[0] * shape[1] * shape[2]
-    found = {"selections": torch.bincount(cells, minlength=size)}
-    if weight is not None:
-        fixed = weight[:, token].to(torch.float64, copy=True).mul_(2.0 ** BITS["weight"]).round_()
-        found["weight"] = torch.bincount(cells, fixed.flatten(), minlength=size)
-    return {name: sums.view(shape)[..., :classes].cpu().numpy() for name, sums in found.items()}
-
-
 def _plain(provenance: Mapping) -> dict:
     """As JSON gives it back, so that saved and fresh statistics compare equal."""
     return json.loads(json.dumps(dict(provenance)))
-
-
-def _check_room(sums: np.ndarray) -> None:
-    if (np.abs(sums) >= _TOTAL).any():
-        raise CaptureError("the sums are full (a group holds some 2 ** 30 tokens); go on with fresh statistics")

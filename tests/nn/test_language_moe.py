@@ -17,7 +17,8 @@ from mechanism.nn.language import UNKNOWN, LanguageRouter, listeners, tell
 from mechanism.nn.language_moe import LanguageMoEConfig
 from mechanism.nn.moe import SparseMoEConfig
 from mechanism.nn.offset import OffsetExperts
-from mechanism.nn.training import TrainConfig, Trainer
+from mechanism.nn.train_config import TrainConfig
+from mechanism.nn.training import Trainer
 from mechanism.nn.variants import VariantConfig
 
 from .oracles import drawn, mixture

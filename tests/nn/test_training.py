@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from mechanism.nn import checkpoint
-from mechanism.nn.checkpoint import read_checkpoint
+from mechanism.nn.checkpoint import TrainingError, read_checkpoint
 from mechanism.nn.lm import LMConfig
-from mechanism.nn.training import TrainConfig, Trainer, TrainingError, balance_loss, read_config
+from mechanism.nn.router import balance_loss
+from mechanism.nn.train_config import TrainConfig, read_config
+from mechanism.nn.training import Trainer
 
 TINY = LMConfig(vocab=61, hidden=16, layers=2, heads=1, head_dim=16, experts=4, top_k=2, expert_width=8, context=64)
 CONFIG = TrainConfig(model=TINY, tokens=12 * 64, batch=4, length=16, warmup=2, compile=False, probes=(256,))

@@ -16,7 +16,8 @@ from mechanism.nn.feedforward import DenseConfig
 from mechanism.nn.lm import LMConfig, routers
 from mechanism.nn.moe import SparseMoEConfig
 from mechanism.nn.multihead import MultiHeadMoEConfig
-from mechanism.nn.training import TrainConfig, Trainer, read_config
+from mechanism.nn.train_config import TrainConfig, read_config
+from mechanism.nn.training import Trainer
 from mechanism.nn.variants import VariantConfig
 
 SPARSE = SparseMoEConfig(16, experts=4, top_k=2, width=24)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mechanism import cli
 from mechanism.nn.lm import LMConfig
-from mechanism.nn.training import TrainConfig
+from mechanism.nn.train_config import TrainConfig
 from mechanism.study import baselines, bench
 from mechanism.study.embedded import CONFIGS
 

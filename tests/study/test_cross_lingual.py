@@ -15,9 +15,11 @@ from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.report.claims import load_claims
 from mechanism.report.verdicts import Evidence
 from mechanism.study import cross_train, embedded
+from mechanism.study.cross_adaptation import retained
 from mechanism.study.cross_claims import COSTS, JUDGES, LOADED, cross_evidence
 from mechanism.study.cross_evidence import CrossExperiment, settled_tokens
-from mechanism.study.cross_grid import Cell, CrossGrid, family, load_cross_grid, use_distance
+from mechanism.study.cross_grid import CrossGrid, family, load_cross_grid, use_distance
+from mechanism.study.cross_run import Cell
 from mechanism.study.embedded import CONFIGS, TOKENIZER
 
 GRID = load_cross_grid(CONFIGS / "grids" / "cross_lingual.yaml")
@@ -380,7 +382,7 @@ def test_an_equal_fall_that_was_not_measured_is_no_evidence_of_forgetting_less(p
 @pytest.mark.parametrize("freezing", [1.0, 0.5])
 def test_forgetting_along_a_convex_path_is_compared_where_it_was_measured(planted, freezing):
     plant_adaptation(convex(GRID.adaptation.marks, freezing))
-    assert planted.retained().value == pytest.approx(1 - freezing, abs=1e-6)
+    assert retained(planted).value == pytest.approx(1 - freezing, abs=1e-6)
 
 
 def test_a_method_that_gains_nothing_has_no_equal_fall(planted):

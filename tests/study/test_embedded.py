@@ -9,7 +9,7 @@ import xarray as xr
 import yaml
 from rich.console import Console
 
-from mechanism.nn.training import TrainingError
+from mechanism.nn.checkpoint import TrainingError
 from mechanism.study import embedded, history
 from mechanism.study.embedded import branch, load_run, run_training, stage, trainer
 from mechanism.study.stage import STAGE, final_loss, newest_checkpoint, seconds, thin

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from mechanism.corpus.mixture import Column
 from mechanism.corpus.tokenizer import load_tokenizer
-from mechanism.nn.training import Trainer, TrainingError
+from mechanism.nn.checkpoint import TrainingError
+from mechanism.nn.training import Trainer
 from mechanism.study import bench_steps, embedded, english, grid_train, live_pair
 from mechanism.study.english import English, TextConfig, score
 from mechanism.study.grid import VARIANTS, load_grid, variant_layer

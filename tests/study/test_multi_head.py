@@ -10,7 +10,8 @@ from mechanism.report.claims import find_claim
 from mechanism.report.verdicts import Evidence, Verdict
 from mechanism.study import bench_steps, embedded, multi_head
 from mechanism.study.grid import load_grid
-from mechanism.study.multi_head import Experiment, evidence
+from mechanism.study.multi_head import Experiment
+from mechanism.study.multi_head_claims import evidence
 from mechanism.study.multi_head_source import printed, printed_differences
 
 GAINS = {"sparse": 0.0, "fine_grained": 0.02, "heads2": 0.05, "heads3": 0.09, "heads2_head": 0.04, "heads2_merge": 0.01}
@@ -48,7 +49,7 @@ def grid(tmp_path, monkeypatch):
     for block in BLOCKS:
         for variant in found.blocks[block].variants:
             for run in found.tuning_runs(block, variant):
-                plant(run, 0.0, rng)
+                plant(run, 0.0, np.random.default_rng(0))
             for run in found.runs(block, variant):
                 plant(run, GAINS.get(variant, -0.1), rng)
     turns = [(seed, turn, variant) for seed in range(5) for turn in range(3) for variant in GAINS]

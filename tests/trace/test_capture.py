@@ -21,7 +21,8 @@ from mechanism.trace import (
 )
 from mechanism.trace.call import on_device
 from mechanism.trace.edit import SiteEdit
-from mechanism.trace.families import VOCAB, tiny_model
+from mechanism.trace.families import tiny_model
+from mechanism.trace.family_sizes import VOCAB
 
 IDS = torch.randint(3, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
 MASK = torch.ones_like(IDS)

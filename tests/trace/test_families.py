@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mechanism.trace.families import EXPERTS, TOP_K, VOCAB, FamilyError, families, tiny_config, tiny_model
+from mechanism.trace.families import FamilyError, families, tiny_config, tiny_model
+from mechanism.trace.family_sizes import EXPERTS, TOP_K, VOCAB
 
 IDS = torch.randint(3, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
 ONE_EACH = {"llama4_text": 1, "zaya": 1}

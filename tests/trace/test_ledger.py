@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mechanism.nn.training import balance_loss
+from mechanism.nn.router import balance_loss
 from mechanism.trace import (
     Ablate,
     Activate,
@@ -21,7 +21,8 @@ from mechanism.trace import (
     routers,
 )
 from mechanism.trace.attachable import warn_unsupported
-from mechanism.trace.families import VOCAB, tiny_model
+from mechanism.trace.families import tiny_model
+from mechanism.trace.family_sizes import VOCAB
 
 IDS = torch.randint(3, VOCAB, (4, 12), generator=torch.Generator().manual_seed(0))
 

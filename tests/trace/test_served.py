@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mechanism.trace import CaptureError, RoutingStats, Served, attach, decode_routed_experts
-from mechanism.trace.families import EXPERTS, VOCAB, tiny_model
+from mechanism.trace.families import tiny_model
+from mechanism.trace.family_sizes import EXPERTS, VOCAB
 
 QWEN = Served("qwen@1", "vllm 0.21", experts=4, layers=2)
 IDS = np.array([[[0, 1], [2, 3]], [[1, 0], [3, 2]], [[0, 3], [1, 2]]], dtype=np.int16)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mechanism.trace import CaptureError, RoutingStats, attach
-from mechanism.trace.families import VOCAB, tiny_model
+from mechanism.trace.families import tiny_model
+from mechanism.trace.family_sizes import VOCAB
+from mechanism.trace.fixed_point import BITS
 from mechanism.trace.passes import Pass
 from mechanism.trace.seam import Routing
-from mechanism.trace.stats import BITS
 
 GROUPS = ("en", "sw", "zu")
 LAYERS = (1, 3)

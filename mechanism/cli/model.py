@@ -1,0 +1,108 @@
+"""Commands on one model: `mechanism contracts`, `evaluate` and `calculate`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from .console import Json, err, out, print_table
+
+
+def contracts(
+    model: Annotated[str | None, typer.Argument(help="A committed model's name, a folder, or a hub id.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every family of the installed transformers, tiny.")] = False,
+    dtype: str = "float32",
+    device: str = "auto",
+    json_: Json = False,
+) -> None:
+    """Run the contract list on a model, or on every MoE family: what capture and interventions guarantee there."""
+    if bool(model) == all_:
+        raise ValueError("name a model, or use --all for every family; not both")
+    rows = _all_contracts(dtype) if all_ else _model_contracts(str(model), device, dtype)
+    if json_:
+        out.print_json(json.dumps(rows))
+    else:
+        print_table(rows, "contracts")
+    if not all_ and any(row["status"] == "failed" for row in rows):
+        raise typer.Exit(1)
+
+
+def _all_contracts(dtype: str) -> list[dict]:
+    from ..study.models import parse_dtype
+    from ..trace.survey import survey
+
+    rows = []
+    for row in survey(parse_dtype(dtype)):
+        rows.append(row)
+        err.print(f"{row['family']}: {row['passed']} passed, {row['failed']} failed", style="dim")
+    return rows
+
+
+def _model_contracts(model: str, device: str, dtype: str) -> list[dict]:
+    from dataclasses import asdict
+
+    from ..study.models import load_model
+    from ..trace import check
+
+    return [asdict(result) for result in check(load_model(model, device, dtype)[0])]
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A committed model's name, a folder, or a hub id.")],
+    languages: Annotated[str | None, typer.Option(help="Codes, separated by commas; all by default.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Corpora, separated by commas: names, folders, tables, hub:NAME.")
+    ] = None,
+    max_segments: Annotated[int, typer.Option(help="Cap per language and corpus.")] = 100,
+    split: Annotated[str, typer.Option(help="test or dev")] = "test",
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "float32",
+    json_: Json = False,
+) -> None:
+    """Print the task table of a model: text quality, choices, word problems, retrieval, by language."""
+    from ..study.evaluate import EvaluateConfig
+    from ..study.evaluate import evaluate as run
+    from ..study.models import load_model
+
+    config = EvaluateConfig(
+        languages=tuple(languages.split(",")) if languages else None,
+        data=tuple(data.split(",")) if data else EvaluateConfig.data,
+        max_segments=max_segments,
+        split=split,
+        seed=seed,
+    )
+    loaded, tokenizer = load_model(model, device, dtype)
+    table = run(loaded, tokenizer, config, lambda line: err.print(line, style="dim"))
+    if json_:
+        out.print_json(table.to_json(orient="records"))
+    else:
+        print_table(table.round(3).astype(object).where(table.notna(), None).to_dict("records"), f"Tasks: {model}")
+
+
+def calculate(
+    languages: int = 100,
+    layers: int = 24,
+    hidden: Annotated[int, typer.Option(help="Width of a token.")] = 1024,
+    width: Annotated[int, typer.Option(help="Inner width of an expert.")] = 2048,
+    experts: Annotated[int, typer.Option(help="Routed experts in each layer.")] = 64,
+    top_k: Annotated[int, typer.Option(help="Experts per token.")] = 2,
+    tuned_experts: Annotated[int, typer.Option(help="Experts tuned for a new language, in each layer.")] = 2,
+    vocab: int = 250_112,
+    head_dim: int = 64,
+    length: Annotated[int, typer.Option(help="Tokens of a sequence, for attention's FLOPs.")] = 512,
+    json_: Json = False,
+) -> None:
+    """Parameters, memory and FLOPs of a model for so many languages: dense, one per language, or MoE."""
+    from ..study import calculator
+
+    sizes = calculator.Sizes(languages, layers, hidden, width, experts, top_k, tuned_experts, vocab, head_dim, length)
+    table = calculator.calculate(sizes).reset_index()
+    rows = table.to_dict("records")
+    if json_:
+        out.print_json(json.dumps(rows))
+    else:
+        shown = [
+            {k: f"{v:,.2f}" if "GiB" in k else v if k == "model" else f"{v:,.0f}" for k, v in r.items()} for r in rows
+        ]
+        print_table(shown, f"{languages} languages")
