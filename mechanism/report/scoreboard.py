@@ -115,7 +115,8 @@ def _badge(row: Mapping[str, Any], page: str, single: bool) -> str:
 
 def _detail(row: Mapping[str, Any]) -> list[str]:
     rule = f"Rule: `{row['rule']}`." if row["rule"] else "No rule yet; it is fixed before the run."
-    return [f"**{row['id']}**", f": *Test.* {row['test']}", f"  *Criterion.* {row['criterion']} {rule}", ""]
+    note = [f"  *Note.* {row['note'].rstrip('.')}."] if row["verdict"] and row["note"] else []
+    return [f"**{row['id']}**", f": *Test.* {row['test']}", f"  *Criterion.* {row['criterion']} {rule}", *note, ""]
 
 
 def _link(label: str, text: str, page: str) -> str:
