@@ -17,7 +17,7 @@ SOURCES = sorted(NOTEBOOKS.glob("*.ipynb"))
 # `figures.show(...)` and `plt.show()` put an image below a cell; `interactive(...)` takes its alternative text itself.
 SHOWS = re.compile(r"\bshow\(")
 # A chapter's claims, as its own judge has them or as they are recorded.
-CLAIMS_TABLE = re.compile(r"```\{claims\} [A-Z]|judge\.table\(\)|claim_rows\(")
+CLAIMS_TABLE = re.compile(r"```\{claims\} [A-Z]|judge\.table\(\)")
 each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 
 
@@ -100,6 +100,19 @@ def test_chapters_end_with_their_claims(path: Path):
     tables = [i for i, cell in enumerate(cells) if CLAIMS_TABLE.search(cell.source)]
     assert tables
     assert max(tables) >= 0.75 * len(cells)
+
+
+@each_source
+def test_no_page_reads_records_while_it_is_made(path: Path):
+    assert not [cell.id for cell in codes(read_notebook(path)) if "claim_rows" in cell.source], (
+        "it would see its own records only; use the directives {claims}, {board} or {scoreboard}"
+    )
+
+
+def test_the_overview_names_every_page():
+    overview, *pages = SOURCES
+    prose = "".join(cell.source for cell in read_notebook(overview).cells)
+    assert not [path.name for path in pages if f"[]({path.name})" not in prose]
 
 
 @each_source
