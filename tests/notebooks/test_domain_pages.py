@@ -43,7 +43,6 @@ def test_domain_experts_of_another_family_and_own_text(own_text, tmp_path):
 def test_reweighting_of_another_family_and_own_text(own_text, tmp_path):
     scope = execute(REWEIGHTING, model=saved("mixtral", tmp_path / "model"), data=own_text, max_segments=2)
     assert scope["gains"]["n"].tolist() == [6, 6]
-    assert set(scope["claims"]["claim"]) == {f"D{i}" for i in range(1, 9)}
     assert "D5" in scope["judge"].judged
     assert not list((tmp_path / "results").glob("*.json"))
 
