@@ -120,6 +120,13 @@ def test_records_reach_the_tables(results: Path):
     assert badge in claims_markdown("R", "claims")
 
 
+def test_the_note_of_a_verdict_stands_below_its_criterion(results: Path):
+    good()
+    assert "*Note.*" not in claims_markdown("R", "claims")
+    good(note="two items are left out.")
+    assert "  *Note.* two items are left out.\n" in claims_markdown("R", "claims")
+
+
 def test_numbers_are_kept_by_notebook():
     number("share", np.float64(0.12345), ".1%")
     number("count", torch.tensor(1234), ",d")
