@@ -9,6 +9,7 @@ from rich.table import Table
 
 out, err = Console(), Console(stderr=True)
 
+Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from .console import Json, out, print_table
+from .console import Config, Json, out, print_table
 
 app = typer.Typer(help="Re-create and check the committed corpora.", no_args_is_help=True)
-Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")]
 
 
 @app.command("build")

@@ -4,13 +4,11 @@ from typing import Annotated
 
 import typer
 
-from .console import err, out, print_table
+from .console import Config, err, out, print_table
 
 
 def train(
-    config: Annotated[
-        str | None, typer.Option("--config", help="A configuration (.yaml), or the name of a committed one.")
-    ] = None,
+    config: Config | None = None,
     steps: Annotated[int | None, typer.Option(help="Stop after this many steps; the run can go on later.")] = None,
     branch: Annotated[
         str | None, typer.Option(help="Begin at the checkpoint of this longer run of the same seed.")

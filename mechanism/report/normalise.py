@@ -20,8 +20,8 @@ _STYLER = re.compile(r"\bT_([0-9a-f]{5})")
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """A copy with timings, random ids, process numbers, addresses and machine paths taken out, and the pieces that a
-    stream was printed in put together."""
+    """A copy with timings, random ids, process numbers, addresses and machine paths taken out, the pieces that a
+    stream was printed in put together, and empty remarks dropped (a page would show their `repr` instead)."""
     copy = nbformat.from_dict(notebook)
     kept = {key: copy.metadata[key] for key in _METADATA if key in copy.metadata}
     copy.metadata = NotebookNode(kept)
@@ -51,7 +51,7 @@ def _normalise_cell(cell: NotebookNode, position: int) -> None:
         cell.id = INJECTED
     cell.setdefault("id", f"cell-{position}")
     if cell.cell_type == "code":
-        cell.outputs = list(_joined(cell.outputs))
+        cell.outputs = [output for output in _joined(cell.outputs) if output.get("data", {}).get("text/markdown") != ""]
         for output in cell.outputs:
             _clean_output(output)
 
