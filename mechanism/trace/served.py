@@ -15,7 +15,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from .errors import CaptureError
-from .stats import PHASES, RoutingStats
+from .stats import RoutingStats
+from .sums import PHASES
 
 
 @dataclass(frozen=True)
