@@ -7,7 +7,7 @@ data over passes, processes or machines gives the same bits.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,9 @@ from .fixed_point import BITS, check_room
 
 PHASES = ("prefill", "decode")
 AXES = ("phase", "group", "layer", "expert")
+
+# Self, which beartype does not know on single methods.
+S = TypeVar("S", bound="RoutingSums")
 
 
 class RoutingSums:
@@ -82,7 +85,7 @@ class RoutingSums:
             if key in observed
         }
 
-    def merge(self, other: Self) -> Self:
+    def merge(self: S, other: S) -> S:
         """Sum of two statistics over the union of their groups.
 
         Raises:
@@ -155,7 +158,7 @@ class RoutingSums:
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls: type[S], path: Path) -> S:
         """Statistics written by `save`.
 
         Raises:
