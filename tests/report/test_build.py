@@ -239,7 +239,7 @@ def test_normalise_takes_out_what_changes_from_run_to_run():
 
 
 def test_an_empty_remark_is_dropped():
-    said = [{"text/markdown": text, "text/plain": "<IPython.core.display.Markdown object>"} for text in ("", "All made.")]
+    said = [{"text/markdown": text, "text/plain": "<Markdown object>"} for text in ("", "All made.")]
     cell = new_code_cell("x", outputs=[new_output("display_data", data=data) for data in said])
     assert [output.data for output in normalise(new_notebook(cells=[cell])).cells[0].outputs] == said[1:]
 
