@@ -24,6 +24,7 @@ INPUTS = (
     DATA / "tokenizer",
     DATA / "configs",
     DATA / "runs",
+    DATA / "baselines",
     DATA / "models",
     CLAIMS,
     FACTS,
