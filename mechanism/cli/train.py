@@ -64,17 +64,18 @@ def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) ->
 
 def _train_run(config: str, steps: int | None, branch: str | None, export: str | None, stage: bool) -> None:
     from ..study import embedded
+    from ..study.training_runs import find_run
 
     if stage and (steps or branch or export):
         raise ValueError("--stage does not train: leave out --steps, --branch and --export")
     if not stage:
         embedded.keep_memory()
 
-    run = embedded.find_run(config)
+    run = find_run(config)
     if stage:
         path = embedded.stage(run)
         err.print(f"stage of {path.stat().st_size / 1e6:.0f} MB in {path}", soft_wrap=True)
         return
     if branch:
-        err.print(f"branching at step {embedded.branch(run, embedded.find_run(branch))}")
+        err.print(f"branching at step {embedded.branch(run, find_run(branch))}")
     embedded.run_training(run, steps, export, err)

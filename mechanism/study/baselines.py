@@ -9,8 +9,8 @@ import pyppmd
 
 from ..corpus.languages import LANGUAGES
 from ..corpus.library import DATA, DOMAINS, PARALLEL, committed, training_budgets, training_rows
-from .embedded import data_hash
 from .evaluate import RECORD_SEGMENTS, running_text
+from .training_runs import data_hash
 
 ORDER, MEMORY = 5, 512 << 20
 FOLDER = DATA / "baselines"

@@ -9,11 +9,11 @@ import torch
 
 from ..corpus.tokenizer import load_tokenizer
 from ..nn.training import Trainer
-from . import embedded
+from . import training_runs
 from .bench import compare
-from .embedded import TOKENIZER
 from .english import English
 from .grid import Grid
+from .training_runs import TOKENIZER
 
 FILE = "steps.csv"
 BLOCK = "plain"
@@ -91,7 +91,7 @@ def summary(grid: Grid, table: pd.DataFrame) -> dict:
 
 def record(grid: Grid) -> Path:
     """Where the kept table stands."""
-    return embedded.RUNS / grid.name / FILE
+    return training_runs.RUNS / grid.name / FILE
 
 
 def write(grid: Grid, table: pd.DataFrame) -> None:

@@ -20,7 +20,7 @@ from ..nn.feedforward import DenseConfig
 from ..nn.language_moe import LanguageMoEConfig
 from ..nn.train_config import TrainConfig
 from ..nn.variants import VariantConfig
-from . import embedded
+from . import training_runs
 from .cross_run import USE, Adaptation, Cell, CrossRun
 from .cross_score import HeldOut
 
@@ -43,7 +43,7 @@ class CrossGrid:
     adaptation: Adaptation
     held: HeldOut
     cells: Mapping[str, Cell]
-    data: str = field(default_factory=embedded.data_hash)
+    data: str = field(default_factory=training_runs.data_hash)
 
     def codes(self, cell: Cell) -> tuple[str, ...]:
         """Languages of a cell."""

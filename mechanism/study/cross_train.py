@@ -26,10 +26,10 @@ from .cross_extra import EXTRA_MEASURES
 from .cross_grid import PARENT, CrossGrid
 from .cross_run import USE, CrossRun
 from .cross_score import bits_table, macro_loss, use_of_experts
-from .embedded import TOKENIZER
 from .emergence import probe_path, write_stats
 from .recorded_run import RESULT, left_in_words, make_all
 from .stage import thin
+from .training_runs import TOKENIZER
 
 DISTIL_STEP = 10**9  # a step of the stream that no run reaches: its batches are what experts are fitted on
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.library import PARALLEL
 from ..measure.documents import Documents
-from . import embedded, models
+from . import models, training_runs
 from .domain_routing import ENGLISH, DomainConfig, DomainObservation, observe, observe_crossed
 from .domain_text import load_domains
 from .models import resolve
@@ -99,7 +99,7 @@ def others(spec: str, config: DomainConfig) -> dict[str, DomainObservation]:
     """Recorded full observations of the other training seeds, on the same domains, by name."""
     asked = _plain(replace(config, max_segments=FULL))
     found = {}
-    for path in sorted(embedded.RUNS.glob(f"*/{CONFIG}")):
+    for path in sorted(training_runs.RUNS.glob(f"*/{CONFIG}")):
         payload = json.loads(path.read_text("utf-8"))
         same = payload.get("study") == STUDY and all(payload.get(name) == value for name, value in asked.items())
         if same and (path.parent / RESULT).exists():
@@ -114,7 +114,7 @@ def to_make(spec: str, config: DomainConfig) -> list[str]:
     of a reader's own."""
     if config.domains != ENGLISH:
         return []
-    known, trained = others(spec, config), embedded.records()
+    known, trained = others(spec, config), training_runs.records()
     return [_step(name, name in trained) for name in _other_seeds(spec) if name not in known]
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ..measure.output_change import kl_of_change, loss_change, pick
 from ..trace import Ablate, CaptureError, Site, find_sites
-from ..trace.continuation import CleanPass, WholePass, selecting, spread, touched
+from ..trace.continuation import CleanPass, WholePass
 from ..trace.proof import Way, naive_logits
+from ..trace.reach import selecting, spread, touched
 
 BLOCK = 2**23 * 3 // 2  # logits that are made at once: larger products are faster
 FIRST = 1  # position of the first token that is ablated and counted: the one that opens a sequence is left alone

@@ -16,7 +16,7 @@ from ..corpus.mixture import Column, Mixture, MixtureConfig
 from ..nn.train_config import TrainConfig
 from ..nn.training import Trainer
 from ..trace import RoutingStats, attach
-from . import embedded
+from . import training_runs
 from .passes import next_token_nll
 
 CORPORA = ("religion", "tech", *DOMAINS)
@@ -133,7 +133,7 @@ class English:
 
 def _tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[Columns, dict[str, list[Document]]]:
     """Training columns and held-out documents; read once, then from the cache."""
-    path = embedded.cache_folder() / "english" / f"{_address()}.npz"
+    path = training_runs.cache_folder() / "english" / f"{_address()}.npz"
     if not path.exists():
         columns = Mixture(STREAM, tokenizer).columns
         held = {split: list(_held_out(tokenizer, split)) for split in SPLITS}
@@ -145,7 +145,7 @@ def _tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[Columns, dict[str, list
 def _address() -> str:
     """Hash of the data and of the code that reads them."""
     code = (Path(str(file)).read_bytes() for file in (mixture.__file__, library.__file__, __file__))
-    return hashlib.sha256(embedded.data_hash().encode() + b"".join(code)).hexdigest()[:16]
+    return hashlib.sha256(training_runs.data_hash().encode() + b"".join(code)).hexdigest()[:16]
 
 
 def _held_out(tokenizer: PreTrainedTokenizerFast, split: str) -> Iterator[Document]:

@@ -16,7 +16,7 @@ from ..nn.moe import SparseMoEConfig
 from ..nn.multihead import MultiHeadMoEConfig
 from ..nn.train_config import TrainConfig
 from ..nn.variants import VariantConfig
-from . import embedded
+from . import training_runs
 from .english import TextConfig
 from .recorded_run import RecordedRun
 
@@ -103,7 +103,7 @@ class Grid:
     tuning: Tuning
     blocks: Mapping[str, Block]
     text: TextConfig = TextConfig()
-    data: str = field(default_factory=embedded.data_hash)
+    data: str = field(default_factory=training_runs.data_hash)
 
     def layer(self, block: str, variant: str) -> LayerConfig:
         """The feed-forward layer of a variant."""
@@ -213,9 +213,9 @@ def grid_path(name: str) -> Path:
     Raises:
         FileNotFoundError: there is none; the message lists the committed ones.
     """
-    path = Path(name) if name.endswith(".yaml") else embedded.CONFIGS / "grids" / f"{name}.yaml"
+    path = Path(name) if name.endswith(".yaml") else training_runs.CONFIGS / "grids" / f"{name}.yaml"
     if not path.exists():
-        known = ", ".join(sorted(p.stem for p in (embedded.CONFIGS / "grids").glob("*.yaml")))
+        known = ", ".join(sorted(p.stem for p in (training_runs.CONFIGS / "grids").glob("*.yaml")))
         raise FileNotFoundError(f"no grid at {path}; committed ones: {known}")
     return path
 

@@ -17,11 +17,11 @@ from ..nn.feedforward import DenseConfig
 from ..nn.training import Trainer
 from ..nn.variants import VariantConfig
 from ..trace import RoutingStats
-from .embedded import TOKENIZER
 from .english import CORPORA, English, Score, score
 from .grid import Grid, GridRun
 from .recorded_run import RESULT, left_in_words, make_all
 from .stage import thin
+from .training_runs import TOKENIZER
 
 
 def train_grid(grid: Grid, console: Console, runs: int | None = None, steps: int | None = None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .embedded import records
+from .training_runs import records
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from ..corpus.languages import UNKNOWN
 from ..corpus.library import load
 from ..corpus.store import Corpus, CorpusError
-from . import embedded
+from . import training_runs
 from .language_routing import RoutingConfig, pivot_of
 from .models import training_run
 from .records import model_hash
@@ -17,7 +17,7 @@ VERSION = 1
 
 def trained_on(spec: str) -> tuple[str, ...]:
     """Languages that a model of this report was trained on, by its record; none for a model from elsewhere."""
-    folder = embedded.records().get(training_run(spec) or "")
+    folder = training_runs.records().get(training_run(spec) or "")
     if folder is None:
         return ()
     return tuple(json.loads((folder / "config.json").read_text("utf-8"))["mixture"]["languages"])

@@ -11,7 +11,7 @@ from ..corpus.languages import TRAINED
 from ..corpus.library import committed
 from ..measure.profile import depth_windows
 from ..measure.statistics import ClusterBootstrap, Estimate
-from . import embedded
+from . import training_runs
 from .emergence import PROBE_SEGMENTS, probe_rows
 from .history import History, load_history
 from .language_profiles import kept
@@ -52,7 +52,7 @@ def shared_states(found: xr.Dataset, codes: Iterable[str], bootstrap: ClusterBoo
 def twin_probes(names: Iterable[str] = TWINS) -> dict[str, xr.Dataset]:
     """Probes of runs at the last tokens at which all were probed, by name: the same segments, so that they can be
     compared with one another. Nothing unless every run has a record and is finished; `tokens` is in the attributes."""
-    known = embedded.records()
+    known = training_runs.records()
     runs = {name: load_history(name) for name in names if name in known}
     if set(runs) != set(names) or not all(run.result.get("finished") for run in runs.values()):
         return {}

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from . import embedded
+from . import training_runs
 
 RESULT = "result.json"
 
@@ -30,12 +30,12 @@ class RecordedRun:
     @property
     def record(self) -> Path:
         """Folder of the committed record."""
-        return embedded.RUNS / self.grid / self.hash
+        return training_runs.RUNS / self.grid / self.hash
 
     @property
     def workspace(self) -> Path:
         """Folder of checkpoints, outside the repository; gone once the record is there."""
-        return embedded.cache_folder() / "runs" / self.hash
+        return training_runs.cache_folder() / "runs" / self.hash
 
     @property
     def done(self) -> bool:
@@ -52,7 +52,7 @@ class RecordedRun:
     @property
     def lock(self) -> FileLock:
         """Held by the process that makes the run."""
-        folder = embedded.cache_folder() / "locks"
+        folder = training_runs.cache_folder() / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / self.hash)
 

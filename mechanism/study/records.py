@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 
 from ..corpus.store import Corpus, sha256
-from . import embedded
+from . import training_runs
 from .models import pinned, resolve
 
 CONFIG, RESULT, STATS = "config.json", "result.json", "stats.nc"
@@ -121,7 +121,7 @@ def stored(config: Mapping[str, Any], data: str, compute: Callable[[], xr.Datase
 def _places() -> list[Path]:
     """Folders of records, the one to write to first."""
     own = os.environ.get(OWN)
-    return [Path(own), embedded.RUNS] if own else [embedded.RUNS]
+    return [Path(own), training_runs.RUNS] if own else [training_runs.RUNS]
 
 
 def _write(folder: Path, config: Mapping[str, Any], data: str, result: xr.Dataset, about: dict[str, Any]) -> None:

@@ -10,8 +10,9 @@ import xarray as xr
 from ..corpus.languages import TRAINED
 from ..corpus.library import PARALLEL
 from . import baselines
-from .embedded import EVALUATION, SHARES, records
+from .embedded import EVALUATION, SHARES
 from .history import History, load_history
+from .training_runs import records
 
 ENGLISH_PROBLEMS = 0.6
 ENOUGH = 150  # candidates below which retrieval is not compared with that among 200

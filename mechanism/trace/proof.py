@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from .capture import Trace
-from .continuation import CleanPass, Via, selecting, spread, touched
+from .continuation import CleanPass, Via
 from .errors import TraceError
 from .interventions import Ablate
 from .probe import RELATIVE
+from .reach import selecting, spread, touched
 from .sites import Site, find_sites
 
 _FAILURES = (TraceError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)

@@ -1,13 +1,13 @@
 import pytest
 from matplotlib import pyplot as plt
 
-from mechanism.study import embedded
+from mechanism.study import training_runs
 
 
 @pytest.fixture
 def apart(tmp_path, monkeypatch):
     """Nothing of a page reaches the committed records; figures are closed."""
     monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
     yield
     plt.close("all")

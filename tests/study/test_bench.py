@@ -11,7 +11,7 @@ from mechanism import cli
 from mechanism.nn.lm import LMConfig
 from mechanism.nn.train_config import TrainConfig
 from mechanism.study import baselines, bench
-from mechanism.study.embedded import CONFIGS
+from mechanism.study.training_runs import CONFIGS
 
 TINY = LMConfig(vocab=61, hidden=16, layers=2, heads=1, head_dim=16, experts=4, top_k=2, expert_width=8, context=64)
 CONFIG = TrainConfig(model=TINY, batch=2, length=16)

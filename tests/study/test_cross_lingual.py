@@ -14,13 +14,13 @@ from mechanism.corpus.language_stream import UNTOLD, LanguageStream, LanguageStr
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.report.claims import load_claims
 from mechanism.report.verdicts import Evidence
-from mechanism.study import cross_train, embedded
+from mechanism.study import cross_train, training_runs
 from mechanism.study.cross_adaptation import retained
 from mechanism.study.cross_claims import COSTS, JUDGES, LOADED, cross_evidence
 from mechanism.study.cross_evidence import CrossExperiment, settled_tokens
 from mechanism.study.cross_grid import CrossGrid, family, load_cross_grid, use_distance
 from mechanism.study.cross_run import Cell
-from mechanism.study.embedded import CONFIGS, TOKENIZER
+from mechanism.study.training_runs import CONFIGS, TOKENIZER
 
 GRID = load_cross_grid(CONFIGS / "grids" / "cross_lingual.yaml")
 FEW = ("km", "om", "ko")
@@ -39,7 +39,7 @@ def tokenizer():
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("MECHANISM_CACHE", str(tmp_path / "cache"))
     return tmp_path
 

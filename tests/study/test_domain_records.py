@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mechanism.study import domain_records, embedded, models
+from mechanism.study import domain_records, models, training_runs
 from mechanism.study.domain_records import observed, others, to_make
 from mechanism.study.domain_routing import DomainConfig
 from mechanism.study.models import load_model
@@ -14,7 +14,7 @@ CONFIG = DomainConfig(("religion", "tech"), ("en", "de"), max_segments=4)
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "RUNS", tmp_path)
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
     monkeypatch.setattr(domain_records, "FULL", 6)
     return load_model("tiny", "cpu")
 

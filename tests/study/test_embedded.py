@@ -10,9 +10,10 @@ import yaml
 from rich.console import Console
 
 from mechanism.nn.checkpoint import TrainingError
-from mechanism.study import embedded, history
-from mechanism.study.embedded import branch, load_run, run_training, stage, trainer
+from mechanism.study import embedded, history, training_runs
+from mechanism.study.embedded import branch, run_training, stage, trainer
 from mechanism.study.stage import STAGE, final_loss, newest_checkpoint, seconds, thin
+from mechanism.study.training_runs import load_run
 
 SMALL: dict[str, dict] = {
     "train": {
@@ -31,7 +32,7 @@ SMALL: dict[str, dict] = {
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.setenv("MECHANISM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(embedded, "MODELS", tmp_path / "models")
     monkeypatch.setattr(embedded, "EvaluateConfig", lambda max_segments: None)
     monkeypatch.setattr(
@@ -55,7 +56,7 @@ def test_the_hash_follows_configuration_and_data_but_not_the_name(place, monkeyp
     run = write(place, "a")
     assert run.hash == write(place, "b").hash
     assert run.hash != write(place, "a", lr=0.5).hash
-    monkeypatch.setattr(embedded, "data_hash", lambda: "other")
+    monkeypatch.setattr(training_runs, "data_hash", lambda: "other")
     assert run.hash != write(place, "a").hash
 
 
@@ -108,7 +109,7 @@ def test_missing_configuration_and_record(place):
 
 
 def test_committed_configurations_are_different_runs():
-    runs = [load_run(path) for path in sorted(embedded.CONFIGS.glob("*.yaml"))]
+    runs = [load_run(path) for path in sorted(training_runs.CONFIGS.glob("*.yaml"))]
     assert {"main", "seed0", "seed1", "seed2", "control", "dense", "tiny"} <= {run.name for run in runs}
     assert len({run.hash for run in runs}) == len(runs)
 

@@ -16,7 +16,7 @@ from mechanism.corpus.mixture import Column
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.nn.checkpoint import TrainingError
 from mechanism.nn.training import Trainer
-from mechanism.study import bench_steps, embedded, english, grid_train, live_pair
+from mechanism.study import bench_steps, english, grid_train, live_pair, training_runs
 from mechanism.study.english import English, TextConfig, score
 from mechanism.study.grid import VARIANTS, load_grid, variant_layer
 
@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return load_tokenizer(embedded.TOKENIZER)
+    return load_tokenizer(training_runs.TOKENIZER)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def place(tmp_path, monkeypatch):
     texts = ({(name, "en"): column for name in english.CORPORA}, {"dev": held, "test": held})
     monkeypatch.setattr(english, "_tokens", lambda tokenizer: texts)
     monkeypatch.setenv("MECHANISM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
     return tmp_path
 
 
@@ -140,7 +140,7 @@ def test_records_of_a_whole_grid(place):
     run = grid.runs("plain", "heads2")[0]
     assert sum(path.stat().st_size for path in run.record.iterdir()) < 60_000
     found = run.result()
-    windows = English(grid.text, load_tokenizer(embedded.TOKENIZER)).windows["test"]
+    windows = English(grid.text, load_tokenizer(training_runs.TOKENIZER)).windows["test"]
     assert found["test"]["tokens"] == windows.sizes.sum()
     chosen = np.array(found["selections"]["fiction"])
     assert found["layers"] == [1]
@@ -253,7 +253,7 @@ def test_every_token_of_a_window_is_scored_once(place, tokenizer):
 
 
 def test_text_is_read_once_and_then_from_the_cache(place, monkeypatch):
-    columns, held = english._tokens(load_tokenizer(embedded.TOKENIZER))
+    columns, held = english._tokens(load_tokenizer(training_runs.TOKENIZER))
     english._write(place / "text.npz", columns, held)
     with np.load(place / "text.npz") as file:
         again, texts = english._read(file)

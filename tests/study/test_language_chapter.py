@@ -323,7 +323,7 @@ def test_the_dense_twin_is_read_beside_a_run_of_equal_tokens_on_equal_probes(mon
     runs["dense"].stats = runs["dense"].stats.drop_vars("divergence")
     runs["dense"].stats["hits_centred"][1, ..., 4] = 1
     monkeypatch.setattr(language_sharing, "load_history", runs.get)
-    monkeypatch.setattr(language_sharing.embedded, "records", lambda: dict.fromkeys(runs))
+    monkeypatch.setattr(language_sharing.training_runs, "records", lambda: dict.fromkeys(runs))
     assert twin_probes() == {}, "a record of an unfinished run is no reference"
     for run in runs.values():
         run.result["finished"] = True

@@ -8,7 +8,7 @@ import pytest
 
 from mechanism.report.claims import find_claim
 from mechanism.report.verdicts import Evidence, Verdict
-from mechanism.study import bench_steps, embedded, multi_head
+from mechanism.study import bench_steps, multi_head, training_runs
 from mechanism.study.grid import load_grid
 from mechanism.study.multi_head import Experiment
 from mechanism.study.multi_head_claims import evidence
@@ -44,7 +44,7 @@ def plant(run, gain, rng):
 
 @pytest.fixture
 def grid(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "RUNS", tmp_path)
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
     found, rng = load_grid("mh_moe"), np.random.default_rng(0)
     for block in BLOCKS:
         for variant in found.blocks[block].variants:
@@ -127,7 +127,7 @@ def test_time_is_undecided_before_it_is_measured(grid):
 
 
 def test_nothing_made_is_said_and_not_judged(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "RUNS", tmp_path)
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
     experiment = Experiment(load_grid("mh_moe"))
     assert experiment.empty
     assert evidence(experiment) == {}

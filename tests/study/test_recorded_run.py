@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mechanism.study import embedded
+from mechanism.study import training_runs
 from mechanism.study.recorded_run import RESULT, RecordedRun, make_all
 
 
@@ -20,8 +20,8 @@ class Run(RecordedRun):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch) -> list[Run]:
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(embedded, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(training_runs, "cache_folder", lambda: tmp_path / "cache")
     return [Run("toy", name) for name in "abc"]
 
 

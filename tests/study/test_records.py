@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from mechanism.corpus.store import Corpus, Segment
-from mechanism.study import embedded
+from mechanism.study import training_runs
 from mechanism.study.records import StudyError, address, model_hash, recorded, stored, texts_hash
 
 CONFIG = {"study": "example", "seed": 0, "languages": ["en", "de"]}
@@ -13,7 +13,7 @@ CONFIG = {"study": "example", "seed": 0, "languages": ["en", "de"]}
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
     return tmp_path / "runs"
 
 
@@ -83,17 +83,17 @@ def test_records_of_studies_are_no_training_runs(runs):
     folder = runs / "0123456789ab"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"name": "main"}))
-    assert embedded.records() == {"main": folder}
+    assert training_runs.records() == {"main": folder}
 
 
 def test_of_several_runs_of_a_name_the_one_of_the_committed_configuration_counts(runs):
-    current = embedded.find_run("seed0").hash
+    current = training_runs.find_run("seed0").hash
     for name in (current, "0" * 12, "f" * 12):
         (runs / name).mkdir(parents=True)
         (runs / name / "config.json").write_text(json.dumps({"name": "seed0"}))
-    assert embedded.records() == {"seed0": runs / current}
+    assert training_runs.records() == {"seed0": runs / current}
     (runs / current / "config.json").unlink()
-    assert embedded.records() == {"seed0": runs / ("f" * 12)}, "none is of the configuration: the last by hash"
+    assert training_runs.records() == {"seed0": runs / ("f" * 12)}, "none is of the configuration: the last by hash"
 
 
 def corpus(*texts, group="a"):

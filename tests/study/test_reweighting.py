@@ -7,7 +7,7 @@ import xarray as xr
 
 from mechanism.corpus.store import CorpusError
 from mechanism.measure.statistics import ClusterBootstrap
-from mechanism.study import embedded, reweighting
+from mechanism.study import reweighting, training_runs
 from mechanism.study.drivers import ablation_effect
 from mechanism.study.reweighting import ReweightingConfig, best_setting, reweight
 from mechanism.study.reweighting_items import tasks
@@ -177,7 +177,7 @@ def test_the_record_of_the_full_profile_is_made_once_and_preferred(tmp_path, mon
         made.append(arguments[3].items)
         return found
 
-    monkeypatch.setattr(embedded, "RUNS", tmp_path)
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
     monkeypatch.setattr(reweighting, "reweight", computed)
     monkeypatch.setattr(reweighting, "load_domains", lambda names, languages: planted.corpora())
     model, tokenizer = planted.model(), planted.tokenizer()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from mechanism.study import baselines, embedded
+from mechanism.study import baselines, training_runs
 from mechanism.study.acceptance import acceptance, best_layer, languages_accepted
 from mechanism.study.siblings import (
     baseline_table,
@@ -45,7 +45,7 @@ def table(shift=0.0):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
     return tmp_path
 

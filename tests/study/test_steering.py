@@ -223,7 +223,7 @@ def test_a_chat_template_wraps_problems_and_generic_text_alike():
 
 
 def test_a_result_is_recorded_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("mechanism.study.embedded.RUNS", tmp_path)
+    monkeypatch.setattr("mechanism.study.training_runs.RUNS", tmp_path)
     made = steer(*planted(0.6), planted_task(), TRIED)
     monkeypatch.setattr(SteeringStudy, "run", lambda *args, **more: made)
     study = SteeringStudy.small(10)

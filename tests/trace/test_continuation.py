@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from mechanism.trace import Ablate, expert_means, find_sites
-from mechanism.trace.continuation import CleanPass, selecting, spread, touched
+from mechanism.trace.continuation import CleanPass
 from mechanism.trace.families import tiny_model
 from mechanism.trace.proof import naive_logits, proven
+from mechanism.trace.reach import selecting, spread, touched
 
 MODES = ("zero", "reroute", "mean")
 
