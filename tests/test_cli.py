@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from mechanism.cli import console
+
 
 def mechanism(*arguments, **more):
     command = [sys.executable, "-m", "mechanism", *arguments]
@@ -17,6 +19,15 @@ def test_help_names_every_command():
     commands = "train evaluate claims notebooks book pdf corpus bench contracts sweep run compare lm-eval lm-eval-tasks"
     for command in commands.split():
         assert command in shown
+
+
+def test_a_table_that_is_too_wide_cuts_nothing_off(capsys, monkeypatch):
+    monkeypatch.setattr(console, "out", console.Console(width=40))
+    console.print_table([{f"column {i}": f"{i}.23456" for i in range(6)}], "wide")
+    rows = [line.strip("│").split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert ["".join(part.strip() for part in cell) for cell in zip(*rows, strict=True)] == [
+        f"{i}.23456" for i in range(6)
+    ]
 
 
 def test_claims_as_json():

@@ -14,10 +14,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 
 def print_table(rows: list[dict], title: str) -> None:
-    """Rows with the same keys as a table."""
+    """Rows with the same keys as a table; where it is too wide, cells go on in the next line: no digit is cut off."""
     table = Table(title=title)
     for name in rows[0]:
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     out.print(table)
