@@ -62,11 +62,16 @@ def observed(
         data = [texts_hash(load_domains(c.domains, c.languages or ())) if c.domains else "" for c in (config, both)]
         if profile == "full" or recorded(keys[0], data[0]) is not None:
             whole = replace(config, max_segments=FULL)
-            name = Path(resolve(spec)).name
-            found = stored(keys[0], data[0], lambda: _to_dataset(observe(model, tokenizer, whole), name), COMMAND)
-            wide = _crossed_record(model, tokenizer, both, keys[1], data[1], profile == "full")
+            name, command = Path(resolve(spec)).name, _command(spec)
+            found = stored(keys[0], data[0], lambda: _to_dataset(observe(model, tokenizer, whole), name), command)
+            wide = _crossed_record(model, tokenizer, both, keys[1], data[1], profile == "full", command)
             return Observed(_from_dataset(found), wide, found.attrs["record"])
     return Observed(observe(model, tokenizer, config), observe_crossed(model, tokenizer, both) if crossed else None, "")
+
+
+def _command(spec: str) -> str:
+    """What makes the record of a model, whichever is the default one."""
+    return f"{COMMAND} -p model={spec}"
 
 
 def _key(spec: str, model: PreTrainedModel, config: DomainConfig) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def _plain(config: DomainConfig) -> dict[str, Any]:
 
 def _crossed_record(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig, key: dict[str, Any], data: str,
-    full: bool,
+    full: bool, command: str,
 ) -> xr.Dataset | None:  # fmt: skip
     """The crossed design from its record; without one computed and recorded if `full`, else the sample of the
     configuration; None where there is none."""
@@ -92,7 +97,7 @@ def _crossed_record(
     made = observe_crossed(model, tokenizer, replace(config, max_segments=FULL) if full else config)
     if not full:
         return made
-    return None if made is None else stored(key, data, lambda: made, COMMAND)
+    return None if made is None else stored(key, data, lambda: made, command)
 
 
 def others(spec: str, config: DomainConfig) -> dict[str, DomainObservation]:
@@ -119,7 +124,7 @@ def to_make(spec: str, config: DomainConfig) -> list[str]:
 
 
 def _step(name: str, trained: bool) -> str:
-    record = f"`{COMMAND} -p model={name}` makes its record of this page, after which its weights can be deleted"
+    record = f"`{_command(name)}` makes its record of this page, after which its weights can be deleted"
     if (models.MODELS / name / "config.json").exists():
         return f"{name} is trained and its weights are here: {record}."
     state = "is trained, but its weights were not kept" if trained else "is not trained yet"

@@ -49,7 +49,8 @@ def result(
         data = texts_hash(corpora)
         found = recorded(asked, data)
         if found is not None or profile == "full":
-            return stored(asked, data, lambda: reweight(model, tokenizer, corpora, config, progress), COMMAND)
+            command = f"{COMMAND} -p model={spec}"
+            return stored(asked, data, lambda: reweight(model, tokenizer, corpora, config, progress), command)
         config = replace(PROFILES["small"], **given)  # type: ignore[arg-type]
     return reweight(model, tokenizer, corpora, config, progress)
 

@@ -27,7 +27,8 @@ def test_the_full_profile_is_computed_once_and_then_preferred(tiny, tmp_path, mo
     assert len(full.single.documents.domain) == 12
     assert full.crossed is not None
     assert full.crossed.sizes["document"] == 12
-    assert len(list(tmp_path.iterdir())) == 2
+    made = [json.loads((folder / "result.json").read_text())["command"] for folder in tmp_path.iterdir()]
+    assert made == ["mechanism notebooks --only 20_domain_experts -p profile=full -p model=tiny"] * 2
     monkeypatch.setattr(domain_records, "observe", None)
     monkeypatch.setattr(domain_records, "observe_crossed", None)
     again = observed("tiny", model, tokenizer, CONFIG, crossed)

@@ -189,6 +189,7 @@ def test_the_record_of_the_full_profile_is_made_once_and_preferred(tmp_path, mon
     kept = reweighting.result("tiny", model, tokenizer)
     assert made == [small, full]
     assert kept.attrs["record"] == again.attrs["record"]
+    assert kept.attrs["command"].endswith("-p profile=full -p model=tiny")
     assert Reweighted(kept).evidence() == Reweighted(found).evidence()
     reweighting.result("tiny", model, tokenizer, "small")
     assert made == [small, full, small]
