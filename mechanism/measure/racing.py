@@ -53,7 +53,7 @@ class Race:
 
     top: int
     confidence: float = 0.95
-    budget: float = 0.13
+    budget: float = 0.15
     fewest: int = 20
 
     def __call__(

@@ -35,7 +35,7 @@ class SearchConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     share: float = 0.05
     confidence: float = 0.95
-    budget: float = 0.13
+    budget: float = 0.15
     control: str = "relative"
     samples: int = 1
     first: float = 0.055

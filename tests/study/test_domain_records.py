@@ -61,17 +61,17 @@ def test_other_models_are_known_by_their_records(tiny, tmp_path):
 
 
 def test_the_step_that_a_seed_lacks_is_told(tiny, tmp_path, monkeypatch):
-    """Seed 0 has weights, seed 1 a training record alone, seed 2 nothing."""
+    """One seed has weights, seed 1 a training record alone, seed 2 nothing."""
     monkeypatch.setattr(models, "MODELS", tmp_path / "models")
     monkeypatch.setattr(domain_records, "resolve", lambda spec: spec)
-    (tmp_path / "models" / "seed0").mkdir(parents=True)
-    (tmp_path / "models" / "seed0" / "config.json").write_text("{}")
+    (tmp_path / "models" / "embedded").mkdir(parents=True)
+    (tmp_path / "models" / "embedded" / "config.json").write_text("{}")
     (tmp_path / "abc").mkdir()
     (tmp_path / "abc" / "config.json").write_text(json.dumps({"name": "seed1"}))
     record = "`mechanism notebooks --only 20_domain_experts -p profile=full -p model={0}` makes its record of this page"
     training = "`mechanism train --config {0} --export {0}` makes them, then "
     first, second, third = to_make("tiny", DomainConfig())
-    assert first.startswith("seed0 is trained and its weights are here: " + record.format("seed0"))
+    assert first.startswith("embedded is trained and its weights are here: " + record.format("embedded"))
     assert second.startswith("seed1 is trained, but its weights were not kept: " + (training + record).format("seed1"))
     assert third.startswith("seed2 is not trained yet: " + (training + record).format("seed2"))
     assert to_make("tiny", CONFIG) == []
