@@ -1,7 +1,8 @@
 """Which few of many have the largest mean, at a fraction of the cost of looking at everything.
 
 Successive elimination: all candidates are looked at on the same few items; those that are surely in, or surely out, are
-not looked at again, and the others race on over more items. A cheap statistic that is known on all items serves as a
+not looked at again, and the others race on over more items. The rounds share the budget equally, those closest to the
+edge first (sequential halving: Karnin et al. 2013). A cheap statistic that is known on all items serves as a
 control variate: only what it does not explain has to be sampled.
 """
 
@@ -80,11 +81,11 @@ class Race:
         state = _State(self, control, cost, np.zeros(cost.shape[1]) if overhead is None else overhead, paid)
         if not 0 < self.top < len(cost):
             raise ValueError(f"the top {self.top} of {len(cost)} candidates is no search")
-        for items in rounds:
+        for number, items in enumerate(rounds):
             active = np.flatnonzero(state.status == "undecided")
             if not len(active):
                 break
-            active, part = state.affordable(active, items)
+            active, part = state.affordable(active, items, len(rounds) - number)
             if not len(part):
                 break
             state.take(active, part, evaluate(active, part), len(rounds))
@@ -105,15 +106,17 @@ class _State:
         self.low, self.high = np.where(known, 0.0, -np.inf), np.where(known, 0.0, np.inf)
         self.status = np.full(len(cost), "undecided", dtype=object)
 
-    def affordable(self, active: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The candidates closest to the edge of the top that the budget has room for on all the items; where there is
-        none for two of them, these on as many of the items, in order."""
-        left = self.race.budget * self.whole - self.paid - self.overhead[items].sum()
+    def affordable(self, active: np.ndarray, items: np.ndarray, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+        """The candidates closest to the edge of the top that this round's share of the budget has room for on all the
+        items; where there is none for two of them, these on as many of the items as the whole budget has room for, in
+        order. The first round may take everything, the `rounds` left after it share equally."""
+        left = self.race.budget * self.whole - self.paid
+        share = left / rounds if self.seen.any() else left
         nearest = active[np.argsort(self._distance(active), kind="stable")]
-        room = int((np.cumsum(self.cost[np.ix_(nearest, items)].sum(1)) <= left).sum())
-        chosen = np.sort(nearest[: max(room, 2)])
+        spent = np.cumsum(self.cost[np.ix_(nearest, items)].sum(1)) + self.overhead[items].sum()
+        chosen = np.sort(nearest[: max(int((spent <= share).sum()), 2)])
         each = self.cost[np.ix_(chosen, items)].sum(0) + self.overhead[items]
-        return chosen, items[np.cumsum(each) + self.paid <= self.race.budget * self.whole]
+        return chosen, items[np.cumsum(each) <= left]
 
     def _distance(self, active: np.ndarray) -> np.ndarray:
         """From the edge of the top, in half widths of the interval; 0 before there are intervals."""

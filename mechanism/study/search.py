@@ -38,7 +38,7 @@ class SearchConfig:
     budget: float = 0.15
     control: str = "relative"
     samples: int = 1
-    first: float = 0.055
+    first: float = 0.035
 
 
 SEARCH = SearchConfig()
