@@ -50,7 +50,8 @@ def test_it_keeps_its_budget_and_decides_nothing_wrongly(searched, budget):
 
 def test_replayed_on_the_record_it_finds_the_drivers_for_a_seventh_of_the_cost():
     """The embedded model's recorded sweep, in twenty orders of its segments."""
-    swept = Swept(driver_experts.recorded_sweep("embedded"))
-    races = search.replayed(swept, load_model("embedded")[0], orders=20)
+    recorded = driver_experts.recorded_sweep("embedded")
+    assert recorded is not None
+    races = search.replayed(Swept(recorded), load_model("embedded")[0], orders=20)
     assert races["recall"].mean() >= 0.9
     assert races["cost"].max() <= 0.15
