@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from ..trace.restart import layer_outputs, restarted
 from .passes import pad
 
-SOFTMAX_ROWS = 256  # at a time: log-probabilities of a whole batch over a vocabulary leave every cache
+SOFTMAX_ROWS = 256  # positions at a time: copies of a whole batch's logits do not fit a processor's caches
 
 
 @dataclass
@@ -112,11 +112,11 @@ class SharedPasses:
         cache.reorder_cache(batch.owner)
         cache.layers[: len(skipped)] = skipped
         mask = torch.cat([batch.mask[batch.owner], batch.tail_mask], 1)
-        _, position, token = batch.later.unbind(1)
-        rows, at = (place[position] for place in batch.tail_mask.nonzero(as_tuple=True))
+        rows, at = batch.tail_mask.nonzero(as_tuple=True)
         logits = self._pass(batch.tail, mask, (rows, at), cache)[0]
-        parts = zip(logits.split(SOFTMAX_ROWS), token.split(SOFTMAX_ROWS), strict=True)
-        return -torch.cat([F.cross_entropy(own, target, reduction="none") for own, target in parts])
+        _, position, token = batch.later.unbind(1)
+        parts = zip(position.split(SOFTMAX_ROWS), token.split(SOFTMAX_ROWS), strict=True)
+        return -torch.cat([F.cross_entropy(logits[at], target, reduction="none") for at, target in parts])
 
     def _pass(self, ids: Tensor, mask: Tensor, kept: tuple[Tensor, Tensor], cache: Any = None) -> tuple[Tensor, Any]:
         """Logits `(kept, vocabulary)` in float32, and the cache."""

@@ -18,6 +18,7 @@ ENGLISH_PROBLEMS = 0.6
 ENOUGH = 150  # candidates below which retrieval is not compared with that among 200
 SEEDS = ("seed0", "seed1", "seed2")
 SIBLINGS = (*SEEDS, "control", "dense")
+FAMILY = ("main", *SIBLINGS)
 
 
 def evaluations(names: Iterable[str]) -> dict[str, pd.DataFrame]:
@@ -36,6 +37,14 @@ def to_make(names: Iterable[str] = SIBLINGS, compression: bool = True) -> str:
     if compression and not baselines.record().exists():
         commands.append("`mechanism bench compression`")
     return f"Not recorded yet, and left out here; made by {', '.join(commands)}." if commands else ""
+
+
+def lacking(run: str | None, names: Iterable[str]) -> str:
+    """Why the model that a run made cannot be held against these runs: it is none of them, or some are to be made;
+    empty where it can."""
+    if run not in FAMILY:
+        return "it is about siblings of the report's own model, and this model has none here"
+    return to_make(names, compression=False)
 
 
 def baseline_table() -> pd.DataFrame | None:

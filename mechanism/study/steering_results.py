@@ -81,8 +81,9 @@ class SteeringResults:
 
     @cached_property
     def null(self) -> np.ndarray:
-        """Gain of each set of matched random experts."""
-        return np.array([self.accuracy(i) for i in self._drawn]) - self.accuracy(self._plain)
+        """Gain of each set of matched random experts. Below 1e-12, gains are rounding."""
+        gains = np.array([self.accuracy(i) for i in self._drawn]) - self.accuracy(self._plain)
+        return gains.round(12) + 0.0  # no negative zero
 
     @property
     def distinct(self) -> int:

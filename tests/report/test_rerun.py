@@ -155,6 +155,9 @@ def test_every_page_that_applies_on_one_model(checkpoint, parallel, domains, her
     assert {"R1", "R6", "D1", "D5", "D8"} <= set(records)
     assert {record["standing"] for record in records.values()} == {STANDING}
     assert "R12" in {path.stem for path in (out / "results" / "undecided").glob("*.json")}
+    for claim in ("R10", "R12"):
+        reason = json.loads((out / "results" / "undecided" / f"{claim}.json").read_text("utf-8"))["reason"]
+        assert "siblings of the report's own model" in reason
     assert {path.name: path.stat().st_mtime_ns for path in RESULTS.glob("*.json")} == before
 
     monkeypatch.setattr(rerun_module, "load_model", None)

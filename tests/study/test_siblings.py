@@ -16,6 +16,7 @@ from mechanism.study.siblings import (
     emergence_curve,
     evaluations,
     histories,
+    lacking,
     middle,
     problem_remark,
     recorded_shares,
@@ -74,6 +75,15 @@ def test_a_run_without_evaluation_is_still_to_be_made(place):
     table().to_csv(folder / "evaluation.csv", index=False)
     assert to_make(["dense"], compression=False) == ""
     pd.testing.assert_frame_equal(evaluations(["dense", "seed0"])["dense"], table())
+
+
+def test_only_the_reports_own_runs_are_held_against_their_siblings(place):
+    assert "--config control" in lacking("main", ["control"])
+    folder = recorded(place, "control")
+    table().to_csv(folder / "evaluation.csv", index=False)
+    assert lacking("main", ["control"]) == ""
+    for other in (None, "tiny"):
+        assert "this model has none" in lacking(other, ["control"])
 
 
 def test_bits_by_language_and_corpus_with_what_there_is(place):

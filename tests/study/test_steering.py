@@ -138,7 +138,7 @@ def synthetic(rng: np.random.Generator, settings=24, draws=50, shape=(4, 40), ch
     about: dict[str, list] = {"role": roles, "name": roles, "layers": ["1"] * len(roles), "kind": ["soft"] * len(roles)}
     about |= {"tau": [0.3] * len(roles), "strength": [0.5] * len(roles), "experts": [1] * len(roles)}
     coords = {name: ("setting", values) for name, values in about.items()}
-    where = {"lang": ["en", "a", "b", "c"], "cluster": ("item", np.arange(shape[1]))}
+    where = {"lang": ["en", *"abcdefghijklm"][: shape[0]], "cluster": ("item", np.arange(shape[1]))}
     return xr.Dataset({"hits": (("setting", "lang", "item"), hits)}, coords | where, {"pivot": "en", "task": "none"})
 
 
@@ -156,6 +156,19 @@ def test_false_positives_of_the_whole_procedure():
     leaking = np.mean([replicated(synthetic(rng, leak=True)) for _ in range(50)])
     assert honest <= 0.05
     assert leaking > 0.15
+
+
+def test_random_experts_that_win_in_some_languages_what_they_lose_in_others_gain_nothing():
+    """Means over languages in floats can be off by 1e-16, which a claim's null would show."""
+    rng = np.random.default_rng(0)
+    data = synthetic(rng, shape=(14, 300), change=0.0)
+    for own in data["hits"].values[2:]:
+        others = rng.permutation(np.arange(1, 14))
+        for wins, loses in zip(others[:6], others[6:], strict=False):
+            own[wins, own[wins].argmin()], own[loses, own[loses].argmax()] = 1, 0
+    found = SteeringResults(data)
+    assert found.accuracy(2, ["a"]) != found.accuracy(0, ["a"])
+    assert (found.null == 0).all()
 
 
 def test_the_choice_takes_the_best_on_average_over_languages_and_skips_refused():
