@@ -12,9 +12,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 GROUND = ("corpus", "nn", "trace", "measure")
 MAY_IMPORT: dict[str, set[str]] = {
     **{room: {room} for room in GROUND},
-    "study": {"study", *GROUND},
-    "report": {"report", "study", *GROUND},
-    "cli": {"cli", "report", "study", *GROUND},
+    "models": {"models", *GROUND},
+    "study": {"study", "models", *GROUND},
+    "bench": {"bench", "study", "models", *GROUND},
+    "report": {"report", "study", "models", *GROUND},
+    "cli": {"cli", "report", "bench", "study", "models", *GROUND},
     "__main__": {"cli"},
     "__init__": set(),
 }

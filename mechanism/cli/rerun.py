@@ -81,7 +81,7 @@ def lm_eval(context: typer.Context) -> None:
 
     For example: run --model mechanism --model_args pretrained=tiny,edits=edits.json --tasks next_segment_en
     --include_path TASKS."""
-    from ..study.harness import main
+    from ..models.lm_eval import main
 
     main(context.args)
 
@@ -94,7 +94,7 @@ def lm_eval_tasks(
     max_items: Annotated[int, typer.Option(help="Items per language.")] = 200,
 ) -> None:
     """Write next-segment choice as tasks of lm-evaluation-harness, one a language, with their items."""
-    from ..study.harness import write_tasks
+    from ..models.lm_eval import write_tasks
 
     for name in write_tasks(folder, data, tuple(languages.split(",")), split, max_items):
         out.print(name)

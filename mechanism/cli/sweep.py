@@ -33,12 +33,12 @@ def sweep(
     """Ablate every expert of a model and record what it does to the output, by segment, domain and language.
 
     Finished shards are kept, so that the same command goes on where it was interrupted."""
-    from ..study.embedded import keep_memory
-    from ..study.shards import Engine
-    from ..study.sweep import SweepOptions
-    from ..study.sweep_run import run_sweep
-    from ..study.sweep_text import SweepConfig
-    from ..study.training_runs import cache_folder
+    from ..study.base.runs import cache_folder
+    from ..study.d_domains.shards import Engine
+    from ..study.d_domains.sweep import SweepOptions
+    from ..study.d_domains.sweep_run import run_sweep
+    from ..study.d_domains.sweep_text import SweepConfig
+    from ..study.embedded.train import keep_memory
 
     numbers = {"max_segments": max_segments, "max_tokens": max_tokens, "seed": seed}
     config = SweepConfig.parse(data, languages, modes, split=split, **numbers)

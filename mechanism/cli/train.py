@@ -49,7 +49,7 @@ def train(
 
 
 def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) -> None:
-    from ..study.embedded import keep_memory
+    from ..study.embedded.train import keep_memory
     from ..study.grids import grid_code
 
     if not status:
@@ -63,8 +63,8 @@ def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) ->
 
 
 def _train_run(config: str, steps: int | None, branch: str | None, export: str | None, stage: bool) -> None:
-    from ..study import embedded
-    from ..study.training_runs import find_run
+    from ..study.base.runs import find_run
+    from ..study.embedded import train as embedded
 
     if stage and (steps or branch or export):
         raise ValueError("--stage does not train: leave out --steps, --branch and --export")

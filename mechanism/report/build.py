@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from ..study.embedded import KEEP_MEMORY
+from ..study.embedded.train import KEEP_MEMORY
 from .execute import CellFailure, declared_parameters, execute
 from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, write_atomic
 from .normalise import normalise

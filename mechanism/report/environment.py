@@ -18,7 +18,7 @@ CITATION = REPOSITORY / "CITATION.cff"
 
 def environment_markdown() -> str:
     """Versions, hashes and the machine of this build."""
-    from ..study.models import MODELS
+    from ..models.load import MODELS
 
     rows = [
         ("package", f"mechanism {package_version('mechanism')}, code {code_hash()[:SHORT]}"),
@@ -37,7 +37,7 @@ def environment_markdown() -> str:
 
 def runs_markdown() -> str:
     """The recorded training runs of the report's own models."""
-    from ..study.training_runs import records
+    from ..study.base.runs import records
 
     rows = []
     for name, folder in records().items():

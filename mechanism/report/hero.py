@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..corpus.languages import UNKNOWN, language
-from ..study.history import History, load_history
+from ..study.embedded.history import History, load_history
 from .figures import PALETTE, png, use_style
 
 RUNS = ("main", "tiny")

@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from . import cross_train, grid_train
-from .cross_grid import KIND, load_cross_grid
-from .grid import grid_path, load_grid
+from .m_multi_head import grid_train
+from .m_multi_head.grid import grid_path, load_grid
+from .p_cross_lingual import train as cross_train
+from .p_cross_lingual.grid import KIND, load_cross_grid
 
 
 @dataclass(frozen=True)

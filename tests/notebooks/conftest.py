@@ -1,7 +1,7 @@
 import pytest
 from matplotlib import pyplot as plt
 
-from mechanism.study import training_runs
+from mechanism.study.base import runs as training_runs
 
 
 @pytest.fixture

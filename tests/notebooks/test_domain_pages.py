@@ -7,7 +7,7 @@ import pytest
 
 from mechanism.corpus.store import CorpusError
 from mechanism.report.files import NOTEBOOKS
-from mechanism.study import constant_compute
+from mechanism.study.d_domains import constant_compute
 from tests.notebooks.cells import execute, save_model
 
 from ..study import planted

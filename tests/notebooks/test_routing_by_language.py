@@ -10,7 +10,7 @@ from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tokenizer import train_tokenizer
 from mechanism.report.files import NOTEBOOKS
-from mechanism.study import routing_by_language
+from mechanism.study.r_multilingual import routing as routing_by_language
 from tests.notebooks.cells import execute, save_model
 
 NOTEBOOK = NOTEBOOKS / "10_routing_by_language.ipynb"

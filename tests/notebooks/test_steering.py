@@ -7,10 +7,10 @@ import pytest
 
 from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
+from mechanism.models.load import load_model
 from mechanism.report.files import NOTEBOOKS
-from mechanism.study import steering_study
-from mechanism.study.models import load_model
-from mechanism.study.steering_plan import SteeringConfig
+from mechanism.study.r_multilingual import steering_study
+from mechanism.study.r_multilingual.steering_plan import SteeringConfig
 from mechanism.trace import InterventionError
 from tests.notebooks.cells import execute, save_model
 

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from mechanism.report import hero as room
 from mechanism.report.figures import png
 from mechanism.report.hero import card, card_png, divergence_profile, hero, newest
-from mechanism.study.history import History
+from mechanism.study.embedded.history import History
 
 mpl.use("Agg")
 LANGUAGES = ["en", "de", "ru", "sw"]

@@ -18,6 +18,9 @@ from matplotlib import pyplot as plt
 from mechanism.corpus.library import DATA, committed
 from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tokenizer import load_tokenizer
+from mechanism.models import load as models
+from mechanism.models.load import ModelError, load_config, load_model, pinned, require_memory
+from mechanism.models.memory import footprint, lacking
 from mechanism.nn.lm import LMConfig
 from mechanism.report import build, rerun_plan
 from mechanism.report import rerun as rerun_module
@@ -32,11 +35,10 @@ from mechanism.report.rerun_plan import Rerun, plan
 from mechanism.report.run_folder import RerunError
 from mechanism.report.stamp import read_notebook
 from mechanism.report.verdicts import Verdict
-from mechanism.study import constant_compute, models, steering_study
-from mechanism.study.memory import footprint, lacking
-from mechanism.study.models import ModelError, load_config, load_model, pinned, require_memory
-from mechanism.study.records import model_hash
-from mechanism.study.steering_plan import SteeringConfig
+from mechanism.study.base.records import model_hash
+from mechanism.study.d_domains import constant_compute
+from mechanism.study.r_multilingual import steering_study
+from mechanism.study.r_multilingual.steering_plan import SteeringConfig
 from mechanism.trace import ContractError, RouterError, checks
 from mechanism.trace.attachable import provenance
 from tests.notebooks import cells

@@ -1,0 +1,94 @@
+"""Time and memory of a training step of each model of the multi-head grid, in turns."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ..corpus.tokenizer import load_tokenizer
+from ..nn.training import Trainer
+from ..study.base.runs import TOKENIZER
+from ..study.grid.english import English
+from ..study.m_multi_head.grid import Grid
+from ..study.m_multi_head.tables import steps_record
+from .training import compare
+
+BLOCK = "plain"
+
+
+def bench_steps(grid: Grid, turns: int = 20) -> pd.DataFrame:
+    """Seconds of training steps of the models without shared experts or ternary weights, all of one seed in one
+    process: they take turns step by step, each turn beginning with another model, and two first turns are left out.
+
+    Returns:
+        A row per seed, turn and variant: `seed`, `turn`, `variant`, `seconds`; `kept_bytes`, see there; `threads`,
+        `torch`.
+    """
+    english = English(grid.text, load_tokenizer(TOKENIZER))
+    rows = [row for seed in range(grid.blocks[BLOCK].seeds) for row in _one_seed(grid, english, seed, turns)]
+    return pd.DataFrame(rows).assign(threads=torch.get_num_threads(), torch=torch.__version__.split("+")[0])
+
+
+def _one_seed(grid: Grid, english: English, seed: int, turns: int) -> Iterator[dict]:
+    names = list(grid.blocks[BLOCK].variants)
+    with tempfile.TemporaryDirectory() as folder:
+        trainers = {name: _trainer(grid, english, name, seed, Path(folder) / name) for name in names}
+        kept = {name: round(kept_bytes(trainer), 1) for name, trainer in trainers.items()}
+        for turn in range(-2, turns):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                seconds = trainers[name].advance()["seconds"]
+                if turn >= 0:
+                    row = {"seed": seed, "turn": turn, "variant": name, "seconds": round(seconds, 5)}
+                    yield {**row, "kept_bytes": kept[name]}
+
+
+def _trainer(grid: Grid, english: English, variant: str, seed: int, folder: Path) -> Trainer:
+    config = grid.run(BLOCK, variant, lr=min(grid.tuning.rates), seed=seed).train
+    return english.trainer(config, folder)
+
+
+def kept_bytes(trainer: Trainer) -> float:
+    """Bytes that a training step's forward pass keeps for the backward pass, per token, in the dtype of training: the
+    difference between a whole and half a batch over the tokens between, so that copies of weights cancel."""
+    ids = torch.as_tensor(trainer.batches(0), dtype=torch.long)
+    half = ids[: len(ids) // 2]
+    tokens = (len(ids) - len(half)) * (ids.shape[1] - 1)
+    return (_kept(trainer, ids) - _kept(trainer, half)) / tokens
+
+
+def _kept(trainer: Trainer, ids: torch.Tensor) -> int:
+    """Bytes of the storages that are saved for the backward pass, parameters aside."""
+    own = {p.untyped_storage().data_ptr() for p in trainer.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    trainer.model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        losses = trainer.losses(ids)
+    del losses
+    return sum(kept.values())
+
+
+def summary(grid: Grid, table: pd.DataFrame) -> dict:
+    """`name`, `cases` (see `bench.compare`: tokens per second over the turns of all seeds; with `kept_bytes`), and the
+    `ratio` of the last."""
+    names = list(table["variant"].unique())
+    seconds = table.pivot(index=["seed", "turn"], columns="variant", values="seconds")[names]
+    kept = table.groupby("variant")["kept_bytes"].median()
+    variants = [{"variant": name, "kept_bytes": float(kept[name])} for name in names]
+    cases = compare(grid.train["batch"] * grid.train["length"] / seconds.to_numpy(), variants)
+    return {"name": "steps", "ratio": cases[-1]["ratio"], "cases": cases}
+
+
+def write(grid: Grid, table: pd.DataFrame) -> None:
+    """Keep a table."""
+    steps_record(grid).parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(steps_record(grid), index=False)

@@ -1,0 +1,114 @@
+"""What an exact sweep costs by whole passes and by restarts, how equal the two are, and what a race finds for less."""
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..measure.causal import top_count, top_experts
+from ..models.passes import encode, padding_token
+from ..study.d_domains.effects import BatchSweep
+from ..study.d_domains.search import SearchConfig, effects_of, find_drivers
+from ..study.d_domains.sweep import Plan, SweepOptions, sweep
+from ..study.d_domains.sweep_text import SWEEP, SweepConfig, passages
+from ..trace.proof import Way
+
+
+def bench_sweep(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: SweepConfig = SWEEP,
+    batches: int = 1,
+    per_layer: int = 2,
+    search: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Time whole passes against restarts, batch by batch; then sweep all texts exactly, and race.
+
+    Args:
+        batches: swept both ways; per_layer: experts ablated in each layer by whole passes, evenly spread; their time is
+            taken for all experts. By restarts all are ablated.
+
+    Returns:
+        `name`; `cases`, one row a mode: seconds of both for all experts, `ratio` (median over batches), `max_error` and
+        `max_kl`, nats at a token, and `rerouted`, the share of tokens that differ by more than 1e-5: rounding decided a
+        near tie of a later router; `ratio` of the first mode; `search`: `recall` of the exact top 5 %, `cost` and
+        `seconds` as shares of the exact sweep's, `undecided`; `megabytes`, the largest resident memory of the process.
+    """
+    texts = passages(config)
+    ids = encode(tokenizer, [p.text for p in texts], config.max_tokens)
+    plan = Plan(model, ids, padding_token(tokenizer), config.modes, SweepOptions(memory=0.5))
+    say(plan.describe())
+    middle = np.linspace(0, len(plan.batches) - 1, batches + 2).round().astype(int)[1:-1]
+    chosen = [plan.batches[i] for i in dict.fromkeys(middle.tolist())]
+    cases = []
+    for mode in config.modes:
+        cases.append(compare(plan, mode, chosen, per_layer))
+        say(f"{mode}: {cases[-1]['ratio']} times, differs by at most {cases[-1]['max_error']}")
+    found: dict[str, Any] = {"name": "sweep", "ratio": cases[0]["ratio"], "cases": cases}
+    if search:
+        found["search"] = bench_search(model, tokenizer, replace(config, modes=config.modes[:1]), say)
+        say("race: " + ", ".join(f"{name} {value}" for name, value in found["search"].items()))
+    found["megabytes"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    say(f"largest resident memory {found['megabytes']:.0f} MB")
+    return found
+
+
+def compare(plan: Plan, mode: str, batches: Sequence[Sequence[int]], per_layer: int) -> dict[str, Any]:
+    """One mode, both ways on each batch. The clean pass counts once for each way."""
+    fast = replace(plan.settings, modes=(mode,), keep=True)
+    whole = replace(fast, way=Way({}, False, {}))
+    experts = sum(site.num_experts for site in plan.sites)
+    wanted = {
+        site.layer: np.linspace(0, site.num_experts - 1, per_layer).round().astype(int).tolist() for site in plan.sites
+    }
+    few = sum(map(len, wanted.values()))
+    seconds, error, largest, far, seen = [], 0.0, 0.0, 0, 0
+    for batch in batches:
+        ids, mask = plan.padded(batch)
+        start = time.perf_counter()
+        slow = BatchSweep(plan.model, ids, mask, whole)
+        clean = time.perf_counter() - start
+        naive = slow.run(wanted).token_kl
+        middle = time.perf_counter()
+        quick = BatchSweep(plan.model, ids, mask, fast).run().token_kl
+        seconds.append([clean + (middle - start - clean) * experts / few, time.perf_counter() - middle])
+        assert naive is not None
+        assert quick is not None
+        for at, site in enumerate(plan.sites):
+            one, two = naive[..., at, wanted[site.layer]], quick[..., at, wanted[site.layer]]
+            apart = np.abs(one - two)[~np.isnan(one)]
+            error, largest = max(error, float(apart.max())), max(largest, float(np.nanmax(one)))
+            far, seen = far + int((apart > 1e-5).sum()), seen + apart.size
+    first, second = np.array(seconds).T
+    return {
+        "mode": mode, "experts": experts, "by whole passes": few, "whole passes, s": round(float(first.sum()), 2),
+        "restarts, s": round(float(second.sum()), 2), "ratio": round(float(np.median(first / second)), 3),
+        "max_error": float(f"{error:.2g}"),
+        "rerouted": float(f"{far / seen:.2g}"), "max_kl": round(largest, 4),
+        "restarted": plan.settings.way.via.get(mode, "not proven"),
+    }  # fmt: skip
+
+
+def bench_search(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: SweepConfig, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Recall and cost of the race against the exact sweep on the same text."""
+    start = time.perf_counter()
+    exact = sweep(model, tokenizer, config, say=say)
+    middle = time.perf_counter()
+    found = find_drivers(model, tokenizer, SearchConfig(config), say=say)
+    end = time.perf_counter()
+    kl = exact["kl"].values[0]
+    mean = effects_of(kl, exact["tokens"].values, passages(config)).mean()
+    top = top_experts(mean, top_count(mean.size))
+    recall = float(top.ravel()[found.race.top].mean())
+    return {
+        "segments": len(kl), "experts": mean.size, "top": int(top.sum()), "recall": round(recall, 4),
+        "cost": round(found.race.spent, 4), "seconds": round((end - middle) / (middle - start), 4),
+        "undecided": found.race.undecided, "exact_seconds": round(middle - start, 1),
+    }  # fmt: skip

@@ -1,0 +1,229 @@
+"""Models by name: committed with the report, on disk, or on a hub."""
+
+import copy
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import extract_commit_hash
+
+from ..corpus.library import DATA
+from ..corpus.store import sha256
+from ..nn import auto
+from .errors import ModelError, explained
+from .memory import Footprint, footprint, free_memory, lacking, routed_experts
+
+MODELS = DATA / "models"
+MODEL_FILE, CARD = "model.safetensors", "card.json"
+BALANCED = "balanced"
+"""Device that spreads a model's layers over all GPUs."""
+
+
+def resolve(spec: str) -> str:
+    """Folder of a committed model's name or of a path; a hub id, `owner/name` or `owner/name@revision`, stays as it is.
+
+    Raises:
+        ModelError: it looks like a path and nothing is there.
+    """
+    if (MODELS / spec / "config.json").exists():
+        return str(MODELS / spec)
+    path = Path(spec)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(f"no model in {path}: it has no config.json")
+        return str(path)
+    if spec.startswith((".", "/", "~")) or spec.split("@")[0].count("/") != 1:
+        known = ", ".join(sorted(p.parent.name for p in MODELS.glob("*/config.json")))
+        raise ModelError(f"no model at {spec!r}; committed models: {known}; or give a folder or a hub id owner/name")
+    return spec
+
+
+def load_config(spec: str) -> PreTrainedConfig:
+    """Configuration of a model; of one on a hub it is downloaded.
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    auto.register()
+    where, revision = _source(spec)
+    with explained(spec, where):
+        return AutoConfig.from_pretrained(where, **revision)
+
+
+def pinned(spec: str) -> str:
+    """A model on a hub with the commit that its revision means now, `owner/name@commit`; anything else as it is.
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    where, revision = _source(spec)
+    if Path(where).is_dir():
+        return spec
+    commit = _commit(where, revision, spec)
+    if commit is None:
+        raise ModelError(f"the hub names no commit for {spec!r}: download the model and give its folder")
+    return f"{where}@{commit}"
+
+
+def _commit(where: str, revision: Mapping[str, str], spec: str) -> str | None:
+    """Commit that a hub answers with for a model's configuration, which transformers does not keep."""
+    with explained(spec, where):
+        return extract_commit_hash(cached_file(where, CONFIG_NAME, **revision), None)
+
+
+def load_model(
+    spec: str = "embedded", device: str = "auto", dtype: str = "float32", moe: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer, in evaluation mode.
+
+    Args:
+        spec: a committed model's name, a folder, or a hub id, with `@revision` or without.
+        device: `auto` takes the GPU where there is one; `balanced` spreads the layers over all GPUs (needs accelerate).
+        dtype: torch dtype name.
+        moe: refuse a model without routed experts.
+
+    Raises:
+        ModelError: no such model or revision, a gated one, no network for a hub id, an architecture that transformers
+            does not know, a dense model where `moe`, damaged weights, an unknown dtype or device, too little memory.
+    """
+    precision, target = parse_dtype(dtype), parse_device(device)
+    where, revision = _source(spec)
+    verify_weights(Path(where))
+    transformers_logging.disable_progress_bar()
+    config = load_config(spec)
+    if moe and not is_moe(config):
+        raise ModelError(f"{spec} is a dense model ({config.model_type}): it has no routed experts to study")
+    spread = {"device_map": BALANCED} if target == BALANCED else {}
+    with explained(spec, where):
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=precision, **revision, **spread)
+        tokenizer = AutoTokenizer.from_pretrained(where, **revision)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+        if not Path(where).is_dir():
+            model.config._commit_hash = _commit(where, revision, spec)  # read by `trace.attachable.provenance`
+        return (model if spread else model.to(target)).eval(), tokenizer
+
+
+def require_memory(spec: str, device: str = "auto", dtype: str = "float32") -> Footprint:
+    """Memory that a model needs, from its configuration and the headers of its weights.
+
+    Raises:
+        ModelError: there is less; the sentence has the numbers. See `load_model` for others.
+    """
+    where, target = Path(resolve(spec)), parse_device(device)
+    found = footprint(load_config(spec), where if where.is_dir() else None, parse_dtype(dtype))
+    if missing := lacking(found, target, free_memory):
+        raise ModelError(
+            f"{spec} does not fit: {missing}; take --dtype bfloat16, another device, --device {BALANCED} over several "
+            "GPUs, or a machine with more memory"
+        )
+    return found
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """A torch dtype by name.
+
+    Raises:
+        ModelError: there is none of that name.
+    """
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ModelError(f"unknown dtype {name!r}; use float32, bfloat16 or float16")
+    return found
+
+
+def parse_device(name: str) -> str:
+    """The device that a name means; `auto` is the GPU where there is one.
+
+    Raises:
+        ModelError: unknown, not here, or `balanced` without accelerate.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == BALANCED:
+        if importlib.util.find_spec("accelerate") is None:
+            raise ModelError("device 'balanced' needs accelerate: pip install 'mechanism[hub]'")
+        return name
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ModelError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or {BALANCED}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {name!r} is not here: torch sees no GPU; use cpu")
+    return name
+
+
+def is_moe(config: Any) -> bool:
+    """Whether a transformers configuration has routed experts."""
+    return routed_experts(config) > 1
+
+
+def verify_weights(folder: Path) -> None:
+    """Check a committed model's weights against its card; a folder without a card is taken as it is.
+
+    Raises:
+        ModelError: hash mismatch.
+    """
+    card = folder / CARD
+    if card.exists():
+        expected = json.loads(card.read_text("utf-8"))["sha256"]
+        if sha256((folder / MODEL_FILE).read_bytes()) != expected:
+            raise ModelError(
+                f"{folder / MODEL_FILE} is corrupted: its sha256 is not the one in {CARD}; "
+                "restore it from version control"
+            )
+
+
+def _source(spec: str) -> tuple[str, dict[str, str]]:
+    """What transformers loads a model from, and with which revision."""
+    where = resolve(spec)
+    if Path(where).is_dir():
+        return where, {}
+    name, _, revision = where.partition("@")
+    return name, {"revision": revision} if revision else {}
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict) -> None:
+    """Write a model as bf16 safetensors with its tokenizer and a card holding the weights' sha256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder, max_shard_size="50GB")
+    tokenizer.save_pretrained(folder)
+    card = card | {"sha256": sha256((folder / MODEL_FILE).read_bytes())}
+    (folder / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def describe(spec: str) -> dict[str, object]:
+    """Facts of a model's configuration: architecture, layers, width, experts, vocabulary."""
+    config = load_config(spec)
+    text = getattr(config, "text_config", config)
+    names = {
+        "architecture": "model_type",
+        "layers": "num_hidden_layers",
+        "hidden size": "hidden_size",
+        "routed experts per layer": "num_experts",
+        "experts per token": "num_experts_per_tok",
+        "expert width": "moe_intermediate_size",
+        "vocabulary": "vocab_size",
+    }
+    return {label: getattr(text, name) for label, name in names.items() if getattr(text, name, None) is not None}
+
+
+def training_run(spec: str) -> str | None:
+    """Name of the committed run that made a committed model; None for a model from elsewhere."""
+    card = Path(resolve(spec)) / CARD
+    if not card.exists():
+        return None
+    return json.loads(card.read_text("utf-8")).get("name")

@@ -1,0 +1,116 @@
+"""Which tokens are typical of which expert, by domain or language: what a map of experts shows when pointed at."""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Int
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...models.passes import encode, padded_batches, padding_token, room
+from ...trace import Site, attach
+from ...trace.records import Record
+from ...trace.restart import one_position
+
+
+@torch.no_grad()
+def expert_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Mapping[str, Sequence[str]],
+    dim: str = "domain",
+    count: int = 4,
+    least: int = 3,
+) -> xr.Dataset:
+    """Selections of each group of texts, and the tokens that each expert receives beyond its share.
+
+    A token's excess is `(n - e) / sqrt(e)` with `n` its selections of the expert and `e` the number it would have at
+    the expert's rate in that group. The token that opens a text is not counted.
+
+    Args:
+        texts: by group; dim: name of the groups' axis.
+        count: tokens named per expert; least: selections that a token needs to be named.
+
+    Returns a dataset over `(layer, expert, dim)`: `rate`, the share of tokens whose top-k contains the expert, and
+    `tokens`, text escaped for HTML, empty where none stands out.
+
+    Raises:
+        ValueError: no texts; DenseModelError: a dense model.
+    """
+    if not texts or not any(texts.values()):
+        raise ValueError("no text to pass through the model")
+    with attach(model) as trace:
+        found = [_group(model, tokenizer, own, trace.sites, trace.records, count, least) for own in texts.values()]
+        layers = [site.layer for site in trace.sites]
+    rate, named = (np.stack(part, -1) for part in zip(*found, strict=True))
+    coords = {"layer": layers, "expert": range(rate.shape[1]), dim: list(texts)}
+    dims = ("layer", "expert", dim)
+    return xr.Dataset({"rate": (dims, rate), "tokens": (dims, named)}, coords)
+
+
+def _group(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    sites: Sequence[Site],
+    records: list[Record],
+    count: int,
+    least: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rates and typical tokens of one group, both `(layer, expert)`."""
+    ids, index = _selected(model, tokenizer, texts, sites, records)
+    kinds, token = np.unique(ids, return_inverse=True)
+    words = [_shown(tokenizer, int(kind)) for kind in kinds]
+    shape = (len(sites), max(site.num_experts for site in sites))
+    rate, named = np.full(shape, np.nan), np.full(shape, "", dtype=object)
+    for at, site in enumerate(sites):
+        table = selections(token, index[at], len(kinds), site.num_experts)
+        rate[at, : site.num_experts] = table.sum(0) / max(len(ids), 1)
+        expected = np.outer(table.sum(1), table.sum(0)) / max(table.sum(), 1)
+        excess = np.where((table >= least) & (table > expected), (table - expected) / np.sqrt(expected + 1e-9), 0.0)
+        for expert in range(site.num_experts):
+            best = np.argsort(-excess[:, expert], kind="stable")[:count]
+            named[at, expert] = " ".join(words[i] for i in best if excess[i, expert] > 0)
+    return rate, named
+
+
+def selections(
+    token: Int[np.ndarray, "token"], index: Int[np.ndarray, "token slot"], kinds: int, experts: int
+) -> Int[np.ndarray, "kind expert"]:
+    """How often each kind of token selected each expert; indices out of range are slots that hold no routed expert."""
+    table = np.zeros((kinds, experts), dtype=np.int64)
+    kept = (index >= 0) & (index < experts)
+    np.add.at(table, (np.broadcast_to(token[:, None], index.shape)[kept], index[kept]), 1)
+    return table
+
+
+def _selected(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    sites: Sequence[Site],
+    records: list[Record],
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Ids of all tokens but the first of each text, and per layer the experts in their slots, `(token, slot)`."""
+    sequences = encode(tokenizer, list(texts), room(model))
+    ids: list[np.ndarray] = []
+    index: list[list[np.ndarray]] = [[] for _ in sites]
+    lean = one_position(model)
+    for _, rows, mask in padded_batches(model, sequences, padding_token(tokenizer)):
+        records.clear()
+        model(input_ids=rows, attention_mask=mask, use_cache=False, **lean)
+        kept = mask.bool().cpu()
+        kept[:, 0] = False
+        ids.append(rows.cpu()[kept].numpy())
+        for own, site in zip(index, sites, strict=True):
+            own.append(records[0].layers[site.layer].index[kept].flatten(1).numpy())
+    records.clear()
+    return np.concatenate(ids), [np.concatenate(own) for own in index]
+
+
+def _shown(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """A token as readers see it: spaces as a mark, line breaks as an arrow, bytes of a part of a character as such."""
+    text = tokenizer.decode([token]).replace(" ", "·").replace("\n", "↵")
+    return html.escape(text) or "∅"

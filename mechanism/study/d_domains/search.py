@@ -1,0 +1,197 @@
+"""The driver experts without a full sweep: all experts ranked by a cheap statistic, the contested ones raced."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...measure.causal import Effects, top_count, top_experts
+from ...measure.racing import Race, RaceResult
+from ...models.passes import batches_by_length, encode, padding_token
+from ...trace.restart import decoder_layers
+from ...trace.sites import Site, find_sites
+from .cheap import GRADIENTS, OUTPUTS, ROUTING, cheap_statistics
+from .driver_experts import Swept
+from .effects import BatchSweep
+from .sweep import OPTIONS, Plan, SweepOptions
+from .sweep_text import Passage, SweepConfig, balanced, cells, passages
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What is searched, and how hard.
+
+    Attributes:
+        sweep: texts; its first mode is raced.
+        share: of the experts that are looked for; confidence, budget: of the race.
+        control: cheap statistic that the race is helped by; samples: for those made of gradients.
+        first: share of the segments that every expert is tried on, at least 20 segments.
+    """
+
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    share: float = 0.05
+    confidence: float = 0.95
+    budget: float = 0.15
+    control: str = "relative"
+    samples: int = 1
+    first: float = 0.035
+
+
+SEARCH = SearchConfig()
+
+
+def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Passage]) -> Effects:
+    """Effect sums `(sequence, layer, expert)` with the texts' labels: domains count equally and in each its languages,
+    documents are drawn within domains."""
+    domain, document = (np.array([getattr(p, name) for p in texts]) for name in ("domain", "document"))
+    return Effects(values, tokens, cells(texts), domain, document)
+
+
+def rounds(items: int, first: float) -> list[np.ndarray]:
+    """`0..items-1` in consecutive parts, each as large as all before it."""
+    size = min(items, max(20, round(first * items)))
+    edges = [0, size]
+    while edges[-1] < items:
+        edges.append(min(items, 2 * edges[-1]))
+    return [np.arange(a, b) for a, b in pairwise(edges)]
+
+
+class Costs:
+    """Multiplications by weights that passes take, for a budget that does not depend on the machine."""
+
+    def __init__(self, model: PreTrainedModel, sites: Sequence[Site], lengths: np.ndarray) -> None:
+        stack = list(decoder_layers(model))
+        total = sum(p.numel() for layer in stack for p in layer.parameters())
+        idle = sum(sum(p.numel() for p in s.experts.parameters()) * (1 - s.top_k / s.num_experts) for s in sites)
+        self.layer, self.depth = (total - idle) / len(stack), len(stack)
+        self.head = model.get_output_embeddings().weight.numel()
+        self.lengths, self.sites = lengths.astype(np.float64), sites
+
+    @property
+    def clean(self) -> np.ndarray:
+        """`(sequence,)` of a clean pass."""
+        return self.lengths * (self.depth * self.layer + self.head)
+
+    @property
+    def cheap(self) -> float:
+        """Of all clean passes without the head."""
+        return float(self.lengths.sum() * self.depth * self.layer)
+
+    def ablated(self, selections: np.ndarray) -> np.ndarray:
+        """`(layer, expert, sequence)` of ablating an expert; 0 in sequences that do not use it. In the last layer, only
+        tokens that select the expert are run again."""
+        left = np.array([self.depth - 1 - site.layer for site in self.sites], dtype=np.float64)
+        used = np.moveaxis(selections > 0, 0, -1)
+        rows = np.where(left[:, None, None] > 0, self.lengths, np.moveaxis(selections, 0, -1))
+        return used * (left[:, None, None] * self.layer * self.lengths + rows * self.head)
+
+
+@dataclass(frozen=True, eq=False)
+class DriverSearch:
+    """What a search found: `race`, and its `table` with layer, expert and each cheap statistic beside it."""
+
+    race: RaceResult
+    table: pd.DataFrame
+    fallback: str
+
+    @property
+    def drivers(self) -> pd.DataFrame:
+        """The rows of the top."""
+        return self.table.iloc[self.race.top]
+
+
+def find_drivers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: SearchConfig = SEARCH,
+    options: SweepOptions = OPTIONS,
+    say: Callable[[str], None] = lambda line: None,
+) -> DriverSearch:
+    """Find the experts with the largest mean effect: one clean pass over all texts for cheap statistics, then a race.
+
+    Raises:
+        CorpusError, TraceError: see `sweep`; ValueError: see `Race`.
+    """
+    texts = passages(config.sweep)
+    ids = encode(tokenizer, [p.text for p in texts], config.sweep.max_tokens)
+    padding = padding_token(tokenizer)
+    plan = Plan(model, ids, padding, config.sweep.modes[:1], options)
+    say(plan.describe())
+    samples = config.samples if config.control in GRADIENTS else 0
+    cheap = cheap_statistics(model, ids, padding, plan.tokens, samples, config.sweep.seed)
+    lengths = np.array([len(one) - 1 for one in ids])
+    effects = effects_of(cheap[config.control], lengths, texts)
+    scale = effects.share * len(ids)
+    runner = _Runner(plan, scale)
+    costs = Costs(model, plan.sites, lengths + 1)
+    used = cheap["selections"]
+    race = Race(top_count(used[0].size, config.share), config.confidence, config.budget)
+    found = race(
+        runner.evaluate, runner.flat(cheap[config.control]), costs.ablated(used).reshape(-1, len(ids)),
+        rounds(len(ids), config.first), costs.clean, costs.cheap,
+    )  # fmt: skip
+    layer, expert = np.unravel_index(np.arange(used[0].size), used[0].shape)
+    names = np.array([site.layer for site in plan.sites])
+    table = found.table.assign(layer=names[layer], expert=expert)
+    for name in (*ROUTING, *OUTPUTS, *(GRADIENTS if samples else ())):
+        table[name] = effects_of(cheap[name], lengths, texts).mean().ravel()
+    return DriverSearch(found, table, "; ".join(plan.settings.way.reasons.values()))
+
+
+def replayed(swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH, orders: int = 10) -> pd.DataFrame:
+    """Races over the values of an exact sweep, in random orders of the segments that are balanced as `passages` are:
+    one row an order, with `recall` of the exact top, `cost`, and how many experts stayed `undecided`.
+
+    Args:
+        swept: a sweep with `control`; model: the same, for its costs.
+    """
+    effects = swept.kl("zero")
+    size, shape = len(effects.values), effects.values.shape[1:]
+    values, control = (
+        (own * (effects.share * size)[:, None, None]).reshape(size, -1).T
+        for own in (effects.values, swept.found["control"].values.astype(np.float64))
+    )
+    costs = Costs(model, find_sites(model), effects.tokens + 1)
+    cost = costs.ablated(swept.found["selections"].values).reshape(-1, size)
+    top = top_experts(effects.mean(), top_count(int(np.prod(shape)), config.share)).ravel()
+    race, rng, rows = Race(int(top.sum()), config.confidence, config.budget), np.random.default_rng(swept.seed), []
+    for number in range(orders):
+        order = balanced(effects.cell, rng)
+        own, known = values[:, order], control[:, order]
+        found = race(
+            partial(_look, own), known, cost[:, order], rounds(size, config.first),
+            costs.clean[order], costs.cheap,
+        )  # fmt: skip
+        rows.append({"order": number, "recall": float(top[found.top].mean()), "cost": found.spent,
+                     "undecided": found.undecided})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _look(values: np.ndarray, candidates: np.ndarray, items: np.ndarray) -> np.ndarray:
+    return values[np.ix_(candidates, items)]
+
+
+class _Runner:
+    """Evaluates candidates, numbered layer by layer, on sequences."""
+
+    def __init__(self, plan: Plan, scale: np.ndarray) -> None:
+        self.plan, self.scale = plan, scale
+        self.experts = max(site.num_experts for site in plan.sites)
+
+    def flat(self, values: np.ndarray) -> np.ndarray:
+        """`(sequence, layer, expert)` as `(candidate, item)`, such that the mean over items is the mean effect."""
+        return (values * self.scale[:, None, None]).reshape(len(values), -1).T
+
+    def evaluate(self, candidates: np.ndarray, items: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(candidates), len(items)))
+        layers, experts = np.unravel_index(candidates, (len(self.plan.sites), self.experts))
+        wanted = {site.layer: experts[layers == at].tolist() for at, site in enumerate(self.plan.sites)}
+        for batch in batches_by_length([self.plan.ids[i] for i in items], self.plan.tokens):
+            ids, mask = self.plan.padded(items[batch])
+            kl = BatchSweep(self.plan.model, ids, mask, self.plan.settings).run(wanted).kl[0]
+            found[:, batch] = kl[:, layers, experts].T * self.scale[items[batch]]
+        return found

@@ -1,0 +1,180 @@
+"""The task table of a model: every task, language and corpus with interval, n and chance."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...corpus import tasks, word_problems
+from ...corpus.languages import language
+from ...corpus.library import DOMAINS, PARALLEL, load
+from ...corpus.store import Corpus, CorpusError
+from ...measure.retrieval import retrieval_hits
+from ...measure.statistics import ClusterBootstrap, Estimate
+from ...models.passes import segment_pass
+from ...models.scoring import exact_match, score_choices, score_text
+
+RECORD_SEGMENTS = 100  # cap of the evaluation in a run's record, and of the compression baselines beside it
+POOLED = "pooled"
+COLUMNS = ["task", "corpus", "lang", "layer", "estimate", "low", "high", "n", "chance"]
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is evaluated.
+
+    Attributes:
+        languages: codes; None for all that the data have.
+        data: corpora by name, folder, table or `hub:NAME`.
+        max_segments: cap per language and corpus on segments, choice items and word problems.
+        split: `test`, or `dev` for choosing hyper-parameters.
+        seed: of items and resampling.
+    """
+
+    languages: tuple[str, ...] | None = None
+    data: tuple[str, ...] = (*PARALLEL, *DOMAINS)
+    max_segments: int = 200
+    split: str = "test"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for code in self.languages or ():
+            language(code)
+        if self.max_segments < 1:
+            raise ValueError(f"max_segments is {self.max_segments}; it must be at least 1")
+
+    def codes(self, corpus: Corpus) -> list[str]:
+        return [code for code in corpus.languages if self.languages is None or code in self.languages]
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: EvaluateConfig = EvaluateConfig(),
+    progress: Callable[[str], None] = lambda line: None,
+) -> pd.DataFrame:
+    """The task table, one row per task, corpus, language (and layer for retrieval).
+
+    Tasks: `bits_per_byte` on running text; `relative_loss`, total loss over the loss on the English of the same
+    segments; `next_segment`, `word_problem`, `word_problem_words` (4-way choice, chance .25); `next_segment_pooled`,
+    over the items of all corpora; `word_problem_exact` (greedy exact match); `retrieval` and `retrieval_centred` of the
+    English translation, per hidden state.
+
+    Raises:
+        CorpusError: nothing to evaluate: no named corpus has a named language.
+    """
+    model.eval()
+    rows: list[dict] = []
+    choices = _Choices(config.seed)
+    for name in config.data:
+        corpus = load(name, config.languages or ())
+        for code in config.codes(corpus):
+            progress(f"{corpus.name} {code}")
+            rows += [
+                row | {"corpus": corpus.name, "lang": code}
+                for row in _corpus_rows(model, tokenizer, corpus, code, config, choices)
+            ]
+    rows += choices.pooled()
+    for code in word_problems.languages():
+        if config.languages is None or code in config.languages:
+            progress(f"word problems {code}")
+            rows += [
+                row | {"corpus": "word_problems", "lang": code} for row in _problem_rows(model, tokenizer, code, config)
+            ]
+    if not rows:
+        raise CorpusError(f"nothing to evaluate: {config.data} have none of the languages {config.languages}")
+    return pd.DataFrame(rows).reindex(columns=COLUMNS)
+
+
+def _row(task: str, estimate: Estimate, chance: float | None = None, layer: int | None = None) -> dict:
+    return {
+        "task": task, "layer": layer, "estimate": estimate.value, "low": estimate.low, "high": estimate.high,
+        "n": estimate.n, "chance": chance,
+    }  # fmt: skip
+
+
+class _Choices:
+    """Next-segment hits, kept by language so that corpora can be pooled: documents of all corpora are resampled."""
+
+    def __init__(self, seed: int) -> None:
+        self.bootstrap = ClusterBootstrap(seed=seed)
+        self.kept: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    def row(self, corpus: str, code: str, hits: np.ndarray, clusters: np.ndarray) -> dict:
+        """The row of one corpus."""
+        labels = np.array([f"{corpus} {cluster}" for cluster in clusters])
+        self.kept.setdefault(code, []).append((np.asarray(hits), labels))
+        return _row("next_segment", self.bootstrap(hits, clusters=labels), 1 / tasks.CHOICES)
+
+    def pooled(self) -> Iterator[dict]:
+        """A row per language over its items of all corpora."""
+        for code, parts in self.kept.items():
+            hits, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+            estimate = self.bootstrap(hits, clusters=labels)
+            yield _row("next_segment_pooled", estimate, 1 / tasks.CHOICES) | {"corpus": POOLED, "lang": code}
+
+
+def _corpus_rows(
+    model, tokenizer, corpus: Corpus, code: str, config: EvaluateConfig, choices: _Choices
+) -> Iterator[dict]:
+    bootstrap = ClusterBootstrap(seed=config.seed)
+    documents = running_text(corpus, code, config.split, config.max_segments)
+    if documents:
+        score = score_text(model, tokenizer, documents)
+        yield _row("bits_per_byte", bootstrap(score.nll / np.log(2), score.bytes))
+    items = tasks.next_segment(corpus, code, config.split, limit=config.max_segments, seed=config.seed)
+    if items:
+        hits = score_choices(model, tokenizer, items, per_byte=True)
+        yield choices.row(corpus.name, code, hits, np.array([item.cluster for item in items]))
+    if code != "en" and "en" in corpus.columns:
+        yield from _parallel_rows(model, tokenizer, corpus, code, config)
+
+
+def running_text(corpus: Corpus, code: str, split: str, max_segments: int | None = None) -> list[str]:
+    """Documents of a split as running text, evenly chosen groups until about `max_segments` segments are used."""
+    documents, used = [], 0
+    groups = [[i for i in rows if corpus.columns[code][i]] for rows in corpus.groups(split).values()]
+    groups = [rows for rows in groups if rows]
+    wanted = max_segments or sum(map(len, groups))
+    stride = max(1, sum(map(len, groups)) // wanted)
+    for rows in groups[::stride]:
+        rows = rows[: wanted - used]
+        documents.append(corpus.joiner.join(corpus.texts(code, rows)))
+        used += len(rows)
+        if used >= wanted:
+            break
+    return documents
+
+
+def _parallel_rows(model, tokenizer, corpus: Corpus, code: str, config: EvaluateConfig) -> Iterator[dict]:
+    rows = tasks.retrieval_rows(corpus, code, config.split, min(config.max_segments, 200))
+    if len(rows) < 2:
+        return
+    bootstrap = ClusterBootstrap(seed=config.seed)
+    clusters = np.array([corpus.rows[i].group for i in rows])
+    own = segment_pass(model, tokenizer, corpus.texts(code, rows))
+    english = segment_pass(model, tokenizer, corpus.texts("en", rows))
+    yield _row("relative_loss", bootstrap(own.nll, english.nll, clusters))
+    for key, centre in (("retrieval", False), ("retrieval_centred", True)):
+        for layer in range(own.hidden.shape[1]):
+            hits = retrieval_hits(own.hidden[:, layer], english.hidden[:, layer], centre)
+            yield _row(key, bootstrap(hits, clusters=clusters), 1 / len(rows), layer)
+
+
+def _problem_rows(model, tokenizer, code: str, config: EvaluateConfig) -> Iterator[dict]:
+    bootstrap = ClusterBootstrap(seed=config.seed)
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def items(words: bool) -> list[tasks.ChoiceItem]:
+        return tasks.word_problem_items(code, count, config.split, config.max_segments, words, config.seed)
+
+    digits = items(words=False)
+    yield _row("word_problem", bootstrap(score_choices(model, tokenizer, digits, per_byte=False)), 1 / tasks.CHOICES)
+    yield _row("word_problem_exact", bootstrap(exact_match(model, tokenizer, digits)))
+    if code in word_problems.WORD_ANSWER_LANGUAGES:
+        hits = score_choices(model, tokenizer, items(words=True), per_byte=False)
+        yield _row("word_problem_words", bootstrap(hits), 1 / tasks.CHOICES)

@@ -1,0 +1,116 @@
+"""Probes along a training run: quality, routing and retrieval by language, on held-out parallel text."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...corpus.library import committed
+from ...corpus.store import Corpus
+from ...measure.divergence import entropy, normalised_js
+from ...measure.retrieval import retrieval_hits
+from ...models.passes import SegmentPass, segment_pass
+
+PROBE_SEGMENTS = {"religion": 200, "tech": 200, "udhr": 48}
+
+
+def probe_rows(corpus: Corpus, limit: int) -> list[int]:
+    """Rows of the probe: dev rows (test rows of an evaluation-only corpus) that as many languages as possible share,
+    evenly spaced."""
+    split = "dev" if corpus.split("dev") else "test"
+    rows = corpus.split(split)
+    coverage = [sum(bool(column[i]) for column in corpus.columns.values()) for i in rows]
+    ranked = sorted(range(len(rows)), key=lambda j: (-coverage[j], j))[:limit]
+    return sorted(rows[j] for j in ranked)
+
+
+def probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> xr.Dataset:
+    """Statistics of a model on the probe segments.
+
+    Returns a dataset over `(corpus, lang, segment, layer, expert)`: `nll` and `bytes` per segment, `divergence` from
+    English per parallel pair, `entropy` of the importance distribution, `selections` (top-k counts over the corpus),
+    `probability` (mean router probability), `hits` and `hits_centred` (retrieval of the English translation).
+    """
+    parts = []
+    for name, limit in PROBE_SEGMENTS.items():
+        corpus = committed(name)
+        rows = probe_rows(corpus, limit)
+        english = segment_pass(model, tokenizer, corpus.texts("en", rows))
+        languages = []
+        for code in corpus.languages:
+            texts = corpus.texts(code, rows)
+            present = np.array([i for i, text in enumerate(texts) if text])
+            own = english if code == "en" else segment_pass(model, tokenizer, [texts[i] for i in present])
+            languages.append(_language(own, english, present, [texts[i] for i in present], len(rows), code))
+        parts.append(xr.concat(languages, "lang", join="exact").expand_dims(corpus=[name]))
+    return xr.concat(parts, "corpus", join="outer", fill_value=np.nan)
+
+
+def _language(
+    own: SegmentPass, english: SegmentPass, present: np.ndarray, texts: list[str], size: int, code: str
+) -> xr.Dataset:
+    def spread(values: np.ndarray) -> np.ndarray:
+        full = np.full((size, *values.shape[1:]), np.nan, dtype=np.float32)
+        full[present] = values
+        return full
+
+    data: dict[str, tuple] = {
+        "nll": ("segment", spread(own.nll)),
+        "bytes": ("segment", spread(np.array([len(t.encode()) for t in texts]))),
+        "tokens": ("segment", spread(own.tokens)),
+    }
+    states = own.hidden.transpose(1, 0, 2), english.hidden[present].transpose(1, 0, 2)
+    for key, centre in (("hits", False), ("hits_centred", True)):
+        hits = np.stack([retrieval_hits(q, k, centre) for q, k in zip(*states, strict=True)], 1)
+        data[key] = (("segment", "state"), spread(hits.astype(np.float32)))
+    if own.importance.size:
+        data |= {
+            "divergence": (("segment", "layer"), spread(normalised_js(own.importance, english.importance[present]))),
+            "entropy": (("segment", "layer"), spread(entropy(own.importance))),
+            "selections": (("layer", "expert"), own.selections.sum(0)),
+            "probability": (("layer", "expert"), own.importance.mean(0)),
+        }
+    return xr.Dataset(data, coords={"segment": np.arange(size)}).expand_dims(lang=[code])
+
+
+def probe_path(folder: Path, tokens: int) -> Path:
+    """File of the probe after so many tokens."""
+    return folder / f"{tokens:012d}.nc"
+
+
+class ProbeLog:
+    """Callable for the trainer: probes the model and keeps each result as netCDF in a folder."""
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.folder, self.tokenizer = Path(folder), tokenizer
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, model: PreTrainedModel, tokens: int) -> None:
+        path = probe_path(self.folder, tokens)
+        if not path.exists():
+            write_stats(probe(model, self.tokenizer).assign_coords(tokens_seen=tokens), path)
+
+
+def write_stats(stats: xr.Dataset, path: Path) -> None:
+    """Write statistics as compressed float32 netCDF, whole or not at all."""
+    encoding = {name: {"zlib": True, "complevel": 9, "dtype": "float32"} for name in stats.data_vars}
+    stats.to_netcdf(path.with_suffix(".tmp"), encoding=encoding)
+    path.with_suffix(".tmp").replace(path)
+
+
+def join_probes(folder: Path, until: int | None = None) -> xr.Dataset:
+    """The probes of a folder as one dataset over `tokens_seen`, up to and including `until` tokens."""
+    kept = [path for path in sorted(folder.glob("*.nc")) if until is None or int(path.stem) <= until]
+    return xr.concat([xr.load_dataset(path) for path in kept], "tokens_seen")
+
+
+def split_probes(joined: Path, folder: Path, until: int) -> None:
+    """Put joined probes up to `until` tokens back into a folder, one file each; what else was there is removed."""
+    stats = xr.load_dataset(joined)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.nc"):
+        old.unlink()
+    for at, tokens in enumerate(stats["tokens_seen"].values):
+        if tokens <= until:
+            write_stats(stats.isel(tokens_seen=at), probe_path(folder, int(tokens)))

@@ -1,0 +1,80 @@
+"""Stages: what of an unfinished run is small enough to be committed, so that it can go on where its workspace is gone.
+
+A stage is the weights in bfloat16 beside the record so far. Optimiser state is left out: a run that goes on from a
+stage begins a new warm-up, and its record names the step.
+"""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from ...nn.checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
+from .probes import split_probes
+
+STAGE = "stage.safetensors"
+_REMEDY = "restore it from version control, or delete it to begin from the first step"
+
+
+def newest_checkpoint(workspace: Path, name: str) -> Checkpoint:
+    """The newest checkpoint of a workspace.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    found = checkpoint_files(workspace)
+    if not found:
+        raise TrainingError(
+            f"{name} has no checkpoint in {workspace}: train it first, `mechanism train --config {name}`"
+        )
+    return read_checkpoint(found[max(found)])
+
+
+def write_stage(checkpoint: Checkpoint, record: Path) -> Path:
+    """Write the weights of a checkpoint into a record.
+
+    Raises:
+        TrainingError: the disk is full or cannot be written to.
+    """
+    path = record / STAGE
+    try:
+        checkpoint.weights().write(path)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error.strerror}; free some space and run it again") from error
+    return path
+
+
+def restore_stage(record: Path, workspace: Path, step_tokens: int) -> int | None:
+    """Fill a workspace without checkpoints from the stage of a record, if it has one: weights, metrics and probes.
+
+    Returns:
+        The stage's step; None when there was nothing to do.
+
+    Raises:
+        TrainingError: the stage is corrupted.
+    """
+    path = record / STAGE
+    if checkpoint_files(workspace) or not path.exists():
+        return None
+    stage = read_checkpoint(path, _REMEDY)
+    workspace.mkdir(parents=True, exist_ok=True)
+    shutil.copy(record / "metrics.csv", workspace)
+    split_probes(record / "stats.nc", workspace / "probes", stage.step * step_tokens)
+    stage.write(checkpoint_path(workspace, stage.step))
+    return stage.step
+
+
+def thin(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Metrics as a record keeps them: every tenth step and the last. Thinned metrics stay as they are, but for the last
+    row of an earlier part of the run."""
+    return metrics[(metrics["step"] % 10 == 0) | (metrics["step"] == metrics["step"].max())]
+
+
+def seconds(metrics: pd.DataFrame) -> float:
+    """Training time; where metrics are thinned, a row stands for the steps since the row before it."""
+    return float((metrics["seconds"] * metrics["step"].diff().fillna(metrics["step"])).sum())
+
+
+def final_loss(metrics: pd.DataFrame, steps: int = 50) -> float:
+    """Mean of the training loss over the rows of the last steps."""
+    return float(metrics.loc[metrics["step"] > metrics["step"].max() - steps, "loss"].mean())

@@ -1,0 +1,181 @@
+"""The embedded model and its siblings: how a run is trained, recorded and exported."""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from ...corpus.mixture import Mixture
+from ...corpus.tokenizer import load_tokenizer
+from ...models.load import MODELS, save_model
+from ...nn.checkpoint import TrainingError, checkpoint_files, dump_json
+from ...nn.training import Trainer
+from ..base.runs import TOKENIZER, Run
+from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
+from .probes import ProbeLog, join_probes, write_stats
+from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, thin, write_stage
+
+EVALUATION, SHARES = "evaluation.csv", "shares.json"
+
+
+def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
+    """The run's trainer, at its newest checkpoint, or at the stage of its record where the workspace has none."""
+    restore_stage(run.record, run.workspace, run.train.step_tokens)
+    tokenizer = load_tokenizer(TOKENIZER)
+    mixture = mixture or Mixture(run.mixture, tokenizer)
+    config = run.train
+
+    def batches(step: int) -> np.ndarray:
+        return mixture.batch(config.seed, step, config.batch, config.length)
+
+    return Trainer(config, batches, run.workspace, ProbeLog(run.workspace / "probes", tokenizer))
+
+
+def stream_shares(run: Run, mixture: Mixture | None = None) -> dict[str, float]:
+    """Share of tokens by kind of document on the first 20 batches of a run's stream; measured once, then read from the
+    run's record."""
+    path = run.record / SHARES
+    if not path.exists():
+        mixture = mixture or Mixture(run.mixture, load_tokenizer(TOKENIZER))
+        shares = mixture.shares(run.train.seed, size=run.train.batch, length=run.train.length)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dump_json(path, {kind: round(share, 4) for kind, share in shares.items()})
+    return json.loads(path.read_text("utf-8"))
+
+
+def finish(run: Run, train: Trainer) -> Path:
+    """Write the record of a run to `data/runs/<hash>`: configuration, metrics thinned to one row in ten, statistics at
+    the probes, `result.json`, and the evaluation once it is finished. Unfinished runs are recorded as such."""
+    done = train.step >= run.train.steps
+    record = write_record(run, train.step, train.restarts, done)
+    if done and not (record / EVALUATION).exists():
+        tokenizer = load_tokenizer(TOKENIZER)
+        table = evaluate(train.model, tokenizer, EvaluateConfig(max_segments=RECORD_SEGMENTS))
+        table.round(5).to_csv(record / EVALUATION, index=False)
+    if done:
+        (record / STAGE).unlink(missing_ok=True)
+    return record
+
+
+def write_record(run: Run, step: int, restarts: tuple[int, ...], finished: bool) -> Path:
+    """The record of a run up to a step, from what its workspace holds."""
+    record = run.record
+    record.mkdir(parents=True, exist_ok=True)
+    config = {"name": run.name, "train": asdict(run.train), "mixture": asdict(run.mixture), "data": run.data}
+    dump_json(record / "config.json", config)
+    metrics = pd.read_csv(run.workspace / "metrics.csv")
+    metrics = metrics[metrics["step"] <= step]
+    thin(metrics).to_csv(record / "metrics.csv", index=False)
+    write_stats(join_probes(run.workspace / "probes", step * run.train.step_tokens), record / "stats.nc")
+    dump_json(record / "result.json", _result(run, step, restarts, finished, metrics))
+    return record
+
+
+def stage(run: Run) -> Path:
+    """Write the newest checkpoint's weights and the record up to it to `data/runs/<hash>`, without training; the
+    workspace is only read, also while the run goes on. Returns the file of the weights.
+
+    Raises:
+        TrainingError: no checkpoint, or a corrupted one; the disk is full.
+    """
+    found = newest_checkpoint(run.workspace, run.name)
+    return write_stage(found, write_record(run, found.step, found.restarts, finished=False))
+
+
+def branch(run: Run, parent: Run) -> int:
+    """Let a run begin at the newest checkpoint of a longer one that is the same up to there; returns the step.
+
+    While the learning rate is constant, the length of a run has no influence on it: a shorter run of the same seed and
+    data shares its parent's steps until it begins to decay.
+
+    Raises:
+        TrainingError: the runs differ in more than their length, or no checkpoint lies before the decay.
+    """
+    if replace(run.train, tokens=0) != replace(parent.train, tokens=0) or run.mixture != parent.mixture:
+        raise TrainingError(f"{run.name} cannot branch off {parent.name}: they differ in more than their tokens")
+    stable = min(r.train.steps * (1 - r.train.decay) for r in (run, parent))
+    restore_stage(parent.record, parent.workspace, parent.train.step_tokens)
+    found = checkpoint_files(parent.workspace)
+    shared = [step for step in found if step <= stable]
+    if not shared:
+        raise TrainingError(f"{parent.name} has no checkpoint up to step {int(stable)}; it has {sorted(found)}")
+    (run.workspace / "probes").mkdir(parents=True, exist_ok=True)
+    shutil.copy(found[max(shared)], run.workspace)
+    shutil.copy(parent.workspace / "metrics.csv", run.workspace)
+    for probe in (parent.workspace / "probes").glob("*.nc"):
+        if int(probe.stem) <= max(shared) * run.train.step_tokens:
+            shutil.copy(probe, run.workspace / "probes")
+    return max(shared)
+
+
+def _result(run: Run, step: int, restarts: tuple[int, ...], finished: bool, metrics: pd.DataFrame) -> dict:
+    return {
+        "finished": finished,
+        "steps": step,
+        "tokens": step * run.train.step_tokens,
+        "restarts": list(restarts),
+        "loss": round(final_loss(metrics), 4),
+        "hours": round(seconds(metrics) / 3600, 2),
+        "parameters": run.train.model.parameters(),
+        "active_parameters": run.train.model.active_parameters(),
+        "torch": torch.__version__.split("+")[0],
+        "threads": torch.get_num_threads(),
+    }
+
+
+# glibc returns large blocks to the system after every step and then pays for the page faults again.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
+
+
+def keep_memory() -> None:
+    """Start the process again with an allocator that keeps its memory (glibc only; a second call does nothing)."""
+    if sys.platform == "linux" and "MALLOC_MMAP_MAX_" not in os.environ:
+        os.execve(sys.executable, [sys.executable, "-m", "mechanism", *sys.argv[1:]], os.environ | KEEP_MEMORY)
+
+
+def run_training(run: Run, steps: int | None, export: str | None, console: Console) -> Path:
+    """Train a run with progress on the console, write its record, and on request the weights.
+
+    Raises:
+        TrainingError: see `Trainer.run`.
+    """
+    mixture = Mixture(run.mixture, load_tokenizer(TOKENIZER))
+    train = trainer(run, mixture)
+    console.print(f"run {run.name} {run.hash}: step {train.step} of {run.train.steps}, checkpoints in {run.workspace}")
+    if train.step in train.restarts:
+        console.print(
+            f"it goes on from a stage: weights rounded to bf16, the optimiser's state was reset, and the learning rate "
+            f"is warmed up again over {run.train.warmup} steps"
+        )
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("training", total=run.train.steps, completed=train.step, told="")
+
+        def show(row: dict) -> None:
+            rate = run.train.step_tokens / row["seconds"]
+            progress.update(bar, completed=row["step"], told=f"loss {row['loss']:.3f}  {rate:,.0f} tokens/s")
+
+        try:
+            train.run(show, steps)
+        finally:
+            if train.step:
+                finish(run, train)
+                stream_shares(run, mixture)
+    if export:
+        card = {
+            "name": run.name,
+            "run": run.hash,
+            "tokens": train.step * run.train.step_tokens,
+            "finished": train.step >= run.train.steps,
+        }
+        save_model(train.model, load_tokenizer(TOKENIZER), MODELS / export, card)
+    console.print(f"record in {run.record}")
+    return run.record

@@ -1,0 +1,169 @@
+"""What some runs of the cross-lingual grid measure besides: wrong languages, 8-bit experts, a new language, time."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from ...corpus.language_stream import UNTOLD, LanguageStream, LanguageStreamConfig
+from ...nn.allocation import allocated_routers
+from ...nn.distil import feed_forward_inputs
+from ...nn.int8 import KERNELS, Int8Experts, saved_share
+from ...nn.language import tell
+from ...nn.optim import build_optimisers
+from ...nn.training import Trainer
+from ...nn.variants import VariantConfig
+from .run import CrossRun
+from .score import bits_table, macro_loss, speaking, use_of_experts
+
+TURNS = 15
+BALANCE_TURNS = 60
+
+
+def measure_wrong(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+    """`wrong.csv`: loss and mis-routing of each language when it is told right, and when it is told another language.
+
+    Columns `lang`, `told`, `bits`, `bytes`, `misrouted`: share of tokens without an expert of their true language's
+    group, mean over layers. Two other languages stand for all.
+    """
+    codes, model = run.stream.languages, trainer.model.eval()
+    rng, rows = np.random.default_rng(run.train.seed), []
+    for lang, code in enumerate(codes):
+        others = rng.choice([i for i in range(len(codes)) if i != lang], size=min(2, len(codes) - 1), replace=False)
+        for said in (lang, *map(int, others)):
+            bits = bits_table(model, tokenizer, [code], [said], "test", run.held.segments)[["bits", "bytes"]].sum()
+            missed = misrouted_share(model, tokenizer, code, lang, said, run.held.routed)
+            rows.append({"lang": code, "told": codes[said], **bits, "misrouted": round(missed, 5)})
+    pd.DataFrame(rows).to_csv(run.record / "wrong.csv", index=False)
+    return {}
+
+
+def misrouted_share(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, code: str, lang: int, said: int, segments: int
+) -> float:
+    """Share of tokens of a language, told as another, without an expert of its own group; groups have one expert."""
+    use = use_of_experts(model, tokenizer, [code], [said], "test", segments)
+    reached = []
+    for layer, router in enumerate(allocated_routers(model)):
+        own = [e for e, group in enumerate(router.owners) if group == router.groups[lang]]
+        reached.append(float(use.isel(lang=0, layer=layer, expert=own).sum() / use["tokens"][0]))
+    return 1 - float(np.mean(reached))
+
+
+def measure_int8(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+    """`int8`: loss with experts used less than the mean in 8 bits, memory that they save, speed against full layers."""
+    model, codes = trainer.model.eval(), run.stream.languages
+    told = list(range(len(codes))) if run.stream.told else [UNTOLD] * len(codes)
+    shares = LanguageStream(run.stream, tokenizer).language_shares
+    use = use_of_experts(model, tokenizer, codes, told, "dev", run.held.routed)
+    load = sum(
+        use.sel(lang=code).values / use.sel(lang=code).sum("expert").values[:, None] * shares[code] for code in codes
+    )
+    rare = [[e for e, share in enumerate(layer) if share < 1 / len(layer)] for layer in np.asarray(load)]
+    found: dict = {"rare": sum(map(len, rare)), "experts": int(np.asarray(load).size), "loss": {}, "speed": {}}
+    for kernel in KERNELS:
+        stored = run.train.model.build().eval()
+        stored.load_state_dict(model.state_dict())
+        for layer, own in zip(stored.model.layers, rare, strict=True):
+            layer.mlp.experts = Int8Experts(layer.mlp.experts, own, kernel)
+        found["saved"] = saved_share(next(e for layer in stored.model.layers if (e := layer.mlp.experts).rare))
+        table = bits_table(stored, tokenizer, codes, told, "test", run.held.segments)
+        found["loss"][kernel] = round(macro_loss(table), 5)
+        found["speed"][kernel] = speed_ratios(model, stored, trainer, told[0])
+    return {"int8": found}
+
+
+@torch.no_grad()
+def speed_ratios(model: PreTrainedModel, stored: PreTrainedModel, trainer: Trainer, lang: int) -> list[float]:
+    """Time of all feed-forward layers of a model over that of another one's, in turns, on the inputs of a batch."""
+    given = trainer.batches(0)
+    ids = torch.as_tensor(given[0] if isinstance(given, tuple) else given, dtype=torch.long)[:, :-1]
+    with speaking(model, lang), feed_forward_inputs(model) as inputs:
+        model(input_ids=ids, use_cache=False)
+    shaped = [x.view(*ids.shape, -1) for x in inputs]
+
+    def seconds(one: PreTrainedModel) -> float:
+        with speaking(one, lang):
+            started = time.perf_counter()
+            for layer, x in zip(one.model.layers, shaped, strict=True):
+                layer.mlp(x)
+            return time.perf_counter() - started
+
+    seconds(model), seconds(stored)
+    return [round(seconds(model) / seconds(stored), 4) for _ in range(TURNS)]
+
+
+def measure_balance(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+    """`balance_time`: time of training steps with the balance loss over that without, in turns of which every other
+    begins with the loss; once a cell."""
+    if run.train.seed:
+        return {}
+    folder = run.workspace / "balance"
+    pair = [
+        Trainer(replace(run.train, balance=weight), trainer.batches, folder / str(weight))
+        for weight in (run.train.balance, 0.0)
+    ]
+    seconds = np.empty((BALANCE_TURNS + 1, 2))
+    for turn in range(len(seconds)):
+        for which in (0, 1) if turn % 2 else (1, 0):
+            seconds[turn, which] = pair[which].advance()["seconds"]
+    ratios = seconds[1:, 0] / seconds[1:, 1]  # the first turn warms up
+    return {"balance_time": ratios.round(4).tolist()}
+
+
+def measure_adaptation(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+    """`adapt.csv`: losses along the learning of the new language by each method.
+
+    Columns `method`, `tuned` (parameters), `step`, `lang`, `bits`, `bytes`. The new language is told as unknown.
+    """
+    config = run.train.model
+    assert isinstance(config, VariantConfig)
+    state = trainer.model.state_dict()
+    use = use_of_experts(trainer.model.eval(), tokenizer, [run.new_language], [UNTOLD], "dev", run.held.routed)
+    rows = []
+    for tuning in run.adaptation.tunings():
+        model = tuning.load(config, state)
+        chosen = np.argsort(-use.isel(lang=0).values, -1)[:, : tuning.size].tolist() if tuning.picks else []
+        tuned = tuning.freeze(model, chosen)
+        for step, table in _adapt(run, model, tokenizer):
+            sums = table.groupby("lang", as_index=False)[["bits", "bytes"]].sum()
+            rows.append(sums.assign(method=tuning.name, tuned=tuned, step=step))
+    pd.concat(rows).to_csv(run.record / "adapt.csv", index=False)
+    return {"adapted": [tuning.name for tuning in run.adaptation.tunings()]}
+
+
+def _adapt(run: CrossRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    """Train on the new language; yields step and losses of it and of the others at each mark."""
+    plan, codes = run.adaptation, (run.new_language, *run.stream.languages)
+    told = [UNTOLD] + [UNTOLD if not run.stream.told else i for i in range(len(run.stream.languages))]
+    segments = max(1, run.held.segments // 3)
+    stream = LanguageStream(LanguageStreamConfig((run.new_language,), told=False), tokenizer)
+    optimisers = build_optimisers(model, plan.lr, weight_decay=0.0)
+    for step in range(plan.steps + 1):
+        if step in plan.marks:
+            yield step, bits_table(model.eval(), tokenizer, codes, told, "test", segments)
+        if step < plan.steps:
+            _adapt_step(model.train(), stream, run, step, optimisers)
+
+
+def _adapt_step(model: PreTrainedModel, stream: LanguageStream, run: CrossRun, step: int, optimisers: list) -> None:
+    ids, lang = stream.told_batch(run.train.seed, step, run.adaptation.batch, run.train.length)
+    tokens = torch.as_tensor(ids, dtype=torch.long)
+    with tell(model, torch.as_tensor(lang)):
+        model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = run.adaptation.lr * (1 - step / run.adaptation.steps)
+        optimiser.step()
+        optimiser.zero_grad()
+
+
+Measure = Callable[[CrossRun, Trainer, PreTrainedTokenizerFast], dict]
+EXTRA_MEASURES: dict[str, Measure] = {
+    "wrong": measure_wrong, "int8": measure_int8, "adapt": measure_adaptation, "balance": measure_balance,
+}  # fmt: skip

@@ -1,0 +1,172 @@
+"""The grid of chapter P as data: its cells' runs, and in which order they are made."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from ...corpus.language_stream import LanguageStreamConfig
+from ...corpus.languages import language
+from ...measure.clustering import cluster, cut
+from ...measure.divergence import js_divergence
+from ...nn.allocation import groups_of
+from ...nn.auto import LayerConfig
+from ...nn.feedforward import DenseConfig
+from ...nn.language_moe import LanguageMoEConfig
+from ...nn.train_config import TrainConfig
+from ...nn.variants import VariantConfig
+from ..base import runs as training_runs
+from .run import USE, Adaptation, Cell, CrossRun
+from .score import HeldOut
+
+KIND = "cross_lingual"
+BASE, PARENT = "none", "dense half"
+
+
+@dataclass(frozen=True)
+class CrossGrid:
+    """The experiment; fields as in its file."""
+
+    name: str
+    languages: tuple[str, ...]
+    new_language: str
+    frame: Mapping[str, Any]
+    layer: Mapping[str, Any]
+    train: Mapping[str, Any]
+    probes: int
+    seeds: int
+    adaptation: Adaptation
+    held: HeldOut
+    cells: Mapping[str, Cell]
+    data: str = field(default_factory=training_runs.data_hash)
+
+    def codes(self, cell: Cell) -> tuple[str, ...]:
+        """Languages of a cell."""
+        return self.languages[: cell.languages or None]
+
+    def groups(self, cell: Cell, seed: int) -> tuple[int, ...] | None:
+        """Group of each language; None while the routing they come from is not recorded."""
+        codes = self.codes(cell)
+        if cell.groups == "each":
+            return tuple(range(len(codes)))
+        families = groups_of([family(code) for code in codes])
+        if cell.groups == "family":
+            return families
+        if cell.groups == "random":
+            return groups_of(np.random.default_rng(seed).permutation(families).tolist())
+        distance = self.routing_distance()
+        return None if distance is None else groups_of(cut(cluster(distance), max(families) + 1).tolist())
+
+    def routing_distance(self) -> np.ndarray | None:
+        """Jensen-Shannon divergence of languages' use of experts in the base cell, mean over layers and seeds; None
+        while a run is missing."""
+        runs = self.runs(BASE)
+        if not all(run.done for run in runs):
+            return None
+        return _distance(tuple(run.record / USE for run in runs))
+
+    def layer_config(self, cell: Cell, seed: int) -> LayerConfig | None:
+        """The feed-forward layer; None where groups are not known yet."""
+        sizes = dict(self.layer)
+        if cell.dense:
+            return DenseConfig(sizes["hidden"], sizes["top_k"] * sizes["width"])
+        sizes["experts"] = cell.experts or sizes["experts"]
+        options: dict[str, Any] = {"languages": len(self.codes(cell)), "bias_rate": cell.bias_rate, "alpha": cell.alpha}
+        if not cell.groups:
+            return LanguageMoEConfig(**sizes, **options, signal=cell.signal, lang_width=cell.lang_width)
+        groups = self.groups(cell, seed)
+        if groups is None:
+            return None
+        sizes["experts"] = cell.experts or cell.common + max(groups) + 1
+        return LanguageMoEConfig(**sizes, **options, groups=groups, common=cell.common, redundant=cell.redundant)
+
+    def run(self, name: str, seed: int) -> CrossRun | None:
+        """One run of a cell; None while what it depends on is missing."""
+        cell = self.cells[name]
+        layer = self.layer_config(cell, seed)
+        if layer is None:
+            return None
+        train = {**self.train, "tokens": round(self.train["tokens"] * cell.tokens), "seed": seed}
+        if cell.balance is not None:
+            train["balance"] = cell.balance
+        marks = np.geomspace(train["tokens"] / 100, train["tokens"], self.probes)[:-1]
+        config = TrainConfig(model=VariantConfig(layer, **self.frame), probes=tuple(int(m) for m in marks), **train)
+        stream = LanguageStreamConfig(self.codes(cell), alpha=0.0 if cell.even else 0.7, told=cell.told)
+        parent = self.run(PARENT, seed) if cell.start else None
+        return CrossRun(
+            self.name, name, config, stream, self.held, cell.start, parent.hash if parent else "", cell.then,
+            self.new_language, self.adaptation, self.data, parent.train.steps if parent else 0,
+        )  # fmt: skip
+
+    def runs(self, name: str) -> list[CrossRun]:
+        """A cell's runs, one for each seed; none while what they depend on is missing."""
+        found = [self.run(name, seed) for seed in range(self.cells[name].seeds or self.seeds)]
+        return [run for run in found if run is not None]
+
+    def order(self) -> Iterator[tuple[str, int]]:
+        """Every cell and seed: seed after seed, within a seed in the file's order."""
+        for seed in range(self.seeds):
+            yield from ((name, seed) for name, cell in self.cells.items() if seed < (cell.seeds or self.seeds))
+
+    def missing_runs(self) -> Iterator[CrossRun]:
+        """The runs that are missing and can be made, in order."""
+        for name, seed in self.order():
+            run = self.run(name, seed)
+            parent = self.run(PARENT, seed) if self.cells[name].start else None
+            if run is not None and not run.done and (parent is None or parent.done):
+                yield run
+
+    def size(self) -> int:
+        """Number of runs in all."""
+        return sum(1 for _ in self.order())
+
+    def complete(self, *names: str) -> bool:
+        """Whether every run of the cells is recorded."""
+        wanted = [(name, seed) for name, seed in self.order() if name in names]
+        return all((run := self.run(*at)) is not None and run.done for at in wanted)
+
+
+def family(code: str) -> str:
+    """The family by which languages are grouped: that of Glottolog's top level, Indo-European by branch with Indo-Aryan
+    and Iranian as one."""
+    found = language(code)
+    if found.family != "Indo-European":
+        return found.family
+    return "Indo-Iranian" if found.branch in ("Indo-Aryan", "Iranian") else found.branch
+
+
+def use_distance(use: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence `(lang, lang)` of selection shares `(lang, layer, expert)`, mean over layers."""
+    share = use / use.sum(-1, keepdims=True)
+    return js_divergence(share[:, None], share[None]).mean(-1)
+
+
+@cache
+def _distance(paths: tuple[Path, ...]) -> np.ndarray:
+    found = [xr.load_dataset(path)["dev"].isel(tokens_seen=-1).values for path in paths]
+    return np.mean([use_distance(use) for use in found], 0)
+
+
+def load_cross_grid(path: Path) -> CrossGrid:
+    """The grid of a file.
+
+    Raises:
+        TypeError: a field that does not exist, or a missing one.
+        ValueError: the file is of another kind; see `Cell`.
+    """
+    payload = yaml.safe_load(path.read_text("utf-8"))
+    if payload.pop("kind", None) != KIND:
+        raise ValueError(f"{path.name} is no grid of kind {KIND}")
+    cells = {name: Cell(**{**cell, "then": tuple(cell.get("then", ()))}) for name, cell in payload.pop("cells").items()}
+    plan = payload.pop("adaptation")
+    plan["methods"] = tuple((method, size) for method, size in plan["methods"])
+    plan["marks"] = tuple(plan["marks"])
+    held = HeldOut(**payload.pop("held"))
+    return CrossGrid(
+        path.stem, tuple(payload.pop("languages")), adaptation=Adaptation(**plan), held=held, cells=cells, **payload
+    )

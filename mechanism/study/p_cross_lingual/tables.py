@@ -1,0 +1,244 @@
+"""What the records of the cross-lingual grid say: numbers for claims P4 and P7 to P13
+and P15, judged in `cross_claims`; those for P5 and P6 are in `cross_adaptation`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import adjusted_rand_score
+
+from ...measure.divergence import entropy
+from ...measure.paired import PairedDifference, SeedMean
+from ...measure.statistics import Estimate
+from .grid import BASE, CrossGrid
+from .run import CrossRun
+
+NOISE = 0.08
+TENFOLD = 1 / np.log10(4)
+"""Exponent that makes growth from 4 to 16 languages one for ten times the languages."""
+BUDGETS = {"equal tokens of a language": "", "equal steps": " short"}
+"""How the tokens of 4 and 16 languages compare (P4), and the ending of the names of the cells of 16."""
+GOAL = "4 languages 8 experts"
+"""The cell whose loss 16 languages have to reach (P4)."""
+
+
+@dataclass(frozen=True)
+class CrossExperiment:
+    """The records of a grid.
+
+    Attributes:
+        grid: what was planned; seed: of bootstraps and permutations.
+    """
+
+    grid: CrossGrid
+    seed: int = 0
+
+    @cached_property
+    def made(self) -> dict[str, list[CrossRun]]:
+        """Finished runs of each cell, by seed."""
+        return {name: [run for run in self.grid.runs(name) if run.done] for name in self.grid.cells}
+
+    def missing(self) -> str:
+        """What is not there and the command that makes it; empty when all is."""
+        lacking = [
+            f"{name} {len(self.made[name])} of {cell.seeds or self.grid.seeds}"
+            for name, cell in self.grid.cells.items()
+            if len(self.made[name]) < (cell.seeds or self.grid.seeds)
+        ]
+        if not lacking:
+            return ""
+        return (
+            f"Not made yet: {'; '.join(lacking)}. `mechanism train --grid {self.grid.name}` makes the missing runs; "
+            "what needs them is left out, and the claims that need them stay undecided."
+        )
+
+    def documents(self, cell: str, split: str = "test", langs: Sequence[str] = ()) -> pd.DataFrame:
+        """Bits of each document: rows (lang, corpus, document, bytes), a column a seed."""
+        columns = {}
+        for run in self.made[cell]:
+            table = pd.read_csv(run.record / "bits.csv")
+            table = table[(table["split"] == split) & (table["lang"].isin(langs) if langs else True)]
+            columns[run.train.seed] = table.set_index(["lang", "corpus", "document", "bytes"])["bits"]
+        return pd.DataFrame(columns)
+
+    def losses(self, cell: str, split: str = "test", langs: Sequence[str] = ()) -> pd.Series:
+        """Bits per byte, mean over languages, by seed."""
+        table = self.documents(cell, split, langs)
+        return (table.T * _weights(table)).sum(axis=1)
+
+    def difference(self, ours: str, theirs: str) -> Estimate:
+        """Loss of one cell minus that of another, paired by seed and document.
+
+        Raises:
+            ValueError: the two were scored on different documents.
+        """
+        first, second = self.documents(ours), self.documents(theirs)
+        if not first.index.equals(second.index):
+            raise ValueError(f"{ours} and {theirs} were scored on different documents; make the runs again")
+        weights = _weights(first)
+        seeds = sorted(set(first) & set(second))
+        scaled = ((first[seeds] - second[seeds]).T * weights).to_numpy(np.float64)
+        share = weights * first.index.get_level_values("bytes").to_numpy(np.float64)
+        return PairedDifference()(scaled, share)
+
+    def table(self, names: Sequence[str], reference: str) -> pd.DataFrame:
+        """A row per cell that has runs: `loss`, and its difference from a reference, `estimate`, `low`, `high`, `n`."""
+        rows = {}
+        for name in names:
+            if self.made[name]:
+                paired = len(self.made[name]) > 1 and len(self.made[reference]) > 1 and name != reference
+                own = self.difference(name, reference) if paired else [np.nan] * 4
+                rows[name] = {
+                    "loss": self.losses(name).mean(),
+                    **dict(zip(("estimate", "low", "high", "n"), own, strict=True)),
+                }
+        found = pd.DataFrame.from_dict(rows, orient="index")
+        return found.astype({"n": "Int64"}) if rows else found
+
+    def csv(self, cell: str, file: str) -> pd.DataFrame:
+        """A table of the cell's runs, with their `seed`."""
+        return pd.concat([pd.read_csv(run.record / file).assign(seed=run.train.seed) for run in self.made[cell]])
+
+    def seed_mean(self, values: Sequence[float] | np.ndarray) -> Estimate:
+        """Mean over seeds with Student's interval."""
+        return SeedMean()(np.asarray(values, np.float64))
+
+    # What each claim is judged on.
+
+    def growth(self, ending: str = "") -> Estimate:
+        """P4: factor of feed-forward parameters for ten times the languages at equal loss on those in common,
+        log-linear between the two sizes of 16 languages.
+
+        Args:
+            ending: of the names of the cells of 16 languages, see `BUDGETS`.
+
+        Raises:
+            ValueError: in some seed the loss to reach lies outside of what the two sizes of 16 languages reach.
+        """
+        cells = GOAL, *(f"16 languages {e} experts{ending}" for e in (8, 32))
+        common = self.grid.languages[: self.grid.cells[GOAL].languages]
+        shared = pd.DataFrame({cell: self.losses(cell, langs=common) for cell in cells}).dropna()  # seeds of all three
+        goal, small, large = shared.to_numpy().T
+        sizes = [self.made[cell][0].result()["feed_forward"] for cell in cells[1:]]
+        span = np.log(sizes[1] / sizes[0])
+        _inside(goal, small, large, float(np.exp(span * TENFOLD)))
+        found = self.seed_mean(span * TENFOLD * (goal - small) / (large - small))
+        value, low, high = np.exp(found[:3]).tolist()
+        return Estimate(value, low, high, found.n)
+
+    def growths(self) -> dict[str, Estimate | str]:
+        """`growth` by budget, of those whose runs are all there; a sentence where the loss to reach lies outside."""
+        found: dict[str, Estimate | str] = {}
+        for budget, ending in BUDGETS.items():
+            if self.grid.complete(GOAL, *(f"16 languages {e} experts{ending}" for e in (8, 32))):
+                try:
+                    found[budget] = self.growth(ending)
+                except ValueError as outside:
+                    found[budget] = str(outside)
+        return found
+
+    def information(self, cell: str) -> np.ndarray:
+        """Mutual information of expert and language in nats, languages weighted equally, mean over layers, by seed."""
+        found = []
+        for run in self.made[cell]:
+            use = run.use()["test"].values
+            share = use / use.sum(-1, keepdims=True)
+            found.append(float((entropy(share.mean(0)) - entropy(share).mean(0)).mean()))
+        return np.array(found)
+
+    def misrouting(self, cell: str, noise: float = NOISE) -> np.ndarray:
+        """Share of tokens mis-routed when language ids are wrong at a rate, by seed."""
+        table = self.csv(cell, "wrong.csv")
+        right = table["lang"] == table["told"]
+        by_seed = [table[part].groupby("seed")["misrouted"].mean() for part in (right, ~right)]
+        return ((1 - noise) * by_seed[0] + noise * by_seed[1]).to_numpy()
+
+    def noise_curve(self, cell: str, rates: Sequence[float] | np.ndarray) -> pd.DataFrame:
+        """Loss and mis-routing over the rate of wrong language ids, mean over languages and seeds; columns `noise`,
+        `loss`, `misrouted`."""
+        table = self.csv(cell, "wrong.csv")
+        table["loss"] = table["bits"] / table["bytes"]
+        means = table.groupby(table["lang"] == table["told"])["loss"].mean()
+        rows = [
+            {"noise": q, "loss": (1 - q) * means[True] + q * means[False],
+             "misrouted": float(self.misrouting(cell, q).mean())}
+            for q in rates
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def settling(self) -> pd.DataFrame:
+        """Tokens until a language's use of experts has settled, mean over layers and seeds: rows are languages, columns
+        `settled` (geometric mean of tokens) and `share` of the stream."""
+        logs = [
+            np.log(settled_tokens(run.use()["dev"].values, run.use()["tokens_seen"].values)) for run in self.made[BASE]
+        ]
+        shares = self.made[BASE][0].result()["shares"]
+        codes = self.grid.languages
+        return pd.DataFrame(
+            {"settled": np.exp(np.mean(logs, 0)), "share": [shares[c] for c in codes]}, index=list(codes)
+        )
+
+    def english_load(self, cell: str) -> np.ndarray:
+        """Load of the expert that the first language uses most (found on dev text) over the mean load, on test text in
+        the stream's proportions, mean over layers, by seed."""
+        found = []
+        for run in self.made[cell]:
+            use, shares = run.use(), run.result()["shares"]
+            best = use["dev"].isel(tokens_seen=-1, lang=0).values.argmax(-1)
+            test = use["test"].values / use["test"].values.sum(-1, keepdims=True)
+            load = np.einsum("lxe,l->xe", test, [shares[code] for code in use["lang"].values])
+            found.append(float(load[np.arange(len(load)), best].mean() * load.shape[1]))
+        return np.array(found)
+
+    def speed(self) -> tuple[str, np.ndarray]:
+        """P15: the faster kernel, and the speed of the layers with it relative to full precision, by seed (median of
+        turns)."""
+        results = [run.result()["int8"]["speed"] for run in self.made[BASE]]
+        by_kernel = {kernel: np.array([np.median(r[kernel]) for r in results]) for kernel in results[0]}
+        best = max(by_kernel, key=lambda kernel: by_kernel[kernel].mean())
+        return best, by_kernel[best]
+
+    def agreement(self) -> float:
+        """Adjusted Rand index of families and clusters of routing."""
+        groups = [self.grid.groups(self.grid.cells[name], 0) for name in ("family", "clusters")]
+        return float(adjusted_rand_score(*groups))
+
+
+def _weights(table: pd.DataFrame) -> np.ndarray:
+    """Weight of each document's bits, so that the sum is bits per byte, mean over languages."""
+    index = table.index.to_frame(index=False)
+    totals = index.groupby("lang")["bytes"].transform("sum")
+    return (1 / (totals * index["lang"].nunique())).to_numpy(np.float64)
+
+
+def _inside(goal: np.ndarray, small: np.ndarray, large: np.ndarray, most: float) -> None:
+    """See `CrossExperiment.growth`: losses by seed of 4 languages, and of 16 in two sizes; growth from one size to the
+    other for ten times the languages."""
+    above, below = goal >= small, (goal < small) & (goal < large)
+    if not (above | below).any():
+        return
+    bound = "at most 1" if above.all() else f"at least {most:.3g}" if below.all() else "not bounded"
+    raise ValueError(
+        f"the loss to reach, {goal.mean():.3f}, lies outside of what the two sizes of 16 languages do, "
+        f"{small.mean():.3f} and {large.mean():.3f}, in {(above | below).sum()} of {len(goal)} seeds: "
+        f"the factor is {bound}"
+    )
+
+
+def settled_tokens(use: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Tokens until use `(probe, lang, layer, expert)` is half as far from the last one as the first was, `(lang,)`:
+    total variation, mean over layers; interpolated over log tokens, the first probe standing at a hundredth of the
+    second."""
+    share = use / use.sum(-1, keepdims=True)
+    distance = np.abs(share - share[-1]).sum(-1).mean(-1) / 2
+    at = np.log(np.maximum(tokens.astype(np.float64), tokens[1] / 100))
+    found = []
+    for path in distance.T:
+        half = path[0] / 2
+        first = int(np.argmax(path <= half))
+        before, after = path[first - 1], path[first]
+        part = (before - half) / (before - after) if before > after else 0.0
+        found.append(at[first - 1] + part * (at[first] - at[first - 1]) if first else at[0])
+    return np.exp(np.array(found))

@@ -1,0 +1,200 @@
+"""What goes with routing over languages: quality, training text, and the confounders of both (claims R2, R4, R11)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ...corpus.languages import LANGUAGES
+from ...corpus.library import committed, training_budgets, training_rows
+from ...measure.correlation import Association, Correlation, residual, with_intercept
+from ...measure.power import Detectable
+from ...measure.profile import depth_windows
+from ...measure.regression import NestedRegression
+from .observe import script_of
+
+EXPLAINED = ("value", "low", "high", "p", "n", "base", "detectable")
+CONFOUNDERS = ("other_script", "overlap", "log_train", "length_ratio")
+GIVEN: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "script": ("other_script",),
+    "overlap": ("overlap",),
+    "script, overlap": ("other_script", "overlap"),
+    "training text": ("log_train",),
+    "length": ("length_ratio",),
+    "all four": CONFOUNDERS,
+}
+RESOURCES = {name: GIVEN[name] for name in ("nothing", "script", "length")} | {
+    "script, length": ("other_script", "length_ratio")
+}
+
+
+def training_bytes(codes: Iterable[str]) -> dict[str, int]:
+    """UTF-8 bytes of the training text that the report's models have in each language."""
+    sizes = {}
+    for code in codes:
+        sizes[code] = 0
+        for name, budget in training_budgets(code).items():
+            corpus = committed(name)
+            texts = corpus.texts(code, training_rows(corpus, code, budget))
+            sizes[code] += sum(len(text.encode()) for text in texts)
+    return sizes
+
+
+def log_training_tokens(found: xr.Dataset, training: Mapping[str, int]) -> pd.Series:
+    """Logarithm of the tokens of training text in each observed language: its bytes, at the tokens per byte of the
+    language's observed segments. Languages without training text are left out."""
+    rows = {}
+    for code in map(str, found["lang"].values):
+        own = found.sel(lang=code)
+        if training.get(code):
+            rows[code] = np.log(training[code] * float(own["tokens"].sum() / own["bytes"].sum()))
+    return pd.Series(rows, dtype=np.float64, name="log_train").rename_axis("lang")
+
+
+def quality(found: xr.Dataset, training: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """One row per language but the pivot: what claim R2 correlates, and its confounders.
+
+    Columns, over the segments that the language and the pivot both have: `divergence` in the middle third of the
+    layers, and `distance` of hidden states behind them; `relative_loss`, total loss over the pivot's; `quality`, minus
+    its logarithm (higher is better); `bits_per_byte`; `length_ratio`, tokens per token of the pivot; `overlap` of
+    tokens; `other_script` (0 or 1); `log_train`, NaN if unknown; `n` segments; `script` and `family`, None if unknown.
+    """
+    pivot = found.sel(lang=found.attrs["pivot"])
+    middle = depth_windows(found.sizes["layer"])["middle"]
+    states = found["layer"].values[middle] + 1
+    trained = log_training_tokens(found, training or {})
+    rows = {}
+    for code in map(str, found["lang"].values):
+        own = found.sel(lang=code)
+        common = (own["nll"].notnull() & pivot["nll"].notnull()).values
+        if code == found.attrs["pivot"] or not common.any():
+            continue
+        loss, other = (float(side["nll"].values[common].sum()) for side in (own, pivot))
+        rows[code] = {
+            "divergence": float(own["divergence"].values[common][:, middle].mean()),
+            "distance": float(own["distance"].sel(state=states).values[common].mean()),
+            "relative_loss": loss / other,
+            "quality": float(-np.log(loss / other)),
+            "bits_per_byte": float(loss / np.log(2) / own["bytes"].values[common].sum()),
+            "length_ratio": float(own["tokens"].values[common].sum() / pivot["tokens"].values[common].sum()),
+            "overlap": float(own["overlap"]),
+            "other_script": float(script_of(code) != script_of(found.attrs["pivot"])),
+            "log_train": trained.get(code, np.nan),
+            "n": int(common.sum()),
+            "script": script_of(code),
+            "family": LANGUAGES[code].family if code in LANGUAGES else None,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("lang")
+
+
+def associations(
+    table: pd.DataFrame,
+    x: str = "divergence",
+    y: str = "quality",
+    given: Mapping[str, Sequence[str]] = GIVEN,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Pearson and Spearman correlation over languages, plain and given confounders.
+
+    Returns:
+        Index `(given, method)`; columns `value`, `low`, `high`, `p`, `n`, and `detectable`, the smallest correlation
+        that so many languages would show with a probability of 80 %. NaN where none is defined: too few languages for
+        the covariates, or one that does not vary. Languages that lack a covariate are left out, which `n` tells.
+    """
+    rows = {}
+    for label, covariates in given.items():
+        whole = table[[x, y, *covariates]].dropna().astype(np.float64)
+        held = whole[list(covariates)].to_numpy() if covariates else None
+        for method in ("pearson", "spearman"):
+            nothing = Association(np.nan, np.nan, np.nan, np.nan, len(whole))
+            try:
+                one = Correlation(method, seed=seed)(whole[x].to_numpy(), whole[y].to_numpy(), held)
+                detectable = Detectable().correlation(one.n, len(covariates))
+            except ValueError:
+                one, detectable = nothing, np.nan
+            rows[label, method] = {**one._asdict(), "detectable": detectable}
+    found = pd.DataFrame.from_dict(rows, orient="index")
+    return found.set_axis(pd.MultiIndex.from_tuples(found.index, names=["given", "method"]))
+
+
+def resource_associations(consistency: pd.DataFrame, language: pd.DataFrame, pivot: str, seed: int = 0) -> pd.DataFrame:
+    """Rank correlation over languages of consistency with training tokens, plain, given script and length, and within
+    the pivot's script (beside claim R4).
+
+    Args:
+        consistency: by language, `value` and `log_train`; a language without `log_train` was never trained on, and has
+            no tokens where it is counted.
+        language: of `quality`: `other_script` and `length_ratio`, which of the pivot are 0 and 1.
+
+    Returns:
+        Index `(sample, given)`; columns as of `associations`. Empty if no training text is known.
+    """
+    known = language[["other_script", "length_ratio"]].reindex(consistency.index)
+    known.loc[known.index == pivot] = 0.0, 1.0
+    trained = consistency[["value", "log_train"]].join(known).dropna(subset=["log_train"])
+    every = consistency[["value", "log_train"]].fillna({"log_train": 0.0}).join(known)
+    if trained.empty:
+        return pd.DataFrame()
+    samples = {"trained languages": trained, "all, never trained as 0": every}
+    own = {f"{label}, script of {pivot}": table[table["other_script"] == 0] for label, table in samples.items()}
+    found = {label: associations(table, "value", "log_train", RESOURCES, seed) for label, table in samples.items()}
+    lengths = {name: RESOURCES[name] for name in ("nothing", "length")}
+    found |= {label: associations(table, "value", "log_train", lengths, seed) for label, table in own.items()}
+    return pd.concat(found, names=["sample"]).xs("spearman", level="method")
+
+
+def byte_associations(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """`associations` of divergence with minus bits per byte and minus their logarithm, index `(quality, given,
+    method)`. English only sets the unit of the first and the zero of the second: relative to it, correlations are the
+    same.
+
+    Args:
+        table: of `quality`.
+    """
+    bits = table["bits_per_byte"]
+    sides = {"minus bits per byte": -bits, "minus log bits per byte": -np.log(bits)}
+    nothing = {"nothing": GIVEN["nothing"]}
+    found = {label: associations(table.assign(quality=own), given=nothing, seed=seed) for label, own in sides.items()}
+    return pd.concat(found, names=["quality"])
+
+
+def explained(
+    table: pd.DataFrame,
+    added: str = "divergence",
+    base: Sequence[str] = ("distance", "other_script", "log_train"),
+    y: str = "quality",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> pd.Series:
+    """Share of the variance of quality that one predictor adds to others (claim R11).
+
+    A base predictor that no language has, or in which all agree, is left out.
+
+    Returns:
+        `value` with its bootstrap interval over languages `low`, `high`; `p` by permutation of residuals; `n`; `base`,
+        the variance that the others explain; `detectable`, the smallest share of what they leave that so many
+        languages would show with a probability of 80 %.
+
+    Raises:
+        ValueError: too few languages, or predictors that determine one another.
+    """
+    kept = [name for name in base if table[name].nunique() > 1]
+    whole = table[[y, added, *kept]].dropna().astype(np.float64)
+    target, small, more = whole[y].to_numpy(), whole[kept].to_numpy(), whole[[added]].to_numpy()
+    gain = NestedRegression(seed=seed)(target, small, more)
+    drawn = np.random.default_rng(seed).integers(0, gain.n, (n_boot, gain.n))
+    large = np.concatenate([small, more], 1)
+    draws = _explained(target[drawn], large[drawn]) - _explained(target[drawn], small[drawn])
+    low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
+    detectable = Detectable().explained(gain.n, len(kept))
+    found = {"value": gain.value, "low": low, "high": high, "p": gain.p, "n": gain.n, "base": gain.base}
+    return pd.Series({**found, "detectable": detectable}, list(EXPLAINED), dtype=np.float64, name=added)
+
+
+def _explained(y: np.ndarray, predictors: np.ndarray) -> np.ndarray:
+    """Explained variance in each resample; NaN where `y` is constant."""
+    left = (residual(y, with_intercept(predictors)) ** 2).sum(-1)
+    total = ((y - y.mean(-1, keepdims=True)) ** 2).sum(-1)
+    return np.where(total > 0, 1 - left / np.where(total > 0, total, 1), np.nan)

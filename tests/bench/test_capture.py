@@ -1,0 +1,29 @@
+from mechanism.bench.capture import bench_capture, bench_intervene
+from mechanism.trace.survey import survey
+
+
+def test_capture_is_timed_against_the_bare_forward():
+    found = bench_capture(repeats=1, tokens=(2048, 4096))
+    assert [row["case"] for row in found["cases"]] == [
+        "bare", "streaming capture", "full capture", "output_router_logits",
+    ]  # fmt: skip
+    assert found["name"] == "capture"
+    assert found["cases"][0]["ratio"] == 1
+    assert found["ratio"] == found["cases"][1]["ratio"] > 0
+    small, large, full = (row["megabytes"] for row in found["memory"])
+    assert 0 < large < small + full
+
+
+def test_the_dearest_intervention_is_the_ratio():
+    found = bench_intervene(repeats=1)
+    assert len(found["cases"]) == 8
+    assert found["ratio"] == max(row["ratio"] for row in found["cases"][1:])
+
+
+def test_the_survey_tells_why():
+    rows = {row["family"]: row for row in survey(names=["qwen3_moe", "doge", "phimoe"])}
+    assert rows["qwen3_moe"]["failed"] == rows["phimoe"]["failed"] == 0
+    assert rows["doge"]["passed"] == 0
+    assert rows["doge"]["failed"] > 0
+    assert "look like experts" in rows["doge"]["reason"]
+    assert rows["phimoe"]["refused"] == 2

@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mechanism.models import load as models
+from mechanism.models.load import load_model
+from mechanism.study.base import runs as training_runs
+from mechanism.study.d_domains import domain_records
+from mechanism.study.d_domains.domain_experts import DomainConfig
+from mechanism.study.d_domains.domain_records import observed, others, to_make
+
+CONFIG = DomainConfig(("religion", "tech"), ("en", "de"), max_segments=4)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
+    monkeypatch.setattr(domain_records, "FULL", 6)
+    return load_model("tiny", "cpu")
+
+
+def test_the_full_profile_is_computed_once_and_then_preferred(tiny, tmp_path, monkeypatch):
+    (model, tokenizer), crossed = tiny, ("religion", "tech")
+    sample = observed("tiny", model, tokenizer, CONFIG, crossed)
+    assert (sample.record, len(sample.single.documents.domain)) == ("", 8)
+    full = observed("tiny", model, tokenizer, CONFIG, crossed, "full")
+    assert len(full.single.documents.domain) == 12
+    assert full.crossed is not None
+    assert full.crossed.sizes["document"] == 12
+    made = [json.loads((folder / "result.json").read_text())["command"] for folder in tmp_path.iterdir()]
+    assert made == ["mechanism notebooks --only 20_domain_experts -p profile=full -p model=tiny"] * 2
+    monkeypatch.setattr(domain_records, "observe", None)
+    monkeypatch.setattr(domain_records, "observe_crossed", None)
+    again = observed("tiny", model, tokenizer, CONFIG, crossed)
+    assert again.record == full.record
+    for name in ("selections", "weight", "activity", "peak", "tokens", "domain"):
+        np.testing.assert_array_equal(getattr(again.single.documents, name), getattr(full.single.documents, name))
+    assert again.single.documents.layers == full.single.documents.layers == (0, 1, 2, 3)
+    assert again.crossed is not None
+    xr.testing.assert_equal(again.crossed, full.crossed)
+
+
+def test_other_models_are_known_by_their_records(tiny, tmp_path):
+    model, tokenizer = tiny
+    full = observed("tiny", model, tokenizer, CONFIG, (), "full")
+    assert full.crossed is None
+    assert others("tiny", CONFIG) == {}
+    (folder,) = tmp_path.iterdir()
+    found = xr.load_dataset(folder / "stats.nc")
+    payload = json.loads((folder / "config.json").read_text("utf-8"))
+    key = {name: value for name, value in payload.items() if name != "data"}
+
+    def keep(name: str, **changed) -> None:
+        domain_records.stored(key | {"model": name} | changed, payload["data"], lambda: found.assign_attrs(name=name))
+
+    keep("olmoe")
+    keep("seed1")
+    keep("seed2", domains=["religion", "code"])
+    assert list(others("tiny", CONFIG)) == ["seed1"], "neither other models nor other domains"
+    assert (others("tiny", CONFIG)["seed1"].documents.tokens == full.single.documents.tokens).all()
+
+
+def test_the_step_that_a_seed_lacks_is_told(tiny, tmp_path, monkeypatch):
+    """One seed has weights, seed 1 a training record alone, seed 2 nothing."""
+    monkeypatch.setattr(models, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(domain_records, "resolve", lambda spec: spec)
+    (tmp_path / "models" / "embedded").mkdir(parents=True)
+    (tmp_path / "models" / "embedded" / "config.json").write_text("{}")
+    (tmp_path / "abc").mkdir()
+    (tmp_path / "abc" / "config.json").write_text(json.dumps({"name": "seed1"}))
+    record = "`mechanism notebooks --only 20_domain_experts -p profile=full -p model={0}` makes its record of this page"
+    training = "`mechanism train --config {0} --export {0}` makes them, then "
+    first, second, third = to_make("tiny", DomainConfig())
+    assert first.startswith("embedded is trained and its weights are here: " + record.format("embedded"))
+    assert second.startswith("seed1 is trained, but its weights were not kept: " + (training + record).format("seed1"))
+    assert third.startswith("seed2 is not trained yet: " + (training + record).format("seed2"))
+    assert to_make("tiny", CONFIG) == []
+
+
+def test_an_unknown_profile_is_refused(tiny):
+    model, tokenizer = tiny
+    with pytest.raises(ValueError, match="no profile 'large'; use auto, small, full"):
+        observed("tiny", model, tokenizer, CONFIG, profile="large")

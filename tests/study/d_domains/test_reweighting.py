@@ -1,0 +1,211 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from mechanism.corpus.store import CorpusError
+from mechanism.measure.statistics import ClusterBootstrap
+from mechanism.study.base import runs as training_runs
+from mechanism.study.d_domains import reweighting
+from mechanism.study.d_domains.drivers import ablation_effect
+from mechanism.study.d_domains.reweighting import ReweightingConfig, best_setting, reweight
+from mechanism.study.d_domains.reweighting_items import tasks
+from mechanism.study.d_domains.reweighting_plan import DOMAIN, DRIVER, RANDOM, Setting
+from mechanism.study.d_domains.reweighting_results import Reweighted
+from mechanism.study.d_domains.reweighting_sets import ExpertSets, strongest
+
+from .. import planted
+
+CONFIG = ReweightingConfig(
+    ("code", "law", "news"), items=3, count=8, texts=2, factors=(0.5, 2.0), shares=(0.125,), doses=(0.0, 2.0), n_draws=3
+)
+
+
+@pytest.fixture(scope="module")
+def found() -> xr.Dataset:
+    return reweight(planted.model("law"), planted.tokenizer(), planted.corpora(documents=24), CONFIG)
+
+
+def test_the_experts_of_the_planted_domain_are_the_ones_that_are_scaled(found: xr.Dataset):
+    law = found["domain_set"].sel(task="law").values
+    assert np.argwhere(law).tolist() == [[planted.LAYER, e] for e in planted.SERVING]
+    assert int(found["driver_set"].sum()) == 2
+
+
+def test_every_setting_is_tried_on_every_item_and_text(found: xr.Dataset):
+    assert found.sizes["dev_setting"] == 1 + 2 * 2
+    assert set(found["kind"].values) == {"none", DOMAIN, DRIVER, *RANDOM.values()}
+    assert found["margin"].notnull().all()
+    assert ((found["margin"] > 0) == found["hit"]).all()
+    pivot = found["text_lang"] == "en"
+    assert found["nll"].isel(text=pivot.values).notnull().all()
+    other = found["nll"].isel(text=~pivot.values)
+    random = found["text_draw"].values >= 0
+    assert other.isel(text_setting=random).isnull().all()
+    chosen = np.isclose(found["text_factor"], float(found["chosen_factor"].sel(chosen=DRIVER)))
+    assert other.isel(text_setting=chosen & (found["text_kind"].values == DRIVER)).notnull().all()
+
+
+def test_domain_experts_move_the_text_of_their_domain_and_no_other(found: xr.Dataset):
+    """Experts that only the words of `law` select: nothing else can change when they are scaled."""
+    table = Reweighted(found, ClusterBootstrap(n_boot=50)).side_effects().set_index(["of", "domain"])
+    assert table.loc[("law", "law"), "estimate"] != 0
+    assert (table.loc[[("law", "code"), ("law", "news")], ["estimate", "low", "high"]] == 0).all(axis=None)
+
+
+def test_results_are_differences_to_the_same_items(found: xr.Dataset):
+    results = Reweighted(found, ClusterBootstrap(n_boot=200))
+    gains = results.gains()
+    hits = found["hit"].astype(float).groupby("task_of").mean()
+    for kind in (DOMAIN, DRIVER):
+        at = np.flatnonzero((found["kind"] == kind) & (found["factor"] == float(gains.loc[kind, "factor"])))[0]
+        expected = 100 * float((hits.isel(setting=at) - hits.isel(setting=0)).mean())
+        assert gains.loc[kind, "estimate"] == pytest.approx(expected)
+        assert gains.loc[kind, "accuracy"] - gains.loc[kind, "base"] == pytest.approx(expected)
+        assert gains.loc[kind, "draws"] == 3
+    assert set(results.doses()["factor"]) >= {0.0}
+    assert set(results.by_language()["lang"]) == {"en", "xx"}
+    assert set(results.text()["kind"]) == {DOMAIN, DRIVER}
+    assert len(results.by_task()) == 2 * len(set(found["task_of"].values))
+
+
+def test_a_single_document_has_no_interval(found: xr.Dataset):
+    own = found.isel(text=(found["text_domain"] == "law").values & (found["text_lang"] == "xx").values)
+    assert own.sizes["text"] == 1
+    table = Reweighted(own, ClusterBootstrap(n_boot=20)).by_language()
+    assert table["estimate"].notnull().all()
+    assert table[["low", "high"]].isnull().all(axis=None)
+
+
+def synthetic(gain: float, random: float, items: int = 200) -> xr.Dataset:
+    """A result in which both kinds gain this share of all items, and random sets that one."""
+    kinds = ["none", DOMAIN, DRIVER, *[k for k in RANDOM.values() for _ in range(60)]]
+    rng = np.random.default_rng(0)
+    share = {"none": 0.0, DOMAIN: gain, DRIVER: gain / 2}
+    right = [round(items * (0.4 + share.get(kind, random * rng.random()))) for kind in kinds]
+    hit = np.arange(2 * items) % items < np.array(right)[:, None]
+    coords = {
+        "kind": ("setting", kinds), "factor": ("setting", [1.0] + [2.0] * (len(kinds) - 1)),
+        "of": ("setting", [""] * len(kinds)),
+        "draw": ("setting", [-1, -1, -1, *range(60), *range(60)]), "task_of": ("item", np.repeat(["a", "b"], items)),
+        "cluster": ("item", np.arange(2 * items) // 4), "chosen": [DOMAIN, DRIVER],
+    }  # fmt: skip
+    data = {
+        "hit": (("setting", "item"), hit),
+        "chosen_factor": ("chosen", [2.0, 2.0]),
+        "domain_set": (("task", "layer", "expert"), np.ones((2, 1, 2), bool)),
+        "driver_set": (("layer", "expert"), np.ones((1, 2), bool)),
+    }
+    return xr.Dataset(data, coords, {"lang": "en"})
+
+
+def test_evidence_is_of_the_smaller_gain_and_p_of_the_better_one():
+    found = Reweighted(synthetic(0.3, 0.05)).evidence()
+    assert found["estimate"] == pytest.approx(15)
+    assert found["low"] > 0
+    assert found["null"] < 5.01
+    assert found["n"] == 100, "documents of four items"
+    assert found["p"] == pytest.approx(2 / 61)
+
+
+def test_no_gain_is_no_evidence():
+    nothing = Reweighted(synthetic(0.0, 0.05)).evidence()
+    assert nothing["estimate"] == 0
+    assert nothing["p"] == 1
+    no_better = Reweighted(synthetic(0.02, 0.5)).evidence()
+    assert no_better["estimate"] < no_better["null"]
+    assert no_better["p"] > 0.05
+
+
+def test_the_best_dev_setting_is_chosen_tasks_counting_equally():
+    settings = [Setting(), Setting(DOMAIN, 1.5, 0.1), Setting(DOMAIN, 2.0, 0.1), Setting(DOMAIN, 3.0, 0.1)]
+    hit = np.array([[0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]], dtype=bool)
+    margin = np.where(hit, 1.0, -1.0)
+    margin[3] += 0.5
+    at = ("dev_setting", "dev_item")
+    names = {f"dev_{n}": ("dev_setting", [getattr(s, n) for s in settings]) for n in ("kind", "factor", "share")}
+    dev = xr.Dataset(
+        {"dev_hit": (at, hit), "dev_margin": (at, margin)}, names | {"dev_task_of": ("dev_item", list("aaab"))}
+    )
+    assert best_setting(dev, DOMAIN) == Setting(DOMAIN, 3.0, 0.1)
+    assert best_setting(dev.isel(dev_setting=[0, 1, 2]), DOMAIN) == Setting(DOMAIN, 1.5, 0.1)
+
+
+def test_random_sets_match_and_leave_the_set_alone():
+    rng = np.random.default_rng(0)
+    score, rate = ({"a": rng.random((3, 8)), "b": rng.random((3, 8))} for _ in range(2))
+    sets = ExpertSets((0, 2, 5), score, rate, rng.random((3, 8)), 5, 0)
+    for kind in (DOMAIN, DRIVER):
+        own = sets.chosen(Setting(kind, 2.0, 0.2), "a")
+        assert own.sum() == 5
+        for draw in range(5):
+            other = sets.chosen(Setting(RANDOM[kind], 2.0, 0.2, draw), "a")
+            assert not (own & other).any()
+            assert (own.sum(1) == other.sum(1)).all()
+    edit = sets.edit(Setting(DOMAIN, 2.0, 0.05), "a")
+    row, expert = np.argwhere(score["a"] == score["a"].max())[0]
+    assert edit is not None
+    assert edit.targets == ((sets.layers[row], expert),)
+    assert edit.factor == 2
+    assert sets.edit(Setting(DOMAIN, 1.0, 0.05), "a") is None
+    assert (sets.chosen(Setting(DOMAIN, 2.0, 0.2, of="b"), "a") == strongest(score["b"], 5)).all()
+
+
+def test_strongest_leaves_out_unused_experts_and_half_of_a_layer():
+    values = np.array([[4.0, 3.0, 2.0, 1.0], [0.5, 0.0, 0.0, 0.0]])
+    assert np.argwhere(strongest(values, 3)).tolist() == [[0, 0], [0, 1], [1, 0]]
+    assert strongest(values, 8).sum() == 3
+
+
+def test_ablation_finds_the_expert_that_alone_drives_a_class_of_tokens():
+    model = planted.model("law")
+    with torch.no_grad():
+        model.model.layers[planted.LAYER].mlp.experts.down_proj[planted.SERVING[0]] *= 100
+    texts = [" ".join(planted.words("law")), "word0 word1 word2"]
+    effect = ablation_effect(model, planted.tokenizer(), texts)
+    assert np.argwhere(effect == effect.max()).tolist() == [[planted.LAYER, planted.SERVING[0]]]
+    assert effect.max() > 10 * np.sort(effect, axis=None)[-2]
+    common = ablation_effect(model, planted.tokenizer(), ["word0 word1 word2"])
+    assert (common[planted.LAYER, list(planted.SERVING)] == 0).all()
+
+
+def test_the_record_of_the_full_profile_is_made_once_and_preferred(tmp_path, monkeypatch, found):
+    made = []
+
+    def computed(*arguments):
+        made.append(arguments[3].items)
+        return found
+
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
+    monkeypatch.setattr(reweighting, "reweight", computed)
+    monkeypatch.setattr(reweighting, "load_domains", lambda names, languages: planted.corpora())
+    model, tokenizer = planted.model(), planted.tokenizer()
+    small, full = (reweighting.PROFILES[name].items for name in ("small", "full"))
+    reweighting.result("tiny", model, tokenizer)
+    assert made == [small]
+    again = reweighting.result("tiny", model, tokenizer, "full")
+    assert made == [small, full]
+    kept = reweighting.result("tiny", model, tokenizer)
+    assert made == [small, full]
+    assert kept.attrs["record"] == again.attrs["record"]
+    assert kept.attrs["command"].endswith("-p profile=full -p model=tiny")
+    assert Reweighted(kept).evidence() == Reweighted(found).evidence()
+    reweighting.result("tiny", model, tokenizer, "small")
+    assert made == [small, full, small]
+    with pytest.raises(ValueError, match="no profile 'big'"):
+        reweighting.result("tiny", model, tokenizer, "big")
+
+
+def test_tasks_without_items_are_left_out():
+    corpora = planted.corpora(documents=8)
+    test_only = replace(corpora[0], rows=[replace(row, split="test") for row in corpora[0].rows])
+    made = tasks(planted.tokenizer(), [test_only, *corpora[1:]], "en", 3, 4)
+    assert "code" not in made.dev
+    assert made.left_out["code"].startswith("0 dev")
+    assert not {item.id for item in made.dev["law"]} & {item.id for item in made.test["law"]}
+    with pytest.raises(CorpusError, match="code: 0 dev"):
+        tasks(planted.tokenizer(), [test_only], "xx", 3, 4)
+    with pytest.raises(ValueError, match="ranking of drivers is called 'guess'"):
+        reweight(planted.model(), planted.tokenizer(), corpora, replace(CONFIG, drivers="guess"))

@@ -1,0 +1,185 @@
+"""Records with planted results: the comparisons find them, and claims are judged only on complete blocks."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mechanism.bench import steps as bench_steps
+from mechanism.report.claims import find_claim
+from mechanism.report.verdicts import Evidence, Verdict
+from mechanism.study.base import runs as training_runs
+from mechanism.study.m_multi_head import tables as multi_head
+from mechanism.study.m_multi_head.claims import evidence
+from mechanism.study.m_multi_head.grid import load_grid
+from mechanism.study.m_multi_head.source import printed, printed_differences
+from mechanism.study.m_multi_head.tables import Experiment, steps_record
+
+GAINS = {"sparse": 0.0, "fine_grained": 0.02, "heads2": 0.05, "heads3": 0.09, "heads2_head": 0.04, "heads2_merge": 0.01}
+CORPORA = ("fiction", "tech")
+BLOCKS = ("plain", "shared", "bitnet", "ablation")
+
+
+def plant(run, gain, rng):
+    """The record of a run whose loss lies `gain` below 3 nats, with noise of seeds and documents."""
+    run.record.mkdir(parents=True)
+    tokens = np.random.default_rng(1).integers(200, 400, 40)
+    base = np.random.default_rng(2).normal(3, 0.3, 40)
+    nll = (base - gain + rng.normal(0, 0.002) + rng.normal(0, 0.01, 40)) * tokens
+    table = pd.DataFrame({"corpus": np.repeat(CORPORA, 20), "document": range(40), "tokens": tokens, "nll": nll})
+    table.to_csv(run.record / "test.csv", index=False)
+    metrics = pd.DataFrame({"step": [10, 20], "tokens": [100, 200], "loss": [4.0, 3.0 - gain], "seconds": 1.0})
+    metrics.to_csv(run.record / "metrics.csv", index=False)
+    layer = run.train.model.layer
+    experts = getattr(layer, "experts", 0)
+    counts = np.full((1, experts), 10)
+    counts[0, : experts // 2] = 0 if run.variant == "sparse" else 10
+    result = {
+        "dev": {"loss": run.train.lr}, "step_seconds": 1.0, "flops": 10, "parameters": 7,
+        "test": {"loss": 3.0, "tokens": 1}, "layers": [1],
+    }  # fmt: skip
+    if experts:
+        result["selections"] = {corpus: counts.tolist() for corpus in CORPORA}
+    (run.record / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
+    found, rng = load_grid("mh_moe"), np.random.default_rng(0)
+    for block in BLOCKS:
+        for variant in found.blocks[block].variants:
+            for run in found.tuning_runs(block, variant):
+                plant(run, 0.0, np.random.default_rng(0))
+            for run in found.runs(block, variant):
+                plant(run, GAINS.get(variant, -0.1), rng)
+    turns = [(seed, turn, variant) for seed in range(5) for turn in range(3) for variant in GAINS]
+    table = pd.DataFrame(turns, columns=["seed", "turn", "variant"])
+    slow = 1.0 + table["turn"] * table["seed"]  # a machine that slows down for all
+    table["seconds"] = slow * np.where(table["variant"] == "heads3", 1.5, 1.0)
+    bench_steps.write(found, table.assign(kept_bytes=5.0))
+    return found
+
+
+def verdict(claim, found):
+    return find_claim(claim).verdict(Evidence(found["estimate"], found["interval"], found["n"], found["null"]))
+
+
+def test_planted_differences_are_found_and_judged(grid):
+    found = evidence(Experiment(grid))
+    assert set(found) == {"M2", "M3", "M4", "M5", "M6", "M7", "M8"}
+    assert found["M2"]["estimate"] == pytest.approx(-0.03, abs=0.01)  # against the harder baseline
+    assert found["M2"]["null"] == pytest.approx(-0.05, abs=0.015)
+    assert found["M3"]["estimate"] == pytest.approx(-0.04, abs=0.01)
+    assert found["M6"]["estimate"] == pytest.approx(0.03, abs=0.01)
+    assert found["M7"]["estimate"] == pytest.approx(1 - 4 / 7)
+    assert found["M8"]["estimate"] == pytest.approx(1.5)
+    for claim in ("M4", "M5"):  # the smallest of three gaps, then the next
+        assert found[claim]["estimate"] == pytest.approx(-0.03, abs=0.01)
+        assert found[claim]["interval"][1] >= found[claim]["null"]
+    assert [found[c]["n"] for c in ("M2", "M4", "M5", "M6")] == [5, 3, 3, 3]
+    assert {verdict(claim, own) for claim, own in found.items()} == {Verdict.REPLICATED}
+
+
+def test_one_missing_seed_leaves_the_claims_of_its_block_undecided(grid):
+    (grid.runs("plain", "heads2")[4].record / "result.json").unlink()
+    experiment = Experiment(grid)
+    assert set(evidence(experiment)) == {"M4", "M5", "M6"}
+    assert "plain 2 heads 4 of 5" in experiment.missing()
+    assert "`mechanism train --grid mh_moe` makes the missing runs" in experiment.missing()
+    (grid.runs("shared", "sparse")[0].record / "result.json").unlink()
+    assert "shared sparse 2 of 3" in Experiment(grid).missing()
+    left = experiment.difference(("plain", "heads2"), ("plain", "sparse"))
+    assert left is not None
+    assert left.n == 4
+
+
+def test_the_note_says_which_comparison_decides_and_what_could_be_seen(grid):
+    found = evidence(Experiment(grid))
+    gap = np.log(10.70 / 10.74)
+    half = np.diff(found["M2"]["interval"])[0] / 2
+    assert found["M2"]["note"] == (
+        f"2 heads against fine-grained; the source's gap is {gap:+.4f}, less than half of our interval, {half:.4f}"
+    )
+    assert "3 heads against 2 heads; the source's gap is -0.0179, more than" in found["M3"]["note"]
+
+
+def test_a_run_that_diverged_is_left_out_and_named(grid):
+    run = grid.runs("plain", "heads3")[1]
+    (run.record / "result.json").write_text(json.dumps({"diverged": "the loss is nan", "dev": {"loss": None}}))
+    experiment = Experiment(grid)
+    assert "Diverged, and left out: plain heads3 seed 1." in experiment.missing()
+    assert grid.complete("plain")
+    assert [evidence(experiment)[claim]["n"] for claim in ("M2", "M3", "M7")] == [5, 4, 4]
+
+
+def test_blocks_without_two_seeds_are_not_judged(grid):
+    for run in grid.runs("shared", "heads2")[:2]:
+        (run.record / "result.json").write_text(json.dumps({"diverged": "nan", "dev": {"loss": None}}))
+    assert "M4" not in evidence(Experiment(grid))
+
+
+def test_time_is_undecided_before_it_is_measured(grid):
+    steps_record(grid).unlink()
+    experiment = Experiment(grid)
+    assert "M8" not in evidence(experiment)
+    assert "`mechanism bench steps --write`" in experiment.missing()
+    assert experiment.facts("sparse")["seconds"].isna().all()
+
+
+def test_nothing_made_is_said_and_not_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
+    experiment = Experiment(load_grid("mh_moe"))
+    assert experiment.empty
+    assert evidence(experiment) == {}
+    assert experiment.against("plain", "sparse").empty
+    assert experiment.order("plain").empty
+    assert experiment.shares(("plain", "sparse")) is None
+    assert experiment.curves(("plain", "sparse")).empty
+
+
+def test_order_of_the_interval_that_reaches_highest(grid):
+    table = Experiment(grid).order("plain")
+    assert list(table.index) == ["heads2 - fine_grained", "heads3 - heads2", "heads2 - sparse"]
+    assert table["high"].is_monotonic_decreasing
+
+
+def test_perplexity_is_that_of_the_planted_losses(grid):
+    table = Experiment(grid).against("plain", "sparse")
+    assert table["ppl"]["sparse"] == pytest.approx(np.exp(3), rel=0.1)
+    assert np.log(table["ppl"]["heads3"] / table["ppl"]["sparse"]) == pytest.approx(table["estimate"]["heads3"])
+    assert np.isnan(table["estimate"]["sparse"])
+    full = Experiment(grid).against("ablation", "heads2_none", ["heads2_none", "heads2"])
+    assert full["n"]["heads2"] == 3  # of five seeds, those that both have
+
+
+def test_other_documents_are_refused(grid):
+    run = grid.runs("plain", "heads2")[0]
+    for own in grid.runs("plain", "heads2"):
+        table = pd.read_csv(own.record / "test.csv").assign(document=1)
+        table["document"] = range(1, 41)
+        table.to_csv(own.record / "test.csv", index=False)
+    with pytest.raises(ValueError, match="different documents"):
+        Experiment(grid).difference(("plain", "heads2"), ("plain", "sparse"))
+    assert run.done
+
+
+def test_the_source_orders_its_models_as_it_says():
+    for block in ("plain", "shared", "bitnet"):
+        gaps = printed_differences(block, "sparse").drop(index="dense", errors="ignore")
+        assert (gaps.diff().dropna() < 0).all(axis=None)
+    cells = printed().loc["ablation"]
+    assert (cells.loc["heads2_head"] < cells.loc["heads2_merge"]).all()
+
+
+def test_parity_reproduces_the_printed_widths_and_not_the_experts():
+    table = multi_head.reproduced_entries()
+    assert table["equal"].tolist() == [True, True, True, False, True, False]
+    assert list(multi_head.parity_table().index) == ["SMoE", "fine-grained SMoE", "MH-MoE, h=2", "MH-MoE, h=3"]
+
+
+def test_the_table_of_sizes_is_at_parity():
+    table = multi_head.grid_table(load_grid("mh_moe"))
+    assert table["FLOPs"].nunique() == 1
+    assert table["parameters"].drop("dense").nunique() == 1

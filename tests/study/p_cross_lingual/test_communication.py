@@ -1,0 +1,38 @@
+"""Routed tokens are what the trace shows, and placements are compared on them."""
+
+import numpy as np
+import pytest
+
+from mechanism.corpus.library import committed
+from mechanism.models.load import load_model
+from mechanism.models.passes import segment_pass
+from mechanism.study.base.texts import RoutingConfig
+from mechanism.study.p_cross_lingual.communication import Routed, compare_placements, routed_tokens
+
+
+def test_routed_tokens_are_those_that_a_pass_counts():
+    model, tokenizer = load_model("tiny", "cpu")
+    corpus = committed("tech")
+    found = routed_tokens(model, tokenizer, corpus, ("en", "de"), RoutingConfig(max_segments=10))
+    rows = RoutingConfig(max_segments=10).rows(corpus)
+    counted = segment_pass(model, tokenizer, corpus.texts("en", rows), hidden=False).selections.sum(0)
+    own = found.lang[found.sequence] == 0
+    layers = [np.bincount(found.index[own, layer].ravel(), minlength=8) for layer in range(found.index.shape[1])]
+    np.testing.assert_array_equal(np.stack(layers), counted)
+    table = compare_placements(found, found, {"en": 0.8, "de": 0.2}, (2, 8, 32, 64))
+    assert table["devices"].tolist() == [2, 8, 32]
+    assert (table["fall"] > 0).all()
+
+
+def planted(seed):
+    """Four languages with two experts of their own each, interleaved."""
+    lang = np.repeat(np.arange(4), 30)
+    index = np.stack([lang, lang + 4], -1)[:, None]
+    return Routed(index, np.arange(120), lang, np.arange(120) // 3, 8, 16, ("a", "b", "c", "d"))
+
+
+def test_pinning_languages_with_experts_of_their_own_ends_communication():
+    shares = dict.fromkeys("abcd", 0.25)
+    (row,) = compare_placements(planted(0), planted(1), shares, (4,)).to_dict("records")
+    assert row["fall"] == row["low"] == row["high"] == 1
+    assert row["load pinned"] == pytest.approx(1)

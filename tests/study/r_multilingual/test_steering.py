@@ -1,0 +1,255 @@
+"""Steering on models whose truth is planted, on scores without any effect, and on other families."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from mechanism.corpus.library import committed
+from mechanism.corpus.store import CorpusError
+from mechanism.corpus.tasks import ChoiceItem
+from mechanism.measure.gap import GapSlope
+from mechanism.measure.paired_gain import PairedGain
+from mechanism.measure.statistics import ClusterBootstrap
+from mechanism.models.load import ModelError, load_model
+from mechanism.study.r_multilingual.source import beside_source, point_by_point
+from mechanism.study.r_multilingual.steering import MISSING, choose, steer
+from mechanism.study.r_multilingual.steering_plan import SteeringConfig
+from mechanism.study.r_multilingual.steering_results import CONTROLS, SteeringResults
+from mechanism.study.r_multilingual.steering_study import TASKS, SteeringStudy
+from mechanism.study.r_multilingual.steering_tasks import (
+    SteeringTask,
+    TaskConfig,
+    common_items,
+    domain_task,
+    word_problem_task,
+)
+from mechanism.trace import InterventionError
+from mechanism.trace.families import tiny_model
+
+WORDS = [f"w{i}" for i in range(80)]
+CHOICES = ("A", "B", "C", "D")
+LAYER, EXPERT = 2, 5
+QUICK = PairedGain(ClusterBootstrap(n_boot=300), n_perm=200)
+TRIED = SteeringConfig(
+    taus=(0.3,), strengths=(1.0,), windows=((1 / 3, 2 / 3),), draws=20, widths=(4,), doses=(-1.0, 1.0)
+)
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<eos>", "<unk>", "task", *CHOICES, *WORDS])}
+    inner = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+
+
+@torch.no_grad()
+def planted(effect: float) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A model of which one expert alone adds anything to the residual stream: the direction of answer A. The word
+    `task` always selects it, other words seldom."""
+    model, tokenizer = tiny_model("qwen3_moe"), word_tokenizer()
+    embedding = model.get_input_embeddings().weight
+    embedding[:, 0], embedding[:, 1] = 1.0, 0.0
+    embedding[tokenizer.convert_tokens_to_ids("task"), 1] = 3.0
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.experts.down_proj.zero_()
+    block = model.model.layers[LAYER].mlp
+    block.gate.weight[EXPERT] = 0
+    block.gate.weight[EXPERT, 1] = 5.0
+    block.experts.gate_up_proj[EXPERT] = 0
+    block.experts.gate_up_proj[EXPERT, :, 0] = 2.0
+    head = model.get_output_embeddings().weight
+    a, *others = (head[i] for i in tokenizer.convert_tokens_to_ids(list(CHOICES)))
+    block.experts.down_proj[EXPERT, :, 0] = effect * (a - sum(others) / 3)
+    return model, tokenizer
+
+
+def planted_task(seed=0, items=48) -> SteeringTask:
+    rng = np.random.default_rng(seed)
+
+    def say(count):
+        return " ".join(rng.choice(WORDS, count))
+
+    def side(name):
+        contexts = [[say(3) for _ in range(items)] for _ in range(3)]
+        return {
+            code: [ChoiceItem(f"{name}{i}", f"{name}{i}", text, CHOICES, 0) for i, text in enumerate(own)]
+            for code, own in zip(("en", "xx", "yy"), contexts, strict=True)
+        }
+
+    generic = {code: [say(8) for _ in range(20)] for code in ("en", "xx", "yy")}
+    texts = tuple(f"task {say(2)} task {say(1)} task" for _ in range(20))
+    return SteeringTask("planted", "en", texts, generic, side("dev"), side("test"))
+
+
+@pytest.fixture(scope="module")
+def strong() -> SteeringResults:
+    return SteeringResults(steer(*planted(0.6), planted_task(), TRIED), QUICK, GapSlope(n_boot=100))
+
+
+def test_the_planted_expert_is_found_and_steering_it_works(strong: SteeringResults):
+    assert f"{LAYER}.{EXPERT}" in str(strong.data["targets"].values[strong.chosen]).split()
+    found = strong.r6()
+    assert found is not None
+    assert found["estimate"] > 20
+    assert found["low"] > 0
+    assert found["estimate"] > found["null"]
+    assert abs(strong.null).max() < found["estimate"] / 200, "random experts do not do it"
+    table = strong.by_language()
+    assert list(table.index) == ["en", "xx", "yy"]
+    assert (table["gain"] > 0.2).all()
+
+
+def test_controls_and_doses_of_the_planted_expert(strong: SteeringResults):
+    controls = strong.controls()
+    assert set(controls.index) == {"chosen", *CONTROLS}
+    assert controls.loc["all layers", "gain"] > 0.2, "the planted expert is among them"
+    assert abs(controls.loc[["earlier layers", "later layers"], "gain"]).max() < 0.05
+    assert controls.loc["deactivation", "gain"] <= 0
+    dose = strong.dose()
+    assert dose.loc[1.0, "margin"] > 0 >= dose.loc[-1.0, "margin"]
+    assert dose.loc[1.0, "margin_low"] > 0
+    told = point_by_point(strong).set_index("the source")["as the source"]
+    assert told.iloc[0] == "yes"
+    assert told["all layers: accuracy falls"] == "no"
+    table = beside_source([strong], "planted", 4)
+    assert (table.index == ["source"] * 6 + ["here"]).all()
+    assert table.iloc[-1]["steered"] > table.iloc[-1]["base"] + 20
+
+
+def test_an_expert_without_effect_is_not_judged_to_have_one():
+    found = SteeringResults(steer(*planted(0.0), planted_task(), TRIED), QUICK).r6()
+    assert found is not None
+    assert [found[name] for name in ("estimate", "low", "high", "null")] == [0, 0, 0, 0]
+
+
+def synthetic(rng: np.random.Generator, settings=24, draws=50, shape=(4, 40), change=0.15, leak=False) -> xr.Dataset:
+    """Scores of edits that change items without making them better: each changed item is drawn anew."""
+
+    def edited(base, count):
+        fresh, moved = rng.random((count, *base.shape)) < 0.4, rng.random((count, *base.shape)) < change
+        return np.where(moved, fresh, base).astype(np.int8)
+
+    dev, test = (rng.random((2, *shape)) < 0.4).astype(np.int8)
+    grid, tried, random = edited(dev, settings), edited(test, settings), edited(test, draws)
+    best = choose(tried if leak else grid, test if leak else dev, [1, 2, 3])
+    assert best is not None
+    hits = np.concatenate([test[None], tried[best][None], random])
+    roles = ["none", "chosen", *["random"] * draws]
+    about: dict[str, list] = {"role": roles, "name": roles, "layers": ["1"] * len(roles), "kind": ["soft"] * len(roles)}
+    about |= {"tau": [0.3] * len(roles), "strength": [0.5] * len(roles), "experts": [1] * len(roles)}
+    coords = {name: ("setting", values) for name, values in about.items()}
+    where = {"lang": ["en", *"abcdefghijklm"][: shape[0]], "cluster": ("item", np.arange(shape[1]))}
+    return xr.Dataset({"hits": (("setting", "lang", "item"), hits)}, coords | where, {"pivot": "en", "task": "none"})
+
+
+def replicated(data: xr.Dataset) -> bool:
+    found = SteeringResults(data, PairedGain(ClusterBootstrap(n_boot=200), n_perm=1)).r6()
+    assert found is not None
+    return found["low"] > 0 and found["estimate"] > found["null"]
+
+
+def test_false_positives_of_the_whole_procedure():
+    """Choosing the best of 24 useless settings on dev items and judging it on test items finds an effect in at most
+    5 % of runs; choosing on the test items themselves finds one far more often."""
+    rng = np.random.default_rng(0)
+    honest = np.mean([replicated(synthetic(rng)) for _ in range(200)])
+    leaking = np.mean([replicated(synthetic(rng, leak=True)) for _ in range(50)])
+    assert honest <= 0.05
+    assert leaking > 0.15
+
+
+def test_random_experts_that_win_in_some_languages_what_they_lose_in_others_gain_nothing():
+    """Means over languages in floats can be off by 1e-16, which a claim's null would show."""
+    rng = np.random.default_rng(0)
+    data = synthetic(rng, shape=(14, 300), change=0.0)
+    for own in data["hits"].values[2:]:
+        others = rng.permutation(np.arange(1, 14))
+        for wins, loses in zip(others[:6], others[6:], strict=False):
+            own[wins, own[wins].argmin()], own[loses, own[loses].argmax()] = 1, 0
+    found = SteeringResults(data)
+    assert found.accuracy(2, ["a"]) != found.accuracy(0, ["a"])
+    assert (found.null == 0).all()
+
+
+def test_the_choice_takes_the_best_on_average_over_languages_and_skips_refused():
+    base = np.array([[1, 1, MISSING], [0, 0, 0]], dtype=np.int8)
+    hits = np.stack([base, base, np.full_like(base, MISSING), base])
+    hits[1, 1], hits[3, 1] = 1, [1, 1, 0]
+    assert choose(hits, base, [0, 1]) == 1
+    assert choose(hits[[0, 2, 3]], base, [1]) == 2
+    assert choose(hits[2:3], base, [0, 1]) is None
+
+
+def test_items_are_parallel_and_in_as_many_languages_as_possible():
+    corpus = committed("tech")
+    config = TaskConfig(("de", "el", "km", "xx"), 12, 12)
+    task = domain_task(load_model("tiny", "cpu")[1], corpus, committed("udhr"), config)
+    assert task.languages == ("en", "de", "el")
+    assert "does not have it" in task.left_out["xx"]
+    assert "ten are the fewest" in task.left_out["km"]
+    ids = [{item.id for item in own} for own in task.test.values()]
+    assert ids[1] <= ids[0]
+    assert len(ids[0] & ids[1] & ids[2]) >= 10
+    assert not ids[0] & {item.id for item in task.dev["en"]}
+    few, more = (common_items(task.test, "en", n) for n in (5, 10))
+    assert {i.id for i in few["en"]} < {i.id for i in more["en"]}
+
+
+def test_text_without_splits_is_shared_out(tmp_path):
+    for code, word in (("en", "line"), ("sw", "mstari")):
+        (tmp_path / f"{code}.txt").write_text("".join(f"{word} {i} {'x' * (i % 7)}\n" for i in range(50)), "utf-8")
+    study = SteeringStudy.small(12, domain=str(tmp_path))
+    task = study.task("domain", load_model("tiny", "cpu")[1])
+    assert {item.id for item in task.dev["sw"]}.isdisjoint(item.id for item in task.test["sw"])
+    assert len(task.dev["sw"]) == 12
+    with pytest.raises(CorpusError, match="cannot be both"):
+        SteeringStudy.small(12, domain="udhr").task("domain", load_model("tiny", "cpu")[1])
+
+
+def test_bad_requests():
+    model, tokenizer = planted(0.5)
+    with pytest.raises(InterventionError, match=r"layers \[9\] have no router"):
+        steer(model, tokenizer, planted_task(), SteeringConfig(layers=(1, 9)))
+    with pytest.raises(ModelError, match=r"no expert of layers .* passes a threshold of 0.99"):
+        steer(model, tokenizer, planted_task(), SteeringConfig(taus=(0.99,)))
+    with pytest.raises(ValueError, match="ten are the fewest"):
+        TaskConfig(dev=5)
+    with pytest.raises(CorpusError, match="no language but 'en'"):
+        word_problem_task(load_model("tiny", "cpu")[1], committed("udhr"), TaskConfig(("ko",)))
+    letters = word_tokenizer()
+    with pytest.raises(CorpusError, match="knows less than half"):
+        word_problem_task(letters, committed("udhr"), TaskConfig(("de",)))
+
+
+def test_a_chat_template_wraps_problems_and_generic_text_alike():
+    tokenizer = load_model("tiny", "cpu")[1]
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant> {% endif %}"
+    )
+    task = word_problem_task(tokenizer, committed("udhr"), TaskConfig(("de",)))
+    assert task.chat
+    assert task.test["de"][0].context.startswith("<user> ")
+    assert task.test["de"][0].context.endswith("?\n<assistant> ")
+    assert task.texts[0].count("<user>") == task.texts[0].count("<assistant>") == 1
+    assert all(text.startswith("<user> ") for text in task.generic["de"])
+
+
+def test_a_result_is_recorded_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("mechanism.study.base.runs.RUNS", tmp_path)
+    made = steer(*planted(0.6), planted_task(), TRIED)
+    monkeypatch.setattr(SteeringStudy, "run", lambda *args, **more: made)
+    study = SteeringStudy.small(10)
+    assert study.recorded(TASKS[0], "tiny", "float32") is None
+    kept = study.stored(TASKS[0], "tiny", "float32", command="mechanism ...")
+    assert study.full().recorded(TASKS[0], "tiny", "float32") is None
+    again = study.recorded(TASKS[0], "tiny", "float32")
+    assert again is not None
+    xr.testing.assert_identical(kept, again)
+    assert SteeringResults(again, QUICK).r6() == SteeringResults(made, QUICK).r6()
