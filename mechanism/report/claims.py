@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from ..measure.evidence import Evidence
 from .files import CLAIMS
-from .verdicts import Evidence, Rule, RuleError, Verdict
+from .verdicts import Rule, RuleError, Verdict
 
 PENDING = "pending"
 SCALES = ("small", "full", "none")

@@ -11,8 +11,9 @@ from ...corpus import tasks, word_problems
 from ...corpus.languages import language
 from ...corpus.library import DOMAINS, PARALLEL, load
 from ...corpus.store import Corpus, CorpusError
+from ...measure.evidence import Evidence
 from ...measure.retrieval import retrieval_hits
-from ...measure.statistics import ClusterBootstrap, Estimate
+from ...measure.statistics import ClusterBootstrap
 from ...models.passes import segment_pass
 from ...models.scoring import exact_match, score_choices, score_text
 
@@ -88,10 +89,9 @@ def evaluate(
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
-def _row(task: str, estimate: Estimate, chance: float | None = None, layer: int | None = None) -> dict:
+def _row(task: str, estimate: Evidence, chance: float | None = None, layer: int | None = None) -> dict:
     return {
-        "task": task, "layer": layer, "estimate": estimate.value, "low": estimate.low, "high": estimate.high,
-        "n": estimate.n, "chance": chance,
+        "task": task, "layer": layer, **estimate.row(), "chance": chance,
     }  # fmt: skip
 
 
