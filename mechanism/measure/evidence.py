@@ -55,7 +55,9 @@ class Evidence(NamedTuple):
                 positive whole number.
         """
         estimate, low, high, n = (_number(name, value) for name, value in self.row().items())
-        null, p = (math.nan if _missing(one) else _number(name, one) for name, one in (("null", self.null), ("p", self.p)))
+        null, p = (
+            math.nan if _missing(one) else _number(name, one) for name, one in (("null", self.null), ("p", self.p))
+        )
         if low > high:
             raise EvidenceError(f"interval {(low, high)} is upside down: low first, then high")
         if n <= 0 or n != int(n):
