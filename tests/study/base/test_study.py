@@ -43,7 +43,7 @@ def test_full_records_once_and_auto_reads_it_while_small_does_not(study):
 
 
 def test_another_text_or_setting_has_another_record(study):
-    made, done = study
+    made, _ = study
     made.result("full")
     for other in (Study({**made.key, "size": 3}, "texts", made.full, made.sample),
                   Study(made.key, "other texts", made.full, made.sample)):  # fmt: skip
