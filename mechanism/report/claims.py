@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..corpus.store import absent
 from ..measure.evidence import Evidence
 from .files import CLAIMS
 from .verdicts import Rule, RuleError, Verdict
@@ -122,7 +123,7 @@ def load_sources(path: Path = CLAIMS) -> dict[str, Source]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise ClaimError(f"no claims file at {path.name}: restore data/claims.yaml from version control")
+        raise ClaimError(absent(f"claims file at {path}"))
     return yaml.safe_load(path.read_text("utf-8"))
 
 

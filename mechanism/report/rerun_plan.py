@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus.library import DOMAINS, PARALLEL, load
+from ..corpus.store import absent
 from ..study.base.study import check_profile
 from .build import BuildError
 from .execute import declared_parameters
@@ -99,7 +100,7 @@ def _text(data: str) -> str:
 
 def _refuse_unknown(asked: tuple[str, ...], declared: _Pages, about: _Pages) -> None:
     if not declared:
-        raise BuildError("no notebooks: restore them from version control")
+        raise BuildError(absent("notebooks", "restore them from version control"))
     for wanted in asked:
         found = [name for name in declared if name.startswith(wanted)]
         if not found:
