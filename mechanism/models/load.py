@@ -85,7 +85,12 @@ def resolve(spec: str) -> str:
         return str(path)
     if spec.startswith((".", "/", "~")) or spec.split("@")[0].count("/") != 1:
         known = ", ".join(sorted(p.parent.name for p in MODELS.glob("*/config.json")))
-        raise ModelError(f"no model at {spec!r}; committed models: {known}; or give a folder or a hub id owner/name")
+        known = (
+            f"committed models: {known}; or "
+            if known
+            else "the committed models are in the repository, which is not here; "
+        )
+        raise ModelError(f"no model at {spec!r}; {known}give a folder or a hub id owner/name")
     return spec
 
 
