@@ -15,10 +15,10 @@ from ...models.passes import batches_by_length, encode, padding_token
 from ...trace.restart import decoder_layers
 from ...trace.sites import Site, find_sites
 from .cheap import GRADIENTS, OUTPUTS, ROUTING, cheap_statistics
+from .domain_text import Piece, SweepConfig, balanced, passages
 from .driver_experts import Swept
 from .effects import BatchSweep
 from .sweep import OPTIONS, Plan, SweepOptions
-from .sweep_text import Passage, SweepConfig, balanced, cells, passages
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class SearchConfig:
 SEARCH = SearchConfig()
 
 
-def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Passage]) -> Effects:
+def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Piece]) -> Effects:
     """Effect sums `(sequence, layer, expert)` with the texts' labels: domains count equally and in each its languages,
     documents are drawn within domains."""
-    domain, document = (np.array([getattr(p, name) for p in texts]) for name in ("domain", "document"))
-    return Effects(values, tokens, cells(texts), domain, document)
+    cells, domain, document = np.array([(f"{p.domain} {p.lang}", p.domain, p.document) for p in texts]).T
+    return Effects(values, tokens, cells, domain, document)
 
 
 def rounds(items: int, first: float) -> list[np.ndarray]:
