@@ -1,7 +1,6 @@
 """What claims D1 to D8 are judged on: evidence, or the reason why there is none."""
 
 from collections.abc import Callable
-from types import MappingProxyType
 from typing import Any
 
 from ...measure.evidence import Evidence
@@ -64,22 +63,15 @@ def constant(growth: ComputeGrowth) -> Answer:
     return growth.time.against(growth.flops, note="Null: the ratio of the counted FLOPs.")
 
 
-ANSWERS: MappingProxyType[str, tuple[str, Callable[[Any], Answer]]] = MappingProxyType(
-    {
-        "D1": ("special", specialised),
-        "D2": ("swept", concentrated),
-        "D3": ("swept", different),
-        "D4": ("tokens", early),
-        "D5": ("reweighted", lambda reweighted: reweighted.evidence()),
-        "D6": ("space", clustered),
-        "D7": ("swept", unpredicted),
-        "D8": ("growth", constant),
-    }
-)
-"""By claim, the result that it is judged on, and how."""
-
-
 def claims(**found: Any) -> dict[str, Answer]:
-    """Answers to the claims that the given results decide: `special` (domain experts), `swept`, `tokens` and `space`
-    (driver experts), `reweighted` (see `Reweighted`), `growth` (constant compute)."""
-    return {claim: answer(found[name]) for claim, (name, answer) in ANSWERS.items() if name in found}
+    """Answers to the claims that the given results decide: `special` (domain experts) D1; `swept`, `tokens` and `space`
+    (driver experts) D2, D3 and D7, D4, D6; `reweighted` D5; `growth` (constant compute) D8."""
+    ways: dict[str, dict[str, Callable[[Any], Answer]]] = {
+        "special": {"D1": specialised},
+        "swept": {"D2": concentrated, "D3": different, "D7": unpredicted},
+        "tokens": {"D4": early},
+        "reweighted": {"D5": lambda reweighted: reweighted.evidence()},
+        "space": {"D6": clustered},
+        "growth": {"D8": constant},
+    }
+    return {claim: answer(result) for name, result in found.items() for claim, answer in ways[name].items()}

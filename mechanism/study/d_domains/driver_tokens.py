@@ -103,9 +103,7 @@ class DriverTokens:
         """Relative slope of the number of drivers that a token selects on its relative position, by setting: rows of
         `SETTINGS`, columns as `Evidence`. Drivers are chosen on one half of the documents and counted on
         the other, both ways."""
-        rows = {}
-        for setting in SETTINGS:
-            rows[setting] = self.slope(setting)._asdict()
+        rows = {setting: self.slope(setting)._asdict() for setting in SETTINGS}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 
     def slope(self, setting: str) -> Evidence:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...corpus.library import load
 from ...models.passes import batches_by_length, encode, pad, padded_batches, padding_token, room
 from ...trace import attach, expert_means, find_sites
-from ...trace.proof import Way, proven
+from ...trace.proof import proven
 from ..base.records import model_hash, texts_hash
 from ..base.study import Study, plain
 from .cheap import cheap_statistics, massive_layers
@@ -41,14 +41,12 @@ class SweepOptions:
     Attributes:
         layer_shards: into how many ranges of layers each batch is cut.
         memory: gigabytes beside the model's weights that a process may use: decides how many tokens are held at once.
-        naive: whole passes only.
         folder: where finished shards are kept, to go on from; a temporary one without it.
         source: how another process loads the model: name, device, dtype; without it each shard is sent the model.
     """
 
     layer_shards: int = 1
     memory: float = 1.0
-    naive: bool = False
     folder: Path | None = None
     source: tuple[str, str, str] | None = None
 
@@ -173,9 +171,7 @@ class Plan:
         self.tokens = tokens_at_once(model, options.memory, modes)
         self.batches = batches_by_length(ids, self.tokens)
         means = self._means() if "mean" in modes else None
-        way = Way({}, False, dict.fromkeys(modes, "asked for"))
-        if not options.naive:
-            way = proven(model, *self.padded(self.batches[len(self.batches) // 2]), modes, means, FIRST)
+        way = proven(model, *self.padded(self.batches[len(self.batches) // 2]), modes, means, FIRST)
         self.settings = Settings(modes, means, way)
 
     def padded(self, batch: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
