@@ -78,24 +78,29 @@ def looks(names: Sequence[Any], level: Hashable, styles: Styles) -> dict[Any, di
     return {name: {"color": colour, "linestyle": dash, **styles.get(name, {})} for name, colour, dash in plain}
 
 
-def put_legend(axis: Axes, where: str, level: Hashable = None) -> None:
-    """A legend of each label once, titled by its level: `best`, `outside` of all axes at the right, where one of many
-    labels stands as well, or none if empty."""
-    handles, labels = axis.get_legend_handles_labels()
-    known = dict(zip(labels, handles, strict=True))
+def put_legend(axes: Axes | Iterable[Axes], where: str, level: Hashable = None) -> None:
+    """A legend of each label once, titled by its level.
+
+    Args:
+        axes: whose labels it has; of several, it stands outside.
+        where: `inside` the axis, `outside` of all at the right, `auto` for one of them by the number of labels, or
+            empty for none.
+    """
+    axes = [axes] if isinstance(axes, Axes) else list(axes)
+    known = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if not where or not known:
         return
     look: dict[str, Any] = {"title": level if level != "lang" else None}
     if len(known) > MANY or level == "lang":
         look |= {"fontsize": SMALL, "ncols": 2}
-    if where == "outside" or len(known) > MANY:
-        figure_of(axis).legend(known.values(), known, loc="outside right upper", **look)
+    if where == "outside" or (where == "auto" and len(known) > MANY):
+        figure_of(axes[0]).legend(known.values(), known, loc="outside right upper", **look)
     else:
-        axis.legend(known.values(), known, loc="best", **look)
+        axes[0].legend(known.values(), known, loc="best", **look)
 
 
 def name_points(axis: Axes, spots: pd.DataFrame, fontsize: float = 10) -> None:
-    """Write the names of points beside them, each at the side where it covers the fewest points and names."""
+    """Write the names of points beside them, each at the side where it covers least of other points and names."""
     figure = figure_of(axis)
     figure.draw_without_rendering()
     centres = axis.transData.transform(spots.to_numpy(float)) * 72 / figure.dpi
@@ -104,7 +109,12 @@ def name_points(axis: Axes, spots: pd.DataFrame, fontsize: float = 10) -> None:
         width = 0.62 * fontsize * len(str(name))
         starts = [(right - width * (1 - np.sign(right)) / 2, up) for right, up in _SIDES]
         boxes = [Bbox([centre + start, centre + start + (width, fontsize)]) for start in starts]
-        best = int(np.argmin([box.count_overlaps(taken) for box in boxes]))
+        best = int(np.argmin([_covered(box, taken) for box in boxes]))
         taken.append(boxes[best])
         spot = tuple(spots.loc[name])
         axis.annotate(str(name), spot, xytext=starts[best], textcoords="offset points", fontsize=fontsize)
+
+
+def _covered(box: Bbox, others: Iterable[Bbox]) -> float:
+    shared = [Bbox.intersection(box, other) for other in others]
+    return sum(part.width * part.height for part in shared if part is not None)

@@ -36,13 +36,13 @@ def bounds(array: xr.DataArray, x: str) -> pd.DataFrame:
     """What `lines` draws of an array: rows `x`, a column for each value of its other dimension, and for each `bound`
     (`value`, `low`, `high`) of it where it has them."""
     others = sorted((str(name) for name in array.dims if name != x), key="bound".__eq__)
-    table = array.transpose(x, *others).stack(line=others).to_pandas()
-    return table if len(others) > 1 else table.droplevel(0, axis=1) if table.columns.nlevels > 1 else table
+    turned = array.transpose(x, *others)
+    return (turned.stack(line=others) if len(others) > 1 else turned).to_pandas()
 
 
 def lines(
     table: pd.DataFrame, *, styles: Styles | None = None, marker: str = "", reference: float | None = None,
-    threshold: float | None = None, legend: str = "best", axis: Axes | None = None, size: Size = (6.4, 4.2),
+    threshold: float | None = None, legend: str = "auto", axis: Axes | None = None, size: Size = (6.4, 4.2),
     **properties: Any,
 ) -> Figure:  # fmt: skip
     """Lines over the index: a column each, or two levels of columns, the second of which are the bounds of a band.
@@ -51,14 +51,14 @@ def lines(
         styles: properties of lines that differ from those of their level, by name.
         marker: on every line.
         reference: value of a dashed line across; threshold: place of a grey dashed line upright.
-        legend: `best`, `outside` (of the axes, at the right) or empty for none; one of many lines is outside.
+        legend: `inside`, `outside` at the right, `auto` for one of them by the number of lines, or empty for none.
 
     Raises:
         ValueError: there is nothing to draw, or a band lacks its bounds.
     """
     level = table.columns.names[0]
     names = ordered(table.columns.get_level_values(0), level)
-    shown = {name: own for name in names if len(own := table[name].dropna(how="all"))}
+    shown = {name: own for name in names if len(own := _line_of(table, name))}
     axis = start(axis, size, shown)
     for name, look in looks(list(shown), level, styles or {}).items():
         _line(axis, shown[name], {"marker": marker, "label": text(name), **look})
@@ -71,6 +71,12 @@ def lines(
     axis.set(**{"xlabel": table.index.name or "", **properties})
     put_legend(axis, legend, level)
     return figure_of(axis)
+
+
+def _line_of(table: pd.DataFrame, name: Any) -> pd.Series | pd.DataFrame:
+    """One line, or a line with its bounds, where they have numbers."""
+    own = table[name].dropna(how="all")
+    return own.iloc[:, 0] if own.ndim > 1 and own.shape[1] == 1 else own
 
 
 def _line(axis: Axes, table: pd.Series | pd.DataFrame, look: Mapping[str, Any]) -> None:
@@ -89,8 +95,8 @@ def over_tokens(table: pd.DataFrame, **options: Any) -> Figure:
 
 def heat(
     table: pd.DataFrame, *, texts: pd.DataFrame | str | None = None, strong: pd.DataFrame | None = None,
-    limits: tuple[float | None, float | None] = (None, None), diverging: bool = False, norm: Any = None, bar: str | None = "",
-    axis: Axes | None = None, size: Size | None = None, **properties: Any,
+    limits: tuple[float | None, float | None] = (None, None), diverging: bool = False, norm: Any = None,
+    bar: str | None = "", axis: Axes | None = None, size: Size | None = None, **properties: Any,
 ) -> Figure:  # fmt: skip
     """A map of a table's numbers, rows downwards; cells without a number stay white.
 
@@ -111,8 +117,9 @@ def heat(
     written = texts if isinstance(texts, pd.DataFrame) else texts is not None
     sns.heatmap(
         table.astype(float), vmin=limits[0], vmax=limits[1], norm=norm, cmap=DIVERGING if diverging else SEQUENTIAL,
-        annot=written, fmt=texts if isinstance(texts, str) else "", annot_kws={"size": 10}, cbar=bar is not None,
-        cbar_kws={"label": bar}, ax=axis,
+        annot=written, fmt=texts if isinstance(texts, str) else "", annot_kws={"size": SMALL}, ax=axis,
+        cbar=bar is not None, cbar_kws={"label": bar}, xticklabels=_every(table.columns),
+        yticklabels=_every(table.index),
     )  # fmt: skip
     if strong is not None:
         for cell, bold in zip(axis.texts, strong.to_numpy()[table.notna().to_numpy()], strict=True):
@@ -121,6 +128,11 @@ def heat(
     axis.grid(False)
     axis.set(**{"xlabel": table.columns.name or "", "ylabel": "", **properties})
     return figure_of(axis)
+
+
+def _every(names: pd.Index) -> Any:
+    """All names stand at an axis of words, some at one of numbers."""
+    return "auto" if pd.api.types.is_numeric_dtype(names) else 1
 
 
 def bars(
@@ -171,7 +183,7 @@ def panels(
     Args:
         names: which property of its axis the name of a table is: `title`, `xlabel` or `ylabel`.
         share: axes that all panels have in common: `x`, `y`, `xy` or none.
-        legend: `each` panel has one, or the `first` or the `last`, which stands outside.
+        legend: `each` panel has one, or the `first`, or one stands `outside` for all of them.
         size: width and height of a panel, in inches; widths: relative ones.
         bar: label of one colour bar for all of them.
 
@@ -185,12 +197,14 @@ def panels(
         1, many, figsize=(1.2 + size[0] * many, size[1]), squeeze=False, sharex="x" in share, sharey="y" in share,
         width_ratios=widths,
     )  # fmt: skip
-    shown = {"each": ["best"] * many, "first": ["best"] + [""] * (many - 1), "last": [""] * (many - 1) + ["outside"]}
-    for axis, (name, table), place in zip(axes[0], tables.items(), shown[legend], strict=True):
-        own = {"bar": None} if chart is heat else {"legend": place}
+    for place, (axis, (name, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
+        has_legend = legend == "each" or (legend == "first" and not place)
+        own = {"bar": None} if chart is heat else {"legend": "auto" if has_legend else ""}
         chart(table, axis=axis, **own, **{names: name}, **options)
-        if axis is not axes[0, 0] and "y" in share:
+        if place and "y" in share:
             axis.set_ylabel("")
+    if legend == "outside":
+        put_legend(axes[0], "outside", table.columns.names[0] if chart is not forest else None)
     if bar is not None:
         figure.colorbar(axes[0, -1].collections[0], ax=axes, label=bar)
     return figure

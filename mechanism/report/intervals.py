@@ -41,7 +41,7 @@ class _Rows:
 def forest(
     table: pd.DataFrame, *, by: str = "", colours: Mapping[Any, str] | None = None, points: pd.DataFrame | None = None,
     cross: bool = False, null: bool = False, reference: float | None = None, upright: bool = False,
-    legend: str = "best", axis: Axes | None = None, size: tuple[float, float] | None = None, **properties: Any,
+    legend: str = "auto", axis: Axes | None = None, size: tuple[float, float] | None = None, **properties: Any,
 ) -> Figure:  # fmt: skip
     """Estimates with their intervals, a row for each name of the index, the first on top.
 

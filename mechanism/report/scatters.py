@@ -12,7 +12,7 @@ from .figures import PALETTE, SEQUENTIAL, language_colours
 
 
 def scatter(
-    table: pd.DataFrame, x: str, y: str, *, by: str, ring: str = "", legend: str = "best",
+    table: pd.DataFrame, x: str, y: str, *, by: str, ring: str = "", legend: str = "auto",
     axis: Axes | None = None, size: tuple[float, float] = (5.6, 4.2), **properties: Any,
 ) -> Figure:  # fmt: skip
     """A point for each row, of two columns; a third one colours them, numbers with a bar and names with a legend.
