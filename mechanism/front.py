@@ -11,7 +11,7 @@ from . import trace
 from .measure.evidence import Evidence
 from .models.load import Loaded, as_loaded
 from .report import provenance
-from .report import record as records
+from .report.record import Record, record
 from .study.d_domains.driver_experts import Swept
 from .study.d_domains.sweep import sweep as _sweep
 from .study.embedded.evaluate import EvaluateConfig
@@ -76,7 +76,9 @@ def study(name: str, model: Loaded | nn.Module, profile: str = "auto", **options
         raise ValueError(f"there is no study {name!r}: use {', '.join(STUDIES)}")
     if not isinstance(model, Loaded):
         if profile == "full":
-            raise ValueError("a record is kept of a model that `load` gives, whose weights are known; a plain one is not")
+            raise ValueError(
+                "records are kept of models that `load` gives, whose weights are known, not of a plain one"
+            )
         profile = "small"
     own = as_loaded(model)
     run = import_module(f"{__package__}.study.{STUDIES[name]}").study
@@ -89,6 +91,6 @@ def evaluate(model: Loaded | nn.Module, **asked: Any) -> pd.DataFrame:
     return _evaluate(own.model, own.tokenizer, EvaluateConfig(**asked))
 
 
-def judge(claim: str, evidence: Evidence, unit: str = "") -> records.Record:
+def judge(claim: str, evidence: Evidence, unit: str = "") -> Record:
     """The verdict on a claim of the report; nothing is written. See `mechanism.report.record.record`."""
-    return records.record(claim, evidence, unit=unit, origin=provenance(), write=False)
+    return record(claim, evidence, unit=unit, origin=provenance(), write=False)
