@@ -1,4 +1,4 @@
-"""Driver experts token by token: where tokens select them, which they are, and where the experts lie. Claims D4, D6."""
+"""Driver experts token by token: where tokens select them, and at which tokens their ablation matters."""
 
 import string
 import unicodedata
@@ -13,12 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...measure.causal import top_count, top_experts
 from ...measure.evidence import Evidence
-from ...measure.neighbours import Grouping, GroupTest, cosine_distance
+from ...measure.output_change import kl_of_change
 from ...measure.overlap import frequency_strata
 from ...measure.position import PositionSlope, moments
 from ...models.passes import pad, padded_batches
-from ...trace import attach, find_sites
-from ...trace.proof import proven
+from ...trace import Ablate, attach, find_sites
+from ...trace.proof import naive_logits, proven
 from ...trace.restart import one_position
 from .driver_experts import Swept
 from .effects import FIRST, BatchSweep, Settings
@@ -103,9 +103,7 @@ class DriverTokens:
         """Relative slope of the number of drivers that a token selects on its relative position, by setting: rows of
         `SETTINGS`, columns as `Evidence`. Drivers are chosen on one half of the documents and counted on
         the other, both ways."""
-        rows = {}
-        for setting in SETTINGS:
-            rows[setting] = self.slope(setting)._asdict()
+        rows = {setting: self.slope(setting)._asdict() for setting in SETTINGS}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 
     def slope(self, setting: str) -> Evidence:
@@ -132,7 +130,7 @@ class DriverTokens:
         """Mean number of drivers selected by relative position: `position` (middle of the bin), `drivers`, and
         `matched`: as many experts' mean number, drawn from the same layers and halves of frequency."""
         tokens, strata = self.tokens, frequency_strata(self.swept.rate, 2).ravel()
-        drivers = self.swept.drivers.ravel()
+        drivers = self.swept.is_driver.ravel()
         kept = np.isfinite(tokens.relative)
         number = np.minimum((tokens.relative[kept] * bins).astype(int), bins - 1)
         flat = tokens.selected[kept].reshape(int(kept.sum()), -1)
@@ -147,7 +145,7 @@ class DriverTokens:
         of segments and of all others."""
         tokens = self.tokens
         names = {i: token_class(tokenizer.decode([i])) for i in np.unique(tokens.token).tolist()}
-        number = tokens.selected[:, self.swept.drivers].sum(1)
+        number = tokens.selected[:, self.swept.is_driver].sum(1)
         frame = pd.DataFrame({"class": [names[i] for i in tokens.token.tolist()], "drivers": number})
         frame = pd.concat([frame, frame.assign(**{"class": np.where(tokens.place == 0, "(first)", "(later)")})])
         return frame.groupby("class")["drivers"].agg(drivers="mean", tokens="size").sort_values("drivers")[::-1]
@@ -202,53 +200,37 @@ def driver_contexts(
     return pd.DataFrame(rows), pd.concat(every, ignore_index=True)
 
 
-@dataclass(frozen=True, eq=False)
-class Space:
-    """Where experts lie: their mean outputs, compared by cosine.
+@torch.no_grad()
+def opening_effects(
+    model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int, count: int = 5, most: int = 16
+) -> pd.DataFrame:
+    """Experts that serve the opening token, ablated (zero) there alone by whole passes: the `count` with the largest
+    effect on text.
 
-    Attributes:
-        swept: the sweep; points: `(expert, d)` of the experts that take part; place: `(layer, expert)` of each, as rows
-            of the sweep's tables.
+    Args:
+        ids: tokens of a few sequences, each behind the same opening token.
+        most: experts that are tried, those with the largest gate weights on that token.
+
+    Returns:
+        `layer`, `expert`; in nats per text token, `opening` when it is ablated on the opening token alone, and `text`
+        when it is on text alone, as in a sweep.
     """
+    tokens, mask = (t.to(model.device) for t in pad(ids, padding))
+    with attach(model) as trace:
+        old = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+    served: list[tuple[float, int, int]] = []
+    for site in trace.sites:
+        routing = trace.records[0].layers[site.layer]
+        index, weight = (t[0, 0].flatten().tolist() for t in (routing.index, routing.weight))
+        served += [(w, site.layer, e) for e, w in zip(index, weight, strict=True) if 0 <= e < site.num_experts]
+    pairs = list(dict.fromkeys((layer, expert) for _, layer, expert in sorted(served, reverse=True)))[:most]
+    text = mask != 0
+    text[:, :FIRST] = False
 
-    swept: Swept
-    points: np.ndarray
-    place: np.ndarray
+    def effect(pair: tuple[int, int], positions: tuple[int, int | None]) -> float:
+        new = naive_logits(model, tokens, mask, Ablate((pair,), positions=positions))[text]
+        return float(kl_of_change(old[text].float().softmax(-1), (new - old[text]).float()).kl.mean())
 
-    @classmethod
-    def of(cls, swept: Swept, means: dict[int, torch.Tensor]) -> "Space":
-        """From `expert_means` of text alone; super experts, unused ones and those that give exactly nothing do not take
-        part."""
-        experts = swept.effect.shape[1]
-        every = np.stack([means[layer][:experts].float().cpu().numpy() for layer in swept.layers])
-        part = ~swept.left_out & ~np.isnan(every).any(-1) & (np.linalg.norm(np.nan_to_num(every), axis=-1) > 0)
-        return cls(swept, every[part], np.argwhere(part))
-
-    @property
-    def member(self) -> np.ndarray:
-        """Whether each expert is a driver."""
-        return np.asarray(self.swept.drivers[self.place[:, 0], self.place[:, 1]])
-
-    def tests(self, neighbours: int = 5) -> dict[tuple[str, str], Grouping]:
-        """`purity` and `silhouette` of the drivers against permutations over `all` experts and `within` layers.
-
-        Raises:
-            ValueError: see `GroupTest`.
-        """
-        distance = cosine_distance(self.points.astype(np.float64))
-        test = GroupTest(neighbours, self.swept.n_perm, self.swept.seed)
-        every = test(distance, self.member)
-        within = test(distance, self.member, self.place[:, 0])
-        return {(name, "all"): one for name, one in every.items()} | {
-            (name, "within"): one for name, one in within.items()
-        }
-
-    def purity_interval(self, neighbours: int = 5) -> tuple[float, float]:
-        """95 % interval of purity, drivers resampled."""
-        distance = cosine_distance(self.points.astype(np.float64)) + np.diag(np.full(len(self.points), np.inf))
-        near = np.argsort(distance, axis=1, kind="stable")[self.member, :neighbours]
-        own = self.member[near].mean(1)
-        rng = np.random.default_rng(self.swept.seed)
-        draws = own[rng.integers(0, len(own), (self.swept.n_boot, len(own)))].mean(1)
-        low, high = np.quantile(draws, [0.025, 0.975])
-        return float(low), float(high)
+    rows: list[dict[str, Any]] = [{"layer": p[0], "expert": p[1], "opening": effect(p, (0, FIRST))} for p in pairs]
+    rows = sorted(rows, key=lambda row: -row["opening"])[:count]
+    return pd.DataFrame([{**row, "text": effect((row["layer"], row["expert"]), (FIRST, None))} for row in rows])

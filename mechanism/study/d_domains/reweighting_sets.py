@@ -11,11 +11,11 @@ from ...measure.matching import MatchedExperts
 from ...measure.specialisation import activation_rate, cwas
 from ...trace import ScaleWeight
 from ...trace.interventions import Targets
+from ..base.texts import even
 from .domain_passes import route
-from .domain_text import even
-from .drivers import DRIVERS
 from .reweighting_items import Tasks
 from .reweighting_plan import DOMAIN, DRIVER, NONE, RANDOM, ReweightingConfig, Setting
+from .sweep import DRIVERS
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def expert_sets(
     domains = Domains(documents)
     names = [str(name) for name in documents.names]
     scores, rates = cwas(domains), activation_rate(domains)
-    chosen = [made.texts[i] for i in even(len(made.texts), config.driver_texts)]
+    chosen = even(made.texts, config.driver_texts)
     effect = DRIVERS[config.drivers](model, tokenizer, [piece.text for piece in chosen])
     return ExpertSets(
         routed.layers,

@@ -14,8 +14,8 @@ from ...corpus.store import Corpus, CorpusError
 from ...measure.evidence import Evidence
 from ...measure.retrieval import retrieval_hits
 from ...measure.statistics import ClusterBootstrap
-from ...models.passes import segment_pass
 from ...models.scoring import exact_match, score_choices, score_text
+from ...models.segments import segment_pass
 
 RECORD_SEGMENTS = 100  # cap of the evaluation in a run's record, and of the compression baselines beside it
 POOLED = "pooled"

@@ -10,7 +10,7 @@ from ...corpus.library import committed
 from ...corpus.store import Corpus
 from ...measure.divergence import entropy, normalised_js
 from ...measure.retrieval import retrieval_hits
-from ...models.passes import SegmentPass, segment_pass
+from ...models.segments import SegmentPass, segment_pass
 
 PROBE_SEGMENTS = {"religion": 200, "tech": 200, "udhr": 48}
 

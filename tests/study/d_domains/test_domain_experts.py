@@ -12,8 +12,14 @@ from mechanism.measure.domain_table import domain_table
 from mechanism.measure.specialisation import activation_rate
 from mechanism.measure.specialists import SpecialistTest
 from mechanism.models.load import load_model
-from mechanism.study.d_domains import domain_experts as domain_routing
-from mechanism.study.d_domains.domain_experts import DomainConfig, crossed_languages, expert_table, observe, stability
+from mechanism.study.d_domains import domain_experts
+from mechanism.study.d_domains.domain_experts import (
+    DomainConfig,
+    DomainObservation,
+    crossed_languages,
+    observe,
+    observe_crossed,
+)
 from mechanism.study.d_domains.domain_passes import Routed, route
 from mechanism.study.d_domains.domain_text import (
     Piece,
@@ -23,6 +29,7 @@ from mechanism.study.d_domains.domain_text import (
     parallel_pieces,
     pieces,
 )
+from mechanism.study.d_domains.tables import decompose, expert_table, stability
 from mechanism.trace import attach, slot_outputs
 from mechanism.trace.contributions import ExpertsInput
 from mechanism.trace.families import tiny_model
@@ -124,32 +131,26 @@ def test_other_families(family, contributions):
 
 
 def test_crossed_design_of_a_model_that_reads_words_alike_in_both_languages(monkeypatch):
-    monkeypatch.setattr(domain_routing, "load_domains", lambda names, languages: planted.corpora(documents=16))
-    found = domain_routing.observe_crossed(
-        planted.model("law"), planted.tokenizer(), DomainConfig(domains=("any", "thing"))
-    )
-    assert found is not None
+    monkeypatch.setattr(domain_experts, "load_domains", lambda names, languages: planted.corpora(documents=16))
+    found = observe_crossed(planted.model("law"), planted.tokenizer(), DomainConfig(domains=("any", "thing")))
     assert dict(found.sizes) == {"document": 24, "lang": 2, "layer": 2, "expert": 8}
     assert (found["rate"].sel(lang="en") == found["rate"].sel(lang="xx")).all()
-    table = domain_routing.decompose(found, CrossedVariance(n_perm=199))
+    table = decompose(found, CrossedVariance(n_perm=199))
     assert table.loc[planted.LAYER, "p_domain"] < 0.01
     assert (table["p_language"] > 0.5).all()
     assert table.loc[planted.LAYER, "domain"] > 10 * abs(table.loc[planted.LAYER, "language"])
 
 
 def test_crossed_design_needs_two_languages():
-    assert (
-        domain_routing.observe_crossed(
-            planted.model("law"), planted.tokenizer(), DomainConfig(domains=("code", "maths"))
-        )
-        is None
-    )
+    with pytest.raises(CorpusError, match="code maths: fewer than two languages in common"):
+        observe_crossed(planted.model("law"), planted.tokenizer(), DomainConfig(domains=("code", "maths")))
     assert crossed_languages(planted.corpora(), ["xx"]) == ["xx"]
 
 
 def test_observation_of_the_committed_domains():
     model, tokenizer = load_model("tiny", "cpu")
-    found = observe(model, tokenizer, DomainConfig(domains=("religion", "tech", "code"), max_segments=4))
+    config = DomainConfig(domains=("religion", "tech", "code"), max_segments=4)
+    found = DomainObservation(observe(model, tokenizer, config))
     assert found.documents.names.tolist() == ["code", "religion", "tech"]
     assert found.lang == "en"
     assert found.documents.activity is not None
