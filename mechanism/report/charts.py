@@ -17,7 +17,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .axes import DASHED, MANY, SMALL, Styles, figure_of, looks, ordered, palette, put_legend, start, text
+from .axes import DASHED, MANY, SMALL, Number, Size, Styles, figure_of, looks, ordered, palette, put_legend, start, text
 from .figures import DIVERGING, SEQUENTIAL, language_colours, language_label
 from .intervals import forest
 from .scatters import language_scatter, scatter
@@ -29,7 +29,6 @@ __all__ = [
 ]  # fmt: skip
 CHANCE: Mapping[str, Any] = {"color": "black", "linestyle": "--"}
 """Style of a line for what chance, or a matched control, would give."""
-Size = tuple[float, float]
 
 
 def bounds(array: xr.DataArray, x: str) -> pd.DataFrame:
@@ -41,8 +40,8 @@ def bounds(array: xr.DataArray, x: str) -> pd.DataFrame:
 
 
 def lines(
-    table: pd.DataFrame, *, styles: Styles | None = None, marker: str = "", reference: float | None = None,
-    threshold: float | None = None, legend: str = "auto", axis: Axes | None = None, size: Size = (6.4, 4.2),
+    table: pd.DataFrame, *, styles: Styles | None = None, marker: str = "", reference: Number | None = None,
+    threshold: Number | None = None, legend: str = "auto", axis: Axes | None = None, size: Size = (6.4, 4.2),
     **properties: Any,
 ) -> Figure:  # fmt: skip
     """Lines over the index: a column each, or two levels of columns, the second of which are the bounds of a band.
@@ -95,7 +94,7 @@ def over_tokens(table: pd.DataFrame, **options: Any) -> Figure:
 
 def heat(
     table: pd.DataFrame, *, texts: pd.DataFrame | str | None = None, strong: pd.DataFrame | None = None,
-    limits: tuple[float | None, float | None] = (None, None), diverging: bool = False, norm: Any = None,
+    limits: tuple[Number | None, Number | None] = (None, None), diverging: bool = False, norm: Any = None,
     bar: str | None = "", axis: Axes | None = None, size: Size | None = None, **properties: Any,
 ) -> Figure:  # fmt: skip
     """A map of a table's numbers, rows downwards; cells without a number stay white.
@@ -110,7 +109,7 @@ def heat(
     Raises:
         ValueError: there is nothing to draw.
     """
-    axis = start(axis, size or (2.0 + 0.55 * table.shape[1], 1.2 + 0.3 * len(table)), table.stack())
+    axis = start(axis, size or (2.0 + 0.55 * table.shape[1], 1.2 + 0.3 * len(table)), table.stack().dropna())
     if diverging:
         most = float(np.nanmax(np.abs(table.to_numpy(float)))) or 1.0
         limits = -most, most
@@ -136,7 +135,7 @@ def _every(names: pd.Index) -> Any:
 
 
 def bars(
-    table: pd.Series, *, reference: float | None = None, axis: Axes | None = None, size: Size = (6.4, 6.4),
+    table: pd.Series, *, reference: Number | None = None, axis: Axes | None = None, size: Size = (6.4, 6.4),
     **properties: Any,
 ) -> Figure:  # fmt: skip
     """A bar to the right for each language of the index, the one with most training text on top.
@@ -165,7 +164,7 @@ def stacked(table: pd.DataFrame, *, axis: Axes | None = None, size: Size = (7.4,
     Raises:
         ValueError: there is nothing to draw.
     """
-    axis = start(axis, size, table.stack())
+    axis = start(axis, size, table.stack().dropna())
     table.plot.bar(stacked=True, rot=0, width=0.8, color=palette(table.shape[1]), legend=False, ax=axis)
     axis.grid(axis="x", visible=False)
     axis.set(**{"xlabel": table.index.name or "", **properties})
@@ -175,8 +174,8 @@ def stacked(table: pd.DataFrame, *, axis: Axes | None = None, size: Size = (7.4,
 
 def panels(
     chart: Callable[..., Figure], tables: Mapping[str, Any], *, names: str = "title", share: str = "y",
-    legend: str = "each", size: Size = (2.6, 4.0), widths: list[float] | None = None, bar: str | None = None,
-    **options: Any,
+    legend: str = "each", size: Size = (2.6, 4.0), widths: list[Number] | None = None, bar: str | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None, **options: Any,
 ) -> Figure:  # fmt: skip
     """A chart of each table, side by side.
 
@@ -186,6 +185,7 @@ def panels(
         legend: `each` panel has one, or the `first`, or one stands `outside` for all of them.
         size: width and height of a panel, in inches; widths: relative ones.
         bar: label of one colour bar for all of them.
+        own: options of single panels by their names; `options` are those of all.
 
     Raises:
         ValueError: there is no table, or nothing to draw in one of them.
@@ -199,8 +199,8 @@ def panels(
     )  # fmt: skip
     for place, (axis, (name, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
         has_legend = legend == "each" or (legend == "first" and not place)
-        own = {"bar": None} if chart is heat else {"legend": "auto" if has_legend else ""}
-        chart(table, axis=axis, **own, **{names: name}, **options)
+        key = {"bar": None} if chart is heat else {"legend": "auto" if has_legend else ""}
+        chart(table, axis=axis, **{**key, names: name, **options, **(own or {}).get(name, {})})
         if place and "y" in share:
             axis.set_ylabel("")
     if legend == "outside":

@@ -44,7 +44,7 @@ def lift_map(
 
 
 def static_maps(
-    values: xr.DataArray, label: str, scale: float | Normalize, marks: xr.DataArray | None = None, mark: str = "*"
+    values: xr.DataArray, label: str, scale: int | float | Normalize, marks: xr.DataArray | None = None, mark: str = "*"
 ) -> Figure:
     """A panel per domain, or whatever the last axis names, of `(layer, expert, domain)` values; cells that are not
     known stay white.

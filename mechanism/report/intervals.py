@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .axes import DASHED, MANY, figure_of, ordered, palette, put_legend, start, text
+from .axes import DASHED, MANY, Number, Size, figure_of, ordered, palette, put_legend, start, text
 from .figures import PALETTE, language_colours
 from .tables import estimates
 
@@ -27,7 +27,7 @@ class _Rows:
         pair = values, np.broadcast_to(self.names.index(name) + shift, len(values))
         self.axis.plot(*(pair[::-1] if self.upright else pair), *how, **look)
 
-    def label(self, reference: float | None) -> None:
+    def label(self, reference: Number | None) -> None:
         if reference is not None:
             (self.axis.axhline if self.upright else self.axis.axvline)(reference, **DASHED)
         ticks = range(len(self.names)), [text(name) for name in self.names]
@@ -40,8 +40,8 @@ class _Rows:
 
 def forest(
     table: pd.DataFrame, *, by: str = "", colours: Mapping[Any, str] | None = None, points: pd.DataFrame | None = None,
-    cross: bool = False, null: bool = False, reference: float | None = None, upright: bool = False,
-    legend: str = "auto", axis: Axes | None = None, size: tuple[float, float] | None = None, **properties: Any,
+    cross: bool = False, null: bool = False, reference: Number | None = None, upright: bool = False,
+    legend: str = "auto", axis: Axes | None = None, size: Size | None = None, **properties: Any,
 ) -> Figure:  # fmt: skip
     """Estimates with their intervals, a row for each name of the index, the first on top.
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ...models.passes import pad, padded_batches
-from ...trace import attach, find_sites
+from ...models.passes import pad, routed_passes
+from ...trace import find_sites
 from ...trace.continuation import CleanPass
 from .effects import FIRST
 
@@ -45,18 +45,20 @@ def cheap_statistics(
     names = (*ROUTING, *OUTPUTS, *(GRADIENTS if samples else ()))
     sums = {name: np.zeros((len(ids), len(sites), experts)) for name in names}
     generator = torch.Generator().manual_seed(seed)
-    for batch, rows, mask in padded_batches(model, ids, padding, batch_tokens):
-        with attach(model) as trace:
-            clean = CleanPass(model, rows, mask, sites, head=False, first=FIRST)
-        logits = [trace.records[0].layers[site.layer].logits.to(rows.device) for site in sites]
+
+    def run(rows: Tensor, mask: Tensor) -> CleanPass:
+        return CleanPass(model, rows, mask, sites, head=False, first=FIRST)
+
+    for one in routed_passes(model, ids, padding, batch_tokens, run=run):
+        clean = one.output
         slopes = _gradients(clean, samples, generator) if samples else []
         for at, site in enumerate(sites):
             own = _Layer(clean, site.layer, site.num_experts)
-            parts = own.routing(logits[at]) | own.outputs()
+            parts = own.routing(one.routing(site).logits.to(one.ids.device)) | own.outputs()
             if samples:
                 parts |= own.gradients([slope[at] for slope in slopes])
             for name, values in parts.items():
-                sums[name][batch, at, : site.num_experts] = values.double().cpu().numpy()
+                sums[name][one.rows, at, : site.num_experts] = values.double().cpu().numpy()
             clean.forget(site.layer)
     return sums
 

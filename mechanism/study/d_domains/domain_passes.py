@@ -1,7 +1,7 @@
 """What each document asks of each expert, in one pass over its text."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,11 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...measure.documents import Documents
 from ...measure.importance import slot_sums
-from ...models.passes import encode, padded_batches, padding_token, room
-from ...trace import InterventionError, Site, attach, slot_outputs
+from ...models.passes import RoutedPass, encode, padding_token, room, routed_passes
+from ...trace import InterventionError, Site, find_sites, slot_outputs
 from ...trace.contributions import ExpertsInput
-from ...trace.records import Record
-from ...trace.restart import one_position
 from .domain_text import Piece
 
 Key = tuple[str, str, str]
@@ -72,77 +70,45 @@ def route(
     keys = tuple(dict.fromkeys((p.domain, p.lang, p.document) for p in pieces))
     number = {key: i for i, key in enumerate(keys)}
     owner = np.array([number[p.domain, p.lang, p.document] for p in pieces])
-    sequences = encode(tokenizer, [p.text for p in pieces], room(model))
-    lean = one_position(model)
-    with attach(model) as trace, _inputs(trace.sites, contributions) as inputs:
-        sums = _Sums(trace.sites, len(keys), bool(inputs))
-        for batch, ids, mask in padded_batches(model, sequences, padding_token(tokenizer)):
-            trace.records.clear()
-            model(input_ids=ids, attention_mask=mask, use_cache=False, **lean)
-            inner = mask.clone()
-            inner[:, 0] = 0
-            rows = torch.where(inner.bool(), torch.from_numpy(owner[batch]).to(mask.device)[:, None], -1)
-            sums.add(trace.records[0], inputs, rows.reshape(-1))
-    return Routed(keys, sums.tokens, sums.values, tuple(site.layer for site in trace.sites))
+    ids, sites = encode(tokenizer, [p.text for p in pieces], room(model)), find_sites(model)
+    shape = (len(keys), len(sites), max(site.num_experts for site in sites))
+    tokens = np.zeros(len(keys), dtype=np.int64)
+    with _inputs(sites, contributions) as inputs:
+        names = ("selections", "weight", *(("activity", "peak") if inputs else ()))
+        sums = {name: np.zeros(shape) for name in names}
+        for one in routed_passes(model, ids, padding_token(tokenizer), logits=False):
+            own = owner[one.sequence]
+            tokens += np.bincount(own, minlength=len(keys)) * sites[0].heads
+            for at, site in enumerate(sites):
+                _add({name: values[:, at] for name, values in sums.items()}, one, site, own, inputs.get(site.layer))
+    return Routed(keys, tokens, sums, tuple(site.layer for site in sites))
+
+
+def _add(sums: dict[str, np.ndarray], one: RoutedPass, site: Site, own: np.ndarray, seen: ExpertsInput | None) -> None:
+    """Count a pass in one layer; `own` is the document of each text token."""
+    index = one.experts(site)
+    slots: dict[str, np.ndarray | None] = {"selections": None, "weight": one.weights(site)}
+    if seen is not None:
+        outputs = slot_outputs(site, seen.hidden, seen.index).float()
+        slots["activity"] = one.of_text(outputs.norm(dim=-1) * seen.weight.float().abs())
+        filled = index >= 0
+        where = np.broadcast_to(own[:, None], index.shape)[filled], index[filled]
+        np.maximum.at(sums["peak"], where, one.of_text(outputs.abs().amax(-1))[filled])
+    for name, values in slots.items():
+        documents, experts = sums[name].shape
+        sums[name] += slot_sums(index, own, documents, experts, values)
 
 
 @contextmanager
 def _inputs(sites: Sequence[Site], wanted: bool) -> Iterator[dict[int, ExpertsInput]]:
     """What the experts of each layer receive; empty where they cannot be called one by one."""
-    hooks: dict[int, ExpertsInput] = {}
-    try:
-        if wanted:
-            for site in sites:
-                hooks[site.layer] = ExpertsInput(site)
-    except InterventionError:
-        _remove(hooks)
-    try:
-        yield hooks
-    finally:
-        _remove(hooks)
-
-
-def _remove(hooks: dict[int, ExpertsInput]) -> None:
-    for hook in hooks.values():
-        hook.remove()
-    hooks.clear()
-
-
-class _Sums:
-    """Sums over documents, filled batch by batch."""
-
-    def __init__(self, sites: Sequence[Site], documents: int, contributions: bool) -> None:
-        self.sites, self.documents = sites, documents
-        self.experts = max(site.num_experts for site in sites)
-        names = ("selections", "weight", *(("activity", "peak") if contributions else ()))
-        self.values = {name: np.zeros((documents, len(sites), self.experts)) for name in names}
-        self.tokens = np.zeros(documents, dtype=np.int64)
-
-    def add(self, record: Record, inputs: dict[int, ExpertsInput], rows: torch.Tensor) -> None:
-        """Count a pass; `rows` is the document of each token, -1 for what is not counted."""
-        for at, site in enumerate(self.sites):
-            each = site.rows(rows).cpu().numpy()
-            kept = each >= 0
-            if at == 0:
-                self.tokens += np.bincount(each[kept], minlength=self.documents)
-            routing = record.layers[site.layer]
-            slots = routing.index.shape[-1]
-            index = routing.index.reshape(-1, slots).numpy()[kept]
-            index = np.where(index < site.num_experts, index, -1)  # classes that compute nothing
-            weight = routing.weight.reshape(-1, slots).numpy()[kept]
-            self._sum("selections", at, index, each[kept])
-            self._sum("weight", at, index, each[kept], weight)
-            if inputs:
-                seen = inputs[site.layer]
-                outputs = slot_outputs(site, seen.hidden, seen.index).float()
-                size = (outputs.norm(dim=-1) * seen.weight.float().abs()).cpu().numpy()[kept]
-                self._sum("activity", at, index, each[kept], size)
-                self._largest(at, index, each[kept], outputs.abs().amax(-1).cpu().numpy()[kept])
-
-    def _sum(self, name: str, at: int, index: np.ndarray, row: np.ndarray, values: np.ndarray | None = None) -> None:
-        self.values[name][:, at] += slot_sums(index, row, self.documents, self.experts, values)
-
-    def _largest(self, at: int, index: np.ndarray, row: np.ndarray, values: np.ndarray) -> None:
-        filled = index >= 0
-        where = np.broadcast_to(row[:, None], index.shape)[filled], index[filled]
-        np.maximum.at(self.values["peak"][:, at], where, values[filled])
+    with ExitStack() as hooks:
+        found: dict[int, ExpertsInput] = {}
+        try:
+            for site in sites if wanted else ():
+                found[site.layer] = ExpertsInput(site)
+                hooks.callback(found[site.layer].remove)
+        except InterventionError:
+            hooks.close()
+            found = {}
+        yield found
