@@ -2,8 +2,6 @@
 
 import multiprocessing
 import resource
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -12,6 +10,7 @@ from typing import Any
 import torch
 
 from ..nn.lm import LMConfig
+from ..study.base.turns import by_case, compared, in_turns, timed
 from ..trace import (
     Ablate,
     Activate,
@@ -40,29 +39,15 @@ def _ids(seed: int) -> torch.Tensor:
 
 
 def paired(model: torch.nn.Module, cases: list[Case], repeats: int) -> list[dict[str, Any]]:
-    """Seconds of a forward under each case, interleaved so that drift of the machine meets all alike.
+    """Seconds of a forward under each case, in turns; see `compared`, the first case is the base."""
 
-    Returns:
-        a row per case: `case`, median `seconds`, `ratio` the median over repeats of its time by the first case's of
-        the same repeat.
-    """
-    times: dict[str, list[float]] = {name: [] for name, _, _ in cases}
-    for repeat in range(-2, repeats):
-        ids = _ids(repeat + 2)
-        for name, context, options in cases:
-            with torch.no_grad(), context():
-                started = time.perf_counter()
-                model(input_ids=ids, use_cache=False, **options)
-                times[name].append(time.perf_counter() - started)
-    first = times[cases[0][0]][2:]
-    return [
-        {
-            "case": name,
-            "seconds": round(statistics.median(seconds[2:]), 5),
-            "ratio": round(statistics.median(a / b for a, b in zip(seconds[2:], first, strict=True)), 4),
-        }
-        for name, seconds in times.items()
-    ]
+    def seconds(case: Case, turn: int) -> float:
+        _, context, options = case
+        ids = _ids(turn + 2)
+        with torch.no_grad(), context():
+            return timed(lambda: model(input_ids=ids, use_cache=False, **options))
+
+    return compared(by_case(in_turns({case[0]: case for case in cases}, seconds, repeats)), cases[0][0])
 
 
 def bench_capture(repeats: int = 30, tokens: tuple[int, int] = (20_480, 204_800)) -> dict[str, Any]:

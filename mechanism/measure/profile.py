@@ -49,7 +49,7 @@ def contrasts(layers: int) -> pd.DataFrame:
     depth = np.linspace(-0.5, 0.5, layers)
     rows["slope"] = depth / (depth @ depth)
     rows["last_step"] = np.eye(layers)[-1] - np.eye(layers)[-2]
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.rename_axis("contrast")
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,27 @@ class ProfileShape:
 
     bootstrap: ClusterBootstrap = field(default_factory=ClusterBootstrap)
 
-    def __call__(self, values: Float[np.ndarray, "segment layer"], clusters: np.ndarray | None = None) -> pd.DataFrame:
+    def __call__(
+        self,
+        values: Float[np.ndarray, "segment layer"],
+        clusters: np.ndarray | None = None,
+        weights: pd.DataFrame | None = None,
+    ) -> pd.DataFrame:
         """Columns `value`, `low`, `high`, `n` for each of `contrasts`; a difference of two windows is taken within each
         segment, so its interval is paired. Segments with a NaN are left out, and `n` says how many clusters stayed.
+
+        Args:
+            weights: other weights `(statistic, layer)` than those of `contrasts`.
 
         Raises:
             ValueError: fewer than three layers, or no segment left.
         """
         kept = ~np.isnan(values).any(1)
         groups = None if clusters is None else np.asarray(clusters)[kept]
-        weights = contrasts(values.shape[1])
+        weights = contrasts(values.shape[1]) if weights is None else weights
         products = np.asarray(values, np.float64)[kept] @ weights.to_numpy().T
         rows = [self.bootstrap(column, clusters=groups).row("value") for column in products.T]
-        return pd.DataFrame(rows, index=pd.Index(weights.index, name="contrast"))
+        return pd.DataFrame(rows, weights.index)
 
 
 def is_u_shaped(shape: pd.DataFrame) -> bool:

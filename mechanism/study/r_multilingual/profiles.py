@@ -1,121 +1,84 @@
 """Profiles of routing over depth, by language: means, shapes, and what claims R1, R3 and R9 ask of them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from statsmodels.stats.proportion import proportion_confint
 
-from ...measure.evidence import Evidence
-from ...measure.profile import ProfileShape, is_u_shaped
+from ...measure.profile import ProfileShape, contrasts, is_u_shaped
 from ...measure.statistics import ClusterBootstrap
 
-ESTIMATED = ("value", "low", "high", "n")
+COMPARED = ("divergence", "hits", "hits_centred", "distance")
+"""Quantities of a language and the pivot; of the pivot and itself they say nothing."""
 FALLS = ("slope", "slope_difference", "last_step")
 
 
 @dataclass(frozen=True)
 class LanguageProfiles:
-    """Profiles of an observation, of one corpus or pooled.
+    """Profiles of an observation, of one corpus or pooled: tables with the columns `value`, `low`, `high` and `n`. The
+    pivot has no row for a quantity of `COMPARED`.
 
     Attributes:
         bootstrap: over segments, documents resampled.
     """
 
-    bootstrap: ClusterBootstrap = field(default_factory=ClusterBootstrap)
+    bootstrap: ClusterBootstrap
 
     def by_layer(self, found: xr.Dataset, name: str) -> pd.DataFrame:
-        """Mean of a quantity per language and layer (or hidden state) with its interval; columns `lang`, `layer` (or
-        `state`), `value`, `low`, `high`, `n`."""
-        axis = str(found[name].dims[-1])
-        rows = []
-        for code in found["lang"].values:
-            values, clusters = kept(found, name, code)
-            for i, depth in enumerate(found[axis].values if len(values) else ()):
-                estimate = self.bootstrap(values[:, i], clusters=clusters)
-                rows.append({"lang": str(code), axis: int(depth), **estimate.row("value")})
-        return pd.DataFrame(rows)
+        """Mean of a quantity: index `(lang, layer)`, or `(lang, state)` of hidden states."""
+        depth = found[found[name].dims[-1]].to_index()
+        return self._weighted(found, name, pd.DataFrame(np.eye(len(depth)), depth))
 
     def overall(self, found: xr.Dataset, name: str) -> pd.DataFrame:
-        """Mean of a quantity per language over all layers, index `lang`; columns `value`, `low`, `high`, `n`."""
-        rows = {}
-        for code in map(str, found["lang"].values):
-            values, clusters = kept(found, name, code)
-            if len(values):
-                rows[code] = self.bootstrap(values.mean(1), clusters=clusters).row("value")
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("lang")
+        """Mean of a quantity over all layers: index `lang`."""
+        layers = found.sizes["layer"]
+        mean = pd.DataFrame(np.full((1, layers), 1 / layers), pd.Index(["mean"], name="over"))
+        return self._weighted(found, name, mean).droplevel("over")
 
     def shapes(self, found: xr.Dataset, name: str) -> pd.DataFrame:
-        """Shape statistics of each language's profile over depth: index `(lang, contrast)`; see `ProfileShape`. For
-        `divergence`, the pivot is left out."""
-        shape = ProfileShape(self.bootstrap)
-        tables = {}
+        """Shape of a quantity's profile over depth: index `(lang, contrast)`; see `contrasts`."""
+        return self._weighted(found, name, contrasts(found.sizes["layer"]))
+
+    def _weighted(self, found: xr.Dataset, name: str, weights: pd.DataFrame) -> pd.DataFrame:
+        own, tables = ProfileShape(self.bootstrap), {}
         for code in map(str, found["lang"].values):
             values, clusters = kept(found, name, code)
-            if len(values) and not (name == "divergence" and code == found.attrs["pivot"]):
-                tables[code] = shape(values, clusters)
+            if len(values) and not (name in COMPARED and code == found.attrs["pivot"]):
+                tables[code] = own(values, clusters, weights)
         return pd.concat(tables, names=["lang"])
 
-    def u_shaped(self, found: xr.Dataset) -> pd.Series:
-        """Whether each language but the pivot has a U-shaped divergence from it (claim R1)."""
-        shapes = self.shapes(found, "divergence")
-        return shapes.groupby("lang", sort=False).apply(lambda s: is_u_shaped(s.droplevel("lang"))).rename("u_shaped")
-
-    def falls(self, found: xr.Dataset, codes: Iterable[str]) -> pd.DataFrame:
+    def falls(self, found: xr.Dataset, codes: Sequence[str]) -> pd.DataFrame:
         """How the entropy of languages changes with depth (claim R3): index `(lang, contrast)` with contrasts `slope`,
         `slope_difference` (the language's minus the pivot's, on the same segments) and `last_step`."""
-        paired = found[["entropy"]].copy()
-        paired["entropy"] = paired["entropy"] - found["entropy"].sel(lang=found.attrs["pivot"])
-        codes = [code for code in codes if code != found.attrs["pivot"]]
-        if not codes:
-            index = pd.MultiIndex.from_tuples([], names=["lang", "contrast"])
-            return pd.DataFrame(index=index, columns=list(ESTIMATED), dtype=np.float64)
-        own = self.shapes(found[["entropy"]].sel(lang=codes), "entropy")
-        other = self.shapes(paired.assign_attrs(found.attrs).sel(lang=codes), "entropy")
+        beside = found["entropy"] - found["entropy"].sel(lang=found.attrs["pivot"], drop=True)
+        own, other = (self.shapes(each, "entropy") for each in (found, found.assign(entropy=beside)))
         difference = other.xs("slope", level="contrast", drop_level=False).rename({"slope": "slope_difference"})
-        both = pd.concat([own, difference])
-        return both[both.index.get_level_values("contrast").isin(FALLS)].sort_index()
+        both = pd.concat([own, difference]).sort_index()
+        return both[both.index.isin(codes, level="lang") & both.index.isin(FALLS, level="contrast")]
 
     def beyond(self, found: xr.Dataset, codes: Sequence[str], base: Sequence[str]) -> pd.DataFrame:
-        """Mean divergence of some languages minus that of others, per layer (claim R9), on the segments that all of
-        them have: columns `layer`, `value`, `low`, `high`, `n`; empty without such segments or languages."""
-        columns = ["layer", *ESTIMATED]
+        """Mean divergence of some languages minus that of others (claim R9), on the segments that all of them have:
+        index `layer`; empty without such segments or languages."""
         if not (codes and base):
-            return pd.DataFrame(columns=columns)
-        sides = [found["divergence"].sel(lang=list(side)).mean("lang", skipna=False).values for side in (codes, base)]
-        difference = sides[0] - sides[1]
-        whole = ~np.isnan(difference).any(1)
-        rows = [
-            {"layer": int(layer), **self.bootstrap(column, clusters=found["cluster"].values[whole]).row("value")}
-            for layer, column in zip(found["layer"].values, difference[whole].T, strict=True)
-            if whole.any()
-        ]
-        return pd.DataFrame(rows, columns=columns)
+            return pd.DataFrame()
+        sides = [found["divergence"].sel(lang=list(side)).mean("lang", skipna=False) for side in (codes, base)]
+        apart = (sides[0] - sides[1]).expand_dims(lang=["apart"])
+        if apart.isnull().any("layer").all():
+            return pd.DataFrame()
+        return self.by_layer(apart.to_dataset(name="divergence").assign_attrs(found.attrs), "divergence").loc["apart"]
 
 
-def entropy_falls(table: pd.DataFrame) -> pd.Series:
+def u_shaped(shapes: pd.DataFrame) -> pd.Series:
+    """Whether each language has a U-shaped divergence from the pivot (claim R1), from its `LanguageProfiles.shapes`."""
+    return shapes.groupby("lang", sort=False).apply(lambda own: is_u_shaped(own.droplevel("lang")))
+
+
+def entropy_falls(falls: pd.DataFrame) -> pd.Series:
     """Whether entropy falls with depth, faster than the pivot's, and steps down at the last layer, with every interval
-    below zero.
-
-    Args:
-        table: of `LanguageProfiles.falls`.
-    """
-    return (table["high"] < 0).groupby("lang", sort=False).all().rename("falls")
-
-
-def share(flags: Iterable[bool]) -> Evidence:
-    """Share of languages, or layers, that have a property, with Wilson's 95 % interval.
-
-    Raises:
-        ValueError: there are none.
-    """
-    values = np.array(list(flags), dtype=bool)
-    if not len(values):
-        raise ValueError("no language is left to take a share of")
-    low, high = proportion_confint(int(values.sum()), len(values), method="wilson")
-    return Evidence(float(values.mean()), float(low), float(high), len(values))
+    below zero, from `LanguageProfiles.falls`."""
+    return (falls["high"] < 0).groupby("lang", sort=False).all()
 
 
 def kept(found: xr.Dataset, name: str, code: str) -> tuple[np.ndarray, np.ndarray]:

@@ -47,12 +47,12 @@ def test_missing_segments_are_nan_not_zero(found: xr.Dataset):
 
 
 def test_tables_over_the_observation(found: xr.Dataset):
-    layers = PROFILES.by_layer(found, "divergence").set_index(["lang", "layer"])
+    layers = PROFILES.by_layer(found, "divergence")
     assert (layers["low"] <= layers["value"]).all()
-    table = quality(found)
+    table = quality(found, {})
     assert set(table.index) == {"de", "km"}
     assert (table["relative_loss"] > 1).all()
-    assert table.loc["km", "script"] == "Khmr"
+    assert table["other_script"].to_dict() == {"de": 0, "km": 1}
 
 
 def test_consistency_counts_every_language_at_the_shortest_length(found: xr.Dataset):
@@ -97,6 +97,17 @@ def test_a_language_with_too_little_text_is_named_with_its_reason():
     assert list(found["lang"].values) == ["en", "it"]
     assert set(found.attrs["left_out"]) == {"de", "fr"}
     assert (found["divergence"].sel(lang="it") == 0).all(), "the same text twice"
+
+
+def test_a_language_without_a_segment_in_common_is_not_compared():
+    model, tokenizer = load_model("tiny", "cpu")
+    corpus = few(22)
+    corpus.columns["en"][:11] = [""] * 11
+    corpus.columns["fr"][11:] = [""] * 11
+    found = observe(model, tokenizer, corpus, RoutingConfig(split="dev"))
+    assert found["divergence"].notnull().any(("segment", "layer")).values.tolist() == [True, True, False]
+    assert found["hits"].notnull().sum(("segment", "state")).values.tolist() == [55, 55, 0]
+    assert found["entropy"].sel(lang="fr").notnull().any("layer").values.tolist() == [True] * 11 + [False] * 11
 
 
 def words(*known: str) -> PreTrainedTokenizerFast:
