@@ -16,7 +16,7 @@ from ..trace import DenseModelError, Site, attach, find_sites
 from ..trace.records import Record
 from ..trace.restart import one_position
 from ..trace.seam import Routing
-from .load import ModelError
+from .errors import ModelError
 
 MAX_TOKENS = 256
 

@@ -1,6 +1,7 @@
 """Claims are complete and valid; verdicts follow from rules."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechanism.measure.evidence import Evidence, EvidenceError
-from mechanism.report.claims import Claim, ClaimError, find_claim, load_claims
-from mechanism.report.files import BOOK
+from mechanism.report.claims import Claim, ClaimError, find_claim, load_claims, load_sources
+from mechanism.report.files import BOOK, PACKAGE
 from mechanism.report.scoreboard import claim_rows, claims_markdown, counts, scoreboard_markdown
 from mechanism.report.verdicts import NAMES, Comparison, Rule, RuleError, Verdict
 
-EXPECTED = [f"{letter}{i}" for letter, last in (("R", 12), ("D", 8), ("M", 8), ("P", 17)) for i in range(1, last + 1)]
 CLAIMS = load_claims()
 finite = st.floats(-1e6, 1e6)
 RULE = Rule.parse({"replicated": ["estimate >= 0.8", "interval.low > 0"], "partly": ["estimate >= 0.5"]})
+SOURCE = {"title": "T", "name": "n", "chapter": "c", "key": "k"}
 ENTRY = {
     "id": "R1",
     "statement": "s",
@@ -37,12 +38,32 @@ def evidence(estimate=0.9, low=0.7, high=1.0, n=10, null=math.nan, p=math.nan) -
 
 def claims_file(folder: Path, *entries: dict) -> Path:
     path = folder / "claims.yaml"
-    path.write_text(yaml.safe_dump({"sources": {"R": {"title": "T", "key": "k"}}, "claims": list(entries)}))
+    path.write_text(yaml.safe_dump({"sources": {"R": SOURCE}, "claims": list(entries)}))
     return path
 
 
-def test_every_claim_is_there_in_order():
-    assert list(CLAIMS) == EXPECTED
+def test_claims_are_numbered_from_one_source_by_source():
+    sizes = Counter(claim.source.letter for claim in CLAIMS.values())
+    assert list(sizes) == list(load_sources())
+    assert list(CLAIMS) == [f"{letter}{i}" for letter, last in sizes.items() for i in range(1, last + 1)]
+
+
+def test_every_source_has_its_chapter_and_every_chapter_its_source():
+    chapters = {path.parent.name for path in (PACKAGE / "study").glob("*/claims.py")}
+    assert {source.chapter for source in load_sources().values()} == chapters
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"title": "T", "key": "k"}, "source X: name is unknown or missing"),
+        ({"title": "T", "key": "k", "name": "n", "chapter": "c", "colour": "red"}, "source X: colour is unknown"),
+    ],
+)
+def test_an_incomplete_source_is_named(tmp_path: Path, entry: dict, told: str):
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"sources": {"X": entry}, "claims": []}))
+    with pytest.raises(ClaimError, match=told):
+        load_sources(tmp_path / "claims.yaml")
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
@@ -218,12 +239,15 @@ def test_label_tells_the_scale():
 
 def test_rows_without_records_are_undecided(tmp_path: Path):
     rows = claim_rows(tmp_path)
-    assert [row["id"] for row in rows] == EXPECTED
+    assert [row["id"] for row in rows] == list(CLAIMS)
     assert all(row["verdict"] is None and row["estimate"] is None for row in rows)
-    assert counts(rows)["undecided"] == len(EXPECTED)
+    assert counts(rows)["undecided"] == len(list(CLAIMS))
 
 
 def test_tables_have_equal_columns(tmp_path: Path):
-    for text in (scoreboard_markdown("index", tmp_path), *(claims_markdown(x, "claims", tmp_path) for x in "RDMP")):
+    for text in (
+        scoreboard_markdown("index", tmp_path),
+        *(claims_markdown(x, "claims", tmp_path) for x in load_sources()),
+    ):
         lines = [line for line in text.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) == 1
