@@ -20,7 +20,7 @@ from ..base import runs as training_runs
 from ..base.records import CONFIG, model_hash, recorded, texts_hash
 from ..base.study import Study, plain
 from .domain_passes import documents, route
-from .domain_text import Piece, common_language, domain_pieces, load_domains, parallel_pieces, pieces
+from .domain_text import Piece, common_language, common_languages, domain_pieces, load_domains, parallel_pieces, pieces
 
 ENGLISH = ("religion", "tech", *DOMAINS)
 SEEDS = ("embedded", "seed1", "seed2")
@@ -112,15 +112,6 @@ def domain_texts(config: DomainConfig, domains: Sequence[str], count: int = 12) 
     return {name: [piece.text for piece in own[name]] for name in domains}
 
 
-def crossed_languages(corpora: Sequence[Corpus], wanted: Sequence[str] | None = None) -> list[str]:
-    """Languages that all corpora have, in the order of the first, the wanted ones only."""
-    return [
-        code
-        for code in corpora[0].languages
-        if all(code in corpus.languages for corpus in corpora) and (wanted is None or code in wanted)
-    ]
-
-
 def observe_crossed(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig = DomainConfig(domains=PARALLEL)
 ) -> xr.Dataset:
@@ -134,7 +125,7 @@ def observe_crossed(
         DenseModelError: the model routes nowhere.
     """
     corpora = config.corpora()
-    codes = crossed_languages(corpora, config.languages)
+    codes = common_languages(corpora, config.languages)
     if len(codes) < 2:
         raise CorpusError(f"{' '.join(config.domains)}: fewer than two languages in common")
     most = room(model)

@@ -17,7 +17,6 @@ from mechanism.study.d_domains import domain_experts
 from mechanism.study.d_domains.domain_experts import (
     DomainConfig,
     DomainObservation,
-    crossed_languages,
     observe,
     observe_crossed,
 )
@@ -25,6 +24,7 @@ from mechanism.study.d_domains.domain_passes import SUMS, documents, route
 from mechanism.study.d_domains.domain_text import (
     Piece,
     common_language,
+    common_languages,
     domain_pieces,
     load_domains,
     parallel_pieces,
@@ -146,7 +146,7 @@ def test_crossed_design_of_a_model_that_reads_words_alike_in_both_languages(monk
 def test_crossed_design_needs_two_languages():
     with pytest.raises(CorpusError, match="code maths: fewer than two languages in common"):
         observe_crossed(planted.model("law"), planted.tokenizer(), DomainConfig(domains=("code", "maths")))
-    assert crossed_languages(planted.corpora(), ["xx"]) == ["xx"]
+    assert common_languages(planted.corpora(), ["xx"]) == ["xx"]
 
 
 def test_observation_of_the_committed_domains():
