@@ -124,6 +124,8 @@ def heat(
         for cell, bold in zip(axis.texts, strong.to_numpy()[table.notna().to_numpy()], strict=True):
             cell.set_fontweight("bold" if bold else "normal")
     axis.tick_params(axis="y", rotation=0, labelsize=SMALL if len(table) > 2 * MANY else None)
+    if any(len(str(name)) > MANY for name in table.columns):
+        plt.setp(axis.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
     axis.grid(False)
     axis.set(**{"xlabel": table.columns.name or "", "ylabel": "", **properties})
     return figure_of(axis)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from .figures import DIVERGING, SEQUENTIAL, Interactive, interactive
+from .figures import DIVERGING, PALETTE, SEQUENTIAL, Interactive, interactive
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,7 +52,7 @@ def static_maps(
     Args:
         label: of the colour bar; empty for no bar.
         scale: limit of diverging colours on both sides of zero, or the norm of sequential ones.
-        marks: cells that bear a white mark, `(layer, expert)` or with the last axis, and which: a star or `o`.
+        marks: cells with a mark, `(layer, expert)` or with the last axis; it is a black star or `o`, a circle.
     """
     groups = str(values.dims[-1])
     names = values[groups].values
@@ -84,8 +84,8 @@ def static_maps(
 
 def _mark(axis: Axes, marked: xr.DataArray, mark: str) -> None:
     rows, columns = np.nonzero(marked.transpose("layer", "expert").values)
-    look = {"*": ("white", "black"), "o": ("none", "white")}[mark]
-    axis.plot(columns, rows, mark, markersize=7, markerfacecolor=look[0], markeredgecolor=look[1])
+    look = {"*": ("black", "black"), "o": ("none", PALETTE[1])}[mark]
+    axis.plot(columns, rows, mark, markersize=6, markerfacecolor=look[0], markeredgecolor=look[1])
 
 
 def interactive_map(
