@@ -1,7 +1,7 @@
 """The evidence on claims R1 to R5 and R9 to R12, and what effect the data would have shown."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -93,7 +93,15 @@ def power(chapter: Chapter) -> pd.Series:
     return pd.Series(found, dtype=np.float64, name="power").rename_axis("claim")
 
 
-def judged(chapter: Chapter) -> xr.Dataset:
+def detectable(found: xr.Dataset, judged: Mapping[str, Evidence | str]) -> pd.DataFrame:
+    """`power` of the observed text and of R12, by claim: `detectable`, and which `effect` it is."""
+    shown = found["power"].dropna("claim").to_pandas()
+    if isinstance(own := judged["R12"], Evidence):
+        shown["R12"] = Detectable().difference(own.low, own.high, freedom=own.n - 1.0)
+    return shown.to_frame("detectable").assign(effect=[DETECTABLE[claim] for claim in shown.index])
+
+
+def answered(chapter: Chapter) -> xr.Dataset:
     """Everything that the chapter shows, ready to be recorded: tables, `evidence` and `power`."""
     found, (told, missing) = chapter.dataset(), evidence(chapter)
     more = [array("evidence", told), power(chapter).to_xarray()]

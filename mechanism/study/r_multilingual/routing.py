@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...models.load import training_run
 from ..base.records import texts_hash
 from ..base.study import Study
-from .claims import judged
+from .claims import answered
 from .config import ChapterConfig
 from .language_experts import task_frequencies, task_texts
 from .observe import observe
@@ -28,7 +28,7 @@ def study(
     progress: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> xr.Dataset:
-    """What the chapter shows of a model (see `claims.judged`), on all segments or on a sample of them.
+    """What the chapter shows of a model (see `claims.answered`), on all segments or on a sample of them.
 
     Args:
         spec, dtype: of the model, for the address of the record.
@@ -59,7 +59,7 @@ def analyse(
     config: ChapterConfig,
     progress: Callable[[str], None] = lambda line: None,
 ) -> xr.Dataset:
-    """Observe a model and compute everything that the chapter shows; see `claims.judged`.
+    """Observe a model and compute everything that the chapter shows; see `claims.answered`.
 
     Raises:
         CorpusError, ModelError: see `observe`. ValueError: fewer than three layers that route.
@@ -69,4 +69,4 @@ def analyse(
     wide = max(parts, key=lambda part: part.sizes["lang"])
     count = min(config.max_segments or TASK_TEXTS, TASK_TEXTS)
     texts = task_texts(wide.attrs["pivot"], count, wide.attrs["corpus"], config.seed)
-    return judged(Chapter(parts, task_frequencies(model, tokenizer, texts), config))
+    return answered(Chapter(parts, task_frequencies(model, tokenizer, texts), config))

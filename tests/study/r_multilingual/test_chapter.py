@@ -14,7 +14,7 @@ from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.study.embedded.history import History
 from mechanism.study.r_multilingual import sharing as language_sharing
 from mechanism.study.r_multilingual import tables as language_tables
-from mechanism.study.r_multilingual.claims import evidence, judged
+from mechanism.study.r_multilingual.claims import answered, evidence
 from mechanism.study.r_multilingual.config import ChapterConfig
 from mechanism.study.r_multilingual.groups import between, grouping
 from mechanism.study.r_multilingual.language_experts import ExpertOverlap
@@ -222,7 +222,7 @@ def test_scripts_that_explain_divergence_are_found_and_families_are_not():
 
 
 def test_everything_shown_fits_into_one_record(chapter: Chapter):
-    found = judged(chapter)
+    found = answered(chapter)
     assert json.loads(found.attrs["undecided"]) == {}
     assert json.loads(found.attrs["left_out"]) == {"planted": {"km": "3 segments, a profile needs 10"}}
     assert found.attrs["wide"] == "planted"
@@ -243,7 +243,7 @@ def test_what_is_not_known_of_a_model_is_a_reason_not_a_number(world: xr.Dataset
     assert "no task" in missing["R5"]
     assert "surely does not know" in missing["R9"]
     assert "2 languages are too few" in missing["R2"]
-    assert set(judged(chapter)["lang"].values) == {"en", "de", "sw"}
+    assert set(answered(chapter)["lang"].values) == {"en", "de", "sw"}
 
 
 def test_a_model_that_knows_none_of_the_languages(world: xr.Dataset, monkeypatch):
@@ -251,7 +251,7 @@ def test_a_model_that_knows_none_of_the_languages(world: xr.Dataset, monkeypatch
     config = ChapterConfig(trained=("en",), unknown=("sw", "yo"), n_boot=50)
     chapter = Chapter([world.sel(lang=["en", "sw", "yo"])], {}, config)
     assert {"R3", "R10"} <= set(evidence(chapter)[1])
-    assert "shared" not in judged(chapter)
+    assert "shared" not in answered(chapter)
 
 
 def test_pooling_keeps_documents_apart_and_pivots_alike(world: xr.Dataset):
