@@ -131,9 +131,9 @@ def heat(
     return figure_of(axis)
 
 
-def _every(names: pd.Index) -> Any:
-    """All names stand at an axis of words, some at one of numbers."""
-    return "auto" if pd.api.types.is_numeric_dtype(names) else 1
+def _every(names: pd.Index) -> int:
+    """How many names of an axis share a label: all have one, but of many numbers every tenth."""
+    return 10 if pd.api.types.is_numeric_dtype(names) and len(names) > 20 else 1
 
 
 def bars(

@@ -76,7 +76,7 @@ def forest(
     for name, some in points.iterrows():
         some = some.dropna()
         spread = np.linspace(-0.15, 0.15, len(some)) if len(some) > MANY else 0.0
-        look = {"color": "#999999", "markersize": 4, "label": points.columns.name}
+        look = {"color": "#808080", "markersize": 5, "label": points.columns.name}
         rows.plot(some, name, 0.3 + spread, "x" if cross else "o", **look)
     rows.label(reference)
     axis.set(**properties)
