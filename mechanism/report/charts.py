@@ -184,7 +184,7 @@ def panels(
     Args:
         names: which property of its axis the name of a table is: `title`, `xlabel` or `ylabel`.
         share: axes that all panels have in common: `x`, `y`, `xy` or none.
-        legend: `each` panel has one, or the `first`, or one stands `outside` for all of them.
+        legend: `each` panel has one, or the `first` or the `last`, or one stands `outside` for all of them.
         size: width and height of a panel, in inches; widths: relative ones.
         bar: label of one colour bar for all of them.
         own: options of single panels by their names; `options` are those of all.
@@ -200,7 +200,7 @@ def panels(
         width_ratios=widths,
     )  # fmt: skip
     for place, (axis, (name, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
-        has_legend = legend == "each" or (legend == "first" and not place)
+        has_legend = legend == "each" or place == {"first": 0, "last": many - 1}.get(legend)
         key = {"bar": None} if chart is heat else {"legend": "auto" if has_legend else ""}
         chart(table, axis=axis, **{**key, names: name, **options, **(own or {}).get(name, {})})
         if place and "y" in share:
