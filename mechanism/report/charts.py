@@ -24,8 +24,8 @@ from .scatters import language_scatter, scatter
 from .tables import estimates
 
 __all__ = [
-    "CHANCE", "bars", "bounds", "forest", "heat", "language_scatter", "lines", "over_tokens", "panels", "scatter",
-    "stacked",
+    "CHANCE", "bars", "bounds", "forest", "heat", "language_scatter", "lines", "over_tokens", "panels", "quantities",
+    "scatter", "stacked",
 ]  # fmt: skip
 CHANCE: Mapping[str, Any] = {"color": "black", "linestyle": "--"}
 """Style of a line for what chance, or a matched control, would give."""
@@ -210,3 +210,27 @@ def panels(
     if bar is not None:
         figure.colorbar(axes[0, -1].collections[0], ax=axes, label=bar)
     return figure
+
+
+def quantities(
+    curves: Mapping[str, pd.DataFrame], columns: Mapping[str, str | list[str]], *, chart: Callable[..., Figure] = lines,
+    legend: str = "first", size: Size = (3.8, 3.8), **options: Any,
+) -> Figure:  # fmt: skip
+    """A panel for each quantity, a line for each table.
+
+    Args:
+        curves: tables by line; columns: of a quantity by its label, one or three: estimate, low and high.
+
+    Raises:
+        ValueError: there is no quantity, or nothing to draw of one.
+    """
+    shown = {
+        label: pd.concat({line: _quantity(table, name) for line, table in curves.items()}, axis=1)
+        for label, name in columns.items()
+    }
+    return panels(chart, shown, names="ylabel", share="", legend=legend, size=size, **options)
+
+
+def _quantity(table: pd.DataFrame, columns: str | list[str]) -> pd.Series | pd.DataFrame:
+    own = table[columns]
+    return own.set_axis(["estimate", "low", "high"], axis=1) if isinstance(own, pd.DataFrame) else own
