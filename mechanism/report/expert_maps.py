@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 
 _COLUMNS, _MANY = 3, 9
 _LARGEST = 3.0
-LIFT = "log2 lift"
-
-
-def log_lift(lift: xr.DataArray) -> tuple[xr.DataArray, float]:
-    """Logarithm of how many times as often an expert is selected, NaN for never, and the limit of its colours."""
-    doubled = xr.apply_ufunc(np.log2, lift.where(lift > 0))
-    return doubled, min(_LARGEST, float(np.ceil(2 * doubled.max()) / 2))
 
 
 def lift_map(
@@ -34,13 +27,17 @@ def lift_map(
     Args:
         name: id of the figure; group: what the last axis names, as the alternative text says it.
     """
-    doubled, limit = log_lift(lift)
     alt = (
         f"Map of layers by experts, one {group} at a time: how much more often the {group} selects each expert than "
         f"{group}s on average do, as the logarithm of lift; blue is less often, red more often."
     )
-    dynamic = interactive_map(doubled, LIFT, limit, shown, words)
-    return interactive(dynamic, name, alt=alt, static=static_maps(doubled, LIFT, limit))
+    dynamic = interactive_map(*_labelled(lift), shown, words)
+    return interactive(dynamic, name, alt=alt, static=lift_panels(lift))
+
+
+def lift_panels(lift: xr.DataArray, marks: xr.DataArray | None = None) -> Figure:
+    """The static maps of `lift`; see `static_maps` for `marks`."""
+    return static_maps(*_labelled(lift), marks)
 
 
 def static_maps(
@@ -80,6 +77,12 @@ def static_maps(
     if label:
         figure.colorbar(axes.flat[0].images[0], ax=axes, label=label, shrink=0.8)
     return figure
+
+
+def _labelled(lift: xr.DataArray) -> tuple[xr.DataArray, str, float]:
+    """Lift on a logarithmic scale, NaN for never selected; its name, and the limit of its colours."""
+    doubled = xr.apply_ufunc(np.log2, lift.where(lift > 0))
+    return doubled, "log2 lift", min(_LARGEST, float(np.ceil(2 * doubled.max()) / 2))
 
 
 def _mark(axis: Axes, marked: xr.DataArray, mark: str) -> None:
