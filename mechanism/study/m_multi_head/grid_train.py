@@ -86,6 +86,7 @@ def write_record(run: GridRun, trainer: Trainer, english: English) -> dict[str, 
     thin(metrics).to_csv(run.record / "metrics.csv", index=False)
     result: dict[str, Any] = {"seconds": round(float(metrics["seconds"].sum()), 1), "threads": torch.get_num_threads()}
     result |= {"step_seconds": round(float(metrics["seconds"].median()), 4), "torch": torch.__version__.split("+")[0]}
+    result |= trainer.made_on()
     result["dev"] = _totals(score(trainer.model, english.windows["dev"]))
     if not run.tuning:
         result |= _test(run, trainer, english)
