@@ -24,11 +24,7 @@ Size = tuple[Number, Number]
 
 
 def start(axis: Axes | None, size: Size, shown: Any) -> Axes:
-    """The axis to draw on, or that of a new figure.
-
-    Raises:
-        ValueError: nothing is shown.
-    """
+    """The axis to draw on, or that of a new figure; ValueError if nothing is shown."""
     if not len(shown):
         raise ValueError("nothing to draw: the table has no numbers")
     return plt.subplots(figsize=size)[1] if axis is None else axis
@@ -42,11 +38,7 @@ def figure_of(axis: Axes) -> Figure:
 
 
 def need(table: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Say which columns a table lacks.
-
-    Raises:
-        ValueError: it lacks some.
-    """
+    """Raise ValueError if a table lacks some of the columns, with their names."""
     missing = [name for name in columns if name and name not in table]
     if missing:
         raise ValueError(f"the table lacks {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")

@@ -24,8 +24,8 @@ from .scatters import language_scatter, scatter
 from .tables import estimates
 
 __all__ = [
-    "CHANCE", "bars", "bounds", "forest", "heat", "language_scatter", "lines", "over_tokens", "panels", "scatter",
-    "stacked",
+    "CHANCE", "bars", "bounds", "forest", "heat", "language_scatter", "lines", "over_tokens", "panels", "quantities",
+    "scatter", "stacked",
 ]  # fmt: skip
 CHANCE: Mapping[str, Any] = {"color": "black", "linestyle": "--"}
 """Style of a line for what chance, or a matched control, would give."""
@@ -124,14 +124,16 @@ def heat(
         for cell, bold in zip(axis.texts, strong.to_numpy()[table.notna().to_numpy()], strict=True):
             cell.set_fontweight("bold" if bold else "normal")
     axis.tick_params(axis="y", rotation=0, labelsize=SMALL if len(table) > 2 * MANY else None)
+    if any(len(str(name)) > MANY for name in table.columns):
+        plt.setp(axis.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
     axis.grid(False)
     axis.set(**{"xlabel": table.columns.name or "", "ylabel": "", **properties})
     return figure_of(axis)
 
 
-def _every(names: pd.Index) -> Any:
-    """All names stand at an axis of words, some at one of numbers."""
-    return "auto" if pd.api.types.is_numeric_dtype(names) else 1
+def _every(names: pd.Index) -> int:
+    """How many names of an axis share a label: all have one, but of many numbers every tenth."""
+    return 10 if pd.api.types.is_numeric_dtype(names) and len(names) > 20 else 1
 
 
 def bars(
@@ -182,7 +184,7 @@ def panels(
     Args:
         names: which property of its axis the name of a table is: `title`, `xlabel` or `ylabel`.
         share: axes that all panels have in common: `x`, `y`, `xy` or none.
-        legend: `each` panel has one, or the `first`, or one stands `outside` for all of them.
+        legend: `each` panel has one, or the `first` or the `last`, or one stands `outside` for all of them.
         size: width and height of a panel, in inches; widths: relative ones.
         bar: label of one colour bar for all of them.
         own: options of single panels by their names; `options` are those of all.
@@ -198,7 +200,7 @@ def panels(
         width_ratios=widths,
     )  # fmt: skip
     for place, (axis, (name, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
-        has_legend = legend == "each" or (legend == "first" and not place)
+        has_legend = legend == "each" or place == {"first": 0, "last": many - 1}.get(legend)
         key = {"bar": None} if chart is heat else {"legend": "auto" if has_legend else ""}
         chart(table, axis=axis, **{**key, names: name, **options, **(own or {}).get(name, {})})
         if place and "y" in share:
@@ -208,3 +210,27 @@ def panels(
     if bar is not None:
         figure.colorbar(axes[0, -1].collections[0], ax=axes, label=bar)
     return figure
+
+
+def quantities(
+    curves: Mapping[str, pd.DataFrame], columns: Mapping[str, str | list[str]], *, chart: Callable[..., Figure] = lines,
+    legend: str = "first", size: Size = (3.8, 3.8), **options: Any,
+) -> Figure:  # fmt: skip
+    """A panel for each quantity, a line for each table.
+
+    Args:
+        curves: tables by line; columns: of a quantity by its label, one or three: estimate, low and high.
+
+    Raises:
+        ValueError: there is no quantity, or nothing to draw of one.
+    """
+    shown = {
+        label: pd.concat({line: _quantity(table, name) for line, table in curves.items()}, axis=1)
+        for label, name in columns.items()
+    }
+    return panels(chart, shown, names="ylabel", share="", legend=legend, size=size, **options)
+
+
+def _quantity(table: pd.DataFrame, columns: str | list[str]) -> pd.Series | pd.DataFrame:
+    own = table[columns]
+    return own.set_axis(["estimate", "low", "high"], axis=1) if isinstance(own, pd.DataFrame) else own

@@ -145,11 +145,14 @@ def test_a_forest_has_a_row_for_each_language_in_the_reports_order():
     assert same_color(axis.lines[0].get_color(), language_colours(["sw"])["sw"])
 
 
-def test_a_forest_upright_and_under_another_name_of_the_estimate():
-    axis = only(charts.forest(LANGUAGES.rename(columns={"estimate": "gain"}), upright=True, reference=0))
-    assert names(axis, "x") == ["en", "sw"]
-    assert dots(axis) == [(1, 0.2), (0, 0.5)]
-    assert ([1, 1], [0.1, 0.4]) in segments(axis)
+def test_an_estimate_may_have_another_name_and_no_interval():
+    table = LANGUAGES.rename(columns={"estimate": "gain"}).rename_axis(None)
+    table.loc["en", ["low", "high"]] = np.nan
+    axis = only(charts.forest(table, colours={"en": "red"}))
+    assert names(axis) == ["sw", "en"], "rows that are no languages keep their order"
+    assert dots(axis) == [(0.2, 0), (0.5, 1)]
+    assert segments(axis)[0] == ([0.1, 0.4], [0, 0])
+    assert [line.get_color() for line in axis.lines[::2]] == [PALETTE[0], "red"]
 
 
 def test_kinds_of_a_row_stand_side_by_side_in_their_colours():
@@ -258,6 +261,17 @@ def test_panels_name_their_tables_and_share_what_they_are_told_to():
     apart = charts.panels(charts.lines, {"a": CURVES, "b": CURVES + 9}, names="ylabel", share="", legend="first")
     assert [axis.get_ylabel() for axis in apart.axes] == ["a", "b"]
     assert [legend(axis) for axis in apart.axes] == [["main", "tiny"], []]
+
+
+def test_a_panel_of_each_quantity_has_a_line_of_each_table():
+    first = pd.DataFrame([[1, 2, 3, 9], [2, 3, 4, 8]], columns=["bits", "bits_low", "bits_high", "loss"])
+    columns = {"change": ["bits", "bits_low", "bits_high"], "loss, nats": "loss"}
+    figure = charts.quantities({"domain": first, "driver": first + 1}, columns, reference=0)
+    left, right = figure.axes
+    assert [axis.get_ylabel() for axis in figure.axes] == ["change", "loss, nats"]
+    assert [line.get_ydata().tolist() for line in right.lines[:2]] == [[9, 8], [10, 9]]
+    assert (len(left.collections), len(right.collections)) == (2, 0)
+    assert [legend(axis) for axis in figure.axes] == [["domain", "driver"], []]
 
 
 def test_one_legend_of_all_panels_has_what_any_of_them_shows():

@@ -107,15 +107,8 @@ class _Layer:
     def gradients(self, slopes: list[Tensor]) -> dict[str, Tensor]:
         """First order from the gradients at the experts' output: of the loss, then of drawn tokens."""
         change = self.clean.change(self.layer, "zero").float()
-        rows = self.owner.reshape(change.shape[:2])
-        text = self.text.unsqueeze(-1).expand_as(self.index).reshape(change.shape[:2])
-        where = rows, self.clean.index[self.layer].reshape(change.shape[:2]).long().clamp(0, self.experts - 1)
-        found = []
-        for slope in slopes:
-            moved = torch.einsum("rsd,rd->rs", change, slope.reshape(len(change), -1).float()).double() * text
-            sums = torch.zeros(len(self.index), self.experts, dtype=torch.float64, device=moved.device)
-            found.append(sums.index_put_(where, moved, accumulate=True))
-        loss, *drawn = found
+        moved = (torch.einsum("rsd,rd->rs", change, slope.reshape(len(change), -1).float()) for slope in slopes)
+        loss, *drawn = (self.total(own.reshape(self.index.shape)) for own in moved)
         return {"attribution": loss.abs(), "fisher": torch.stack(drawn).square().mean(0) / 2}
 
 

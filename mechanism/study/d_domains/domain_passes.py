@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...measure.documents import Documents
@@ -15,48 +16,28 @@ from ...trace import InterventionError, Site, find_sites, slot_outputs
 from ...trace.contributions import ExpertsInput
 from .domain_text import Piece
 
-Key = tuple[str, str, str]
+SUMS = ("selections", "weight", "activity", "peak")
 
 
-@dataclass(frozen=True, eq=False)
-class Routed:
-    """Routing of documents, summed over their tokens; see `Documents`.
+def documents(found: xr.Dataset) -> Documents:
+    """What `route` gave, or a record of it, as documents with domains.
 
-    Attributes:
-        keys: domain, language and document of each row.
-        tokens: `(document,)`, a router's several rows a token counting each.
-        sums: `(document, layer, expert)` by name: `selections` and `weight`; `activity` and `peak` where single
-            contributions can be read.
-        layers: the model's index of each layer.
+    Raises:
+        ValueError: they are of fewer than two domains.
     """
-
-    keys: tuple[Key, ...]
-    tokens: np.ndarray
-    sums: dict[str, np.ndarray] = field(repr=False)
-    layers: tuple[int, ...]
-
-    def rows(self, lang: str) -> np.ndarray:
-        """Rows of a language."""
-        return np.array([i for i, key in enumerate(self.keys) if key[1] == lang], dtype=int)
-
-    def documents(self, rows: Sequence[int] | np.ndarray) -> Documents:
-        """The rows as documents with domains.
-
-        Raises:
-            ValueError: they are of fewer than two domains.
-        """
-        at = np.asarray(rows, dtype=int)
-        domain = np.array([self.keys[i][0] for i in at])
-        own = {name: values[at] for name, values in self.sums.items()}
-        return Documents(domain, self.tokens[at], **own, layers=self.layers)
+    sums = {name: found[name].values.astype(np.float64) for name in SUMS if name in found}
+    layers = tuple(found["layer"].values.tolist())
+    return Documents(found["domain"].values.astype(str), found["tokens"].values, **sums, layers=layers)
 
 
 @torch.no_grad()
 def route(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], contributions: bool = True
-) -> Routed:
+) -> xr.Dataset:
     """Pass every piece through the model, cut to 256 tokens or to the positions that it has, and sum what each document
-    asks of the experts.
+    asks of the experts: `(document, layer, expert)` by name, `selections` and `weight`, `activity` and `peak` where
+    single contributions can be read, see `Documents`; `tokens`, a router's several rows a token counting each; and
+    each document's `domain`, `lang` and `name`.
 
     Args:
         contributions: run every selected expert alone as well, for `activity` and `peak`; left out for families whose
@@ -81,7 +62,10 @@ def route(
             tokens += np.bincount(own, minlength=len(keys)) * sites[0].heads
             for at, site in enumerate(sites):
                 _add({name: values[:, at] for name, values in sums.items()}, one, site, own, inputs.get(site.layer))
-    return Routed(keys, tokens, sums, tuple(site.layer for site in sites))
+    data: dict[str, Any] = {name: (("document", "layer", "expert"), values) for name, values in sums.items()}
+    labels = {name: ("document", [key[i] for key in keys]) for i, name in enumerate(("domain", "lang", "name"))}
+    layers = [site.layer for site in sites]
+    return xr.Dataset({**data, "tokens": ("document", tokens)}, {**labels, "layer": layers})
 
 
 def _add(sums: dict[str, np.ndarray], one: RoutedPass, site: Site, own: np.ndarray, seen: ExpertsInput | None) -> None:
