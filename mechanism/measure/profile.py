@@ -1,12 +1,8 @@
 """Shape of a quantity over depth: is it low in the middle, does it fall, does it jump at the end?"""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
-
-from .statistics import ClusterBootstrap
+from jaxtyping import Bool
 
 
 def window(layers: int, low: float, high: float) -> Bool[np.ndarray, "layer"]:
@@ -52,44 +48,11 @@ def contrasts(layers: int) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("contrast")
 
 
-@dataclass(frozen=True)
-class ProfileShape:
-    """Shape statistics of a profile with cluster-bootstrap intervals.
-
-    Attributes:
-        bootstrap: over segments, whole clusters resampled.
-    """
-
-    bootstrap: ClusterBootstrap = field(default_factory=ClusterBootstrap)
-
-    def __call__(
-        self,
-        values: Float[np.ndarray, "segment layer"],
-        clusters: np.ndarray | None = None,
-        weights: pd.DataFrame | None = None,
-    ) -> pd.DataFrame:
-        """Columns `value`, `low`, `high`, `n` for each of `contrasts`; a difference of two windows is taken within each
-        segment, so its interval is paired. Segments with a NaN are left out, and `n` says how many clusters stayed.
-
-        Args:
-            weights: other weights `(statistic, layer)` than those of `contrasts`.
-
-        Raises:
-            ValueError: fewer than three layers, or no segment left.
-        """
-        kept = ~np.isnan(values).any(1)
-        groups = None if clusters is None else np.asarray(clusters)[kept]
-        weights = contrasts(values.shape[1]) if weights is None else weights
-        products = np.asarray(values, np.float64)[kept] @ weights.to_numpy().T
-        rows = [self.bootstrap(column, clusters=groups).row("value") for column in products.T]
-        return pd.DataFrame(rows, weights.index)
-
-
 def is_u_shaped(shape: pd.DataFrame) -> bool:
     """Whether the middle lies below both ends with intervals apart: the upper bound of `middle` below the lower bounds
     of `start` and `end`. Stricter, as a rule, than asking that the paired differences exclude 0.
 
     Args:
-        shape: what `ProfileShape` returns.
+        shape: intervals of the `contrasts` of a profile, columns `low` and `high`.
     """
     return bool(shape.loc["middle", "high"] < min(shape.loc["start", "low"], shape.loc["end", "low"]))

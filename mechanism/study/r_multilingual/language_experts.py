@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import xarray as xr
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus import word_problems
 from ...corpus.library import committed
 from ...measure.overlap import PermutedOverlap, frequency_strata, overlap_curve
 from ...measure.statistics import resampling_weights
-from ...models.segments import segment_pass
 from ..base.texts import even
 
 TAUS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -39,17 +37,6 @@ def task_texts(pivot: str, count: int, corpus: str, seed: int = 0) -> dict[str, 
     return found
 
 
-def task_frequencies(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, list[str]]
-) -> dict[str, np.ndarray]:
-    """Share of each text's tokens that select each expert, `(segment, layer, expert)`, by task."""
-    found = {}
-    for task, own in texts.items():
-        made = segment_pass(model, tokenizer, own, hidden=False)
-        found[task] = made.selections / made.tokens[:, None, None]
-    return found
-
-
 @dataclass(frozen=True)
 class ExpertOverlap:
     """Task experts and multilingual experts over the threshold (arXiv 2510.04694, eq. 3).
@@ -71,7 +58,7 @@ class ExpertOverlap:
         frequency; `low` and `high` bound the number of shared experts by bootstrap over documents (of tasks: texts).
 
         Args:
-            found: an observation of one corpus; tasks: of `task_frequencies`, at least one.
+            found: an observation of one corpus; tasks: `frequency` on the texts of each task, at least one.
         """
         frequency = found["frequency"].transpose("lang", "segment", "layer", "expert")
         clusters = found["cluster"].values

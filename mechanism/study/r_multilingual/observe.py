@@ -1,7 +1,6 @@
 """Routing by language on parallel text: the observations of chapter R."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import langcodes
 import numpy as np
@@ -27,44 +26,26 @@ STATES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 """What mean hidden states say of a language's segments and the pivot's."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A language's texts as a tokenizer reads them.
-
-    Attributes:
-        texts: those of the rows `present`, which have text and fit the model's context.
-        lengths: tokens of each; share: relative frequency of each token, `(vocabulary,)`.
-        problem: why the language cannot be observed, empty if it can.
-    """
-
-    texts: list[str]
-    present: np.ndarray
-    lengths: np.ndarray
-    share: np.ndarray
-    problem: str
-
-
-def read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> Reading:
-    """Tokenize a language's segments, an empty text being a missing one.
-
-    Args:
-        limit: tokens that a segment may have.
-    """
+def read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> tuple[pd.Series, str]:
+    """Token ids of a language's segments by row, and why the language cannot be observed, empty if it can. A segment
+    that has no text, no token or more than `limit` of them is missing."""
     held = [i for i, text in enumerate(texts) if text]
     sequences = [s[1:] for s in encode(tokenizer, [texts[i] for i in held], limit + 1)]
-    kept = {i: s for i, s in zip(held, sequences, strict=True) if 0 < len(s) <= limit}
-    counts = np.bincount([t for s in kept.values() for t in s], minlength=len(tokenizer)).astype(np.float64)
-    unknown = tokenizer.unk_token_id
+    kept = pd.Series({i: s for i, s in zip(held, sequences, strict=True) if 0 < len(s) <= limit}, dtype=object)
     problem = ""
     if len(held) < FEWEST:
         problem = f"{len(held)} segments, a profile needs {FEWEST}"
     elif len(kept) < FEWEST:
         problem = f"{len(kept)} segments give between 1 and {limit} tokens, a profile needs {FEWEST}"
-    elif unknown is not None and counts[unknown] > counts.sum() / 2:
+    elif tokenizer.unk_token_id is not None and _shares(kept, tokenizer)[tokenizer.unk_token_id] > 1 / 2:
         problem = "the tokenizer knows less than half of the text"
-    lengths = np.array([len(s) for s in kept.values()], dtype=np.int64)
-    present = np.array(list(kept), dtype=np.int64)
-    return Reading([texts[i] for i in kept], present, lengths, counts / max(counts.sum(), 1.0), problem)
+    return kept, problem
+
+
+def _shares(ids: pd.Series, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Relative frequency of each token of the vocabulary."""
+    counts = np.bincount(np.concatenate(ids.to_list()), minlength=len(tokenizer))
+    return np.asarray(counts / counts.sum())
 
 
 def observe(
@@ -95,28 +76,34 @@ def observe(
     codes = list(dict.fromkeys([first, *(config.languages or corpus.languages)]))
     rows = config.rows(corpus)
     readings = {code: read(tokenizer, corpus.texts(code, rows), room(model)) for code in codes}
-    left_out = {code: own.problem for code, own in readings.items() if own.problem}
-    usable = {code: own for code, own in readings.items() if not own.problem}
+    left_out = {code: problem for code, (_, problem) in readings.items() if problem}
+    usable = {code: ids for code, (ids, problem) in readings.items() if not problem}
     if first in left_out or len(usable) < 2:
         told = "; ".join(f"{code}: {reason}" for code, reason in left_out.items()) or "it is the only language"
         raise CorpusError(f"corpus {corpus.name!r} leaves nothing to compare with {first!r} ({told})")
-    shortest = pd.concat([pd.Series(own.lengths, own.present) for own in usable.values()], axis=1).min(axis=1)
+    shortest = pd.DataFrame({code: ids.map(len) for code, ids in usable.items()}).min(axis=1)
     pivot: xr.Dataset | None = None
     parts = []
-    for code, own in usable.items():
+    for code, ids in usable.items():
         progress(f"{corpus.name} {code}")
-        cut = shortest[own.present].to_numpy(np.int64)
-        made = segment_pass(model, tokenizer, own.texts, consistency=True, cut=cut)
+        cut = shortest[ids.index].to_numpy(np.int64)
+        texts = corpus.texts(code, [rows[i] for i in ids.index])
+        made = segment_pass(model, tokenizer, texts, consistency=True, cut=cut)
         if not made.layers:
             raise ModelError("the model routes nowhere: it has no routed experts to observe")
-        routed = _routing(made, own.present, cut)
+        routed = _routing(made, ids.index.to_numpy(), cut)
         pivot = routed if pivot is None else pivot
-        overlap = float(np.minimum(own.share, usable[first].share).sum())
+        overlap = float(np.minimum(_shares(ids, tokenizer), _shares(usable[first], tokenizer)).sum())
         parts.append(_compared(routed, pivot).assign(overlap=overlap).expand_dims(lang=[code]))
     found = xr.concat(parts, "lang", data_vars="all", join="outer").reindex(segment=np.arange(len(rows)))
     clusters = pd.factorize(np.array([corpus.rows[i].group for i in rows], dtype=object))[0]
     found = found.assign_coords(cluster=("segment", clusters))
     return found.assign_attrs(corpus=corpus.name, pivot=first, left_out=left_out)
+
+
+def frequency(made: SegmentPass) -> np.ndarray:
+    """Share of each segment's tokens that select each expert, `(segment, layer, expert)`."""
+    return np.asarray(made.selections / made.tokens[:, None, None])
 
 
 def _routing(made: SegmentPass, present: np.ndarray, cut: np.ndarray) -> xr.Dataset:
@@ -127,7 +114,7 @@ def _routing(made: SegmentPass, present: np.ndarray, cut: np.ndarray) -> xr.Data
         "bytes": ("segment", made.bytes),
         "tokens": ("segment", made.tokens),
         "importance": ((*layers, "expert"), made.importance),
-        "frequency": ((*layers, "expert"), made.selections / made.tokens[:, None, None]),
+        "frequency": ((*layers, "expert"), frequency(made)),
         "entropy": (layers, entropy(made.importance)),
         "consistency": (layers, np.where(cut[:, None] < FEWEST_TOKENS, np.nan, made.consistency)),
         "hidden": (("segment", "state", "d"), made.hidden),

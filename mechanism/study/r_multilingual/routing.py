@@ -8,12 +8,13 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...models.load import training_run
+from ...models.segments import segment_pass
 from ..base.records import texts_hash
 from ..base.study import Study
 from .claims import answered
 from .config import ChapterConfig
-from .language_experts import task_frequencies, task_texts
-from .observe import observe
+from .language_experts import task_texts
+from .observe import frequency, observe
 from .tables import Chapter
 
 TASK_TEXTS = 200
@@ -69,4 +70,5 @@ def analyse(
     wide = max(parts, key=lambda part: part.sizes["lang"])
     count = min(config.max_segments or TASK_TEXTS, TASK_TEXTS)
     texts = task_texts(wide.attrs["pivot"], count, wide.attrs["corpus"], config.seed)
-    return answered(Chapter(parts, task_frequencies(model, tokenizer, texts), config))
+    tasks = {name: frequency(segment_pass(model, tokenizer, own, hidden=False)) for name, own in texts.items()}
+    return answered(Chapter(parts, tasks, config))

@@ -39,7 +39,7 @@ def shared_states(found: xr.Dataset, codes: Iterable[str], bootstrap: ClusterBoo
     """
     rows = {}
     for code in codes:
-        hits, clusters = kept(found, "hits_centred", code)
+        hits, clusters = kept(found["hits_centred"], code)
         if code == found.attrs["pivot"] or len(np.unique(clusters)) < 2:
             continue
         row: dict[str, float] = {}
@@ -105,7 +105,7 @@ def middle_divergence(found: xr.Dataset) -> pd.Series:
     """Mean divergence from the pivot in the middle third of the layers, by language with at least ten segments."""
     window = depth_windows(found.sizes["layer"])["middle"]
     codes = [str(code) for code in found["lang"].values if code != found.attrs["pivot"]]
-    values = {code: kept(found, "divergence", code)[0][:, window] for code in codes}
+    values = {code: kept(found["divergence"], code)[0][:, window] for code in codes}
     return pd.Series({code: own.mean() for code, own in values.items() if len(own) >= FEWEST}, dtype=np.float64)
 
 

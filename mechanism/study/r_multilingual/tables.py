@@ -14,23 +14,15 @@ from .config import ChapterConfig
 from .groups import between, grouping
 from .language_experts import ExpertOverlap
 from .observe import POOLED, pool, script_of
-from .profiles import LanguageProfiles
+from .profiles import beyond, estimates, falls, of_languages, shapes
 from .quality import associations, explained, log_training_tokens, quality, training_bytes
 from .sharing import shared_states
 
+Measure = Callable[[xr.DataArray, ClusterBootstrap], pd.DataFrame]
 COLUMNS = {
-    "profile": "bound",
-    "states": "bound",
-    "shape": "bound",
-    "falls": "bound",
-    "held_out": "bound",
+    **dict.fromkeys(("profile", "states", "shape", "falls", "held_out"), "bound"),
+    **{name: f"{name}_of" for name in ("language", "association", "explained", "consistency", "shared", "overlap")},
     "groups": "statistic",
-    "language": "language_of",
-    "association": "association_of",
-    "explained": "explained_of",
-    "consistency": "consistency_of",
-    "shared": "shared_of",
-    "overlap": "overlap_of",
     "evidence": "field",
 }
 """Dimension of each table's columns; `bound` is value, low, high and n of an estimate."""
@@ -89,25 +81,27 @@ class Chapter:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Tables by their names in `COLUMNS`; those that are not defined for the model or its texts are empty."""
-        config, seed, pooled = self.config, self.config.seed, self.each[POOLED]
-        profiles = LanguageProfiles(ClusterBootstrap(n_boot=config.n_boot, seed=seed))
+        config, seed, pooled, wide = self.config, self.config.seed, self.each[POOLED], self.wide
+        bootstrap = ClusterBootstrap(n_boot=config.n_boot, seed=seed)
         training = training_bytes(config.trained)
         language = {part.attrs["corpus"]: quality(part, training) for part in self.parts}
-        consistency = profiles.overall(self.wide, "consistency").join(log_training_tokens(self.wide, training))
+        mean = wide["consistency"].astype(np.float64).mean("layer", skipna=False).expand_dims(over=["layers"], axis=2)
+        consistency = estimates(mean, bootstrap).droplevel("over").join(log_training_tokens(wide, training))
         overlap = ExpertOverlap(n_boot=min(config.n_boot, 500), seed=seed)
+        taught = self.taught(pooled)
         return {
-            "profile": self._by_corpus(profiles.by_layer, ("divergence", "entropy", "consistency")),
-            "states": self._by_corpus(profiles.by_layer, ("hits", "hits_centred", "distance")),
-            "shape": self._by_corpus(profiles.shapes, ("divergence", "entropy")),
-            "falls": profiles.falls(pooled, self.taught(pooled)),
-            "held_out": profiles.beyond(self.wide, *self.strangers()),
+            "profile": self._by_corpus(estimates, ("divergence", "entropy", "consistency"), bootstrap),
+            "states": self._by_corpus(estimates, ("hits", "hits_centred", "distance"), bootstrap),
+            "shape": self._by_corpus(shapes, ("divergence", "entropy"), bootstrap),
+            "falls": falls(pooled, taught, bootstrap),
+            "held_out": beyond(wide, *self.strangers(), bootstrap),
             "groups": grouping(self.pairs, seed=seed),
             "language": pd.concat(language, names=["corpus"]),
             "association": self._associations(language),
-            "explained": self._explained(language[self.wide.attrs["corpus"]]),
+            "explained": self._explained(language[wide.attrs["corpus"]]),
             "consistency": consistency,
-            "shared": shared_states(pooled, self.taught(pooled), profiles.bootstrap),
-            "overlap": overlap(self.wide, self.tasks) if self.tasks else pd.DataFrame(),
+            "shared": shared_states(pooled, taught, bootstrap),
+            "overlap": overlap(wide, self.tasks) if self.tasks else pd.DataFrame(),
         }
 
     def dataset(self) -> xr.Dataset:
@@ -120,8 +114,10 @@ class Chapter:
         found = xr.merge([xr.DataArray(segments, name="segments"), self.pairs, *arrays], join="outer")
         return found.assign_attrs(about | {"left_out": json.dumps(left_out)})
 
-    def _by_corpus(self, measure: Callable[[xr.Dataset, str], pd.DataFrame], names: Iterable[str]) -> pd.DataFrame:
-        found = {(corpus, name): measure(part, name) for name in names for corpus, part in self.each.items()}
+    def _by_corpus(self, measure: Measure, names: Iterable[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
+        found = {
+            (c, name): measure(of_languages(part, name), bootstrap) for name in names for c, part in self.each.items()
+        }
         return pd.concat(found, names=["corpus", "quantity"]).sort_index()
 
     def _associations(self, language: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

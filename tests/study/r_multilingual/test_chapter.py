@@ -19,7 +19,7 @@ from mechanism.study.r_multilingual.config import ChapterConfig
 from mechanism.study.r_multilingual.groups import between, grouping
 from mechanism.study.r_multilingual.language_experts import ExpertOverlap
 from mechanism.study.r_multilingual.observe import pick_layers, pool
-from mechanism.study.r_multilingual.profiles import LanguageProfiles, u_shaped
+from mechanism.study.r_multilingual.profiles import beyond, of_languages, shapes, u_shaped
 from mechanism.study.r_multilingual.quality import associations, byte_associations, explained, resource_associations
 from mechanism.study.r_multilingual.sharing import (
     common_tokens,
@@ -90,7 +90,7 @@ def chapter(world: xr.Dataset, monkeypatch) -> Chapter:
 
 
 def test_sharing_in_the_middle_is_told_from_none(world: xr.Dataset):
-    shaped = u_shaped(LanguageProfiles(BOOTSTRAP).shapes(world, "divergence"))
+    shaped = u_shaped(shapes(of_languages(world, "divergence"), BOOTSTRAP))
     assert shaped[list(SISTERS)].all()
     assert not shaped[list(STRANGERS)].any()
 
@@ -99,7 +99,7 @@ def test_strangers_are_further_at_every_layer_only_if_they_are(chapter: Chapter)
     assert chapter.strangers() == (["sw", "yo"], ["de", "fr", "es", "it", "id", "tr"])
     assert (chapter.tables["held_out"]["low"] > 0).all()
     near = planted({"de": 1.2 * EVERY, "fr": 1.2 * EVERY, "sw": MIDDLE})
-    swapped = LanguageProfiles(BOOTSTRAP).beyond(near, ["sw"], ["de", "fr"])
+    swapped = beyond(near, ["sw"], ["de", "fr"], BOOTSTRAP)
     assert (swapped.loc[[3, 4], "high"] < 0).all()
 
 

@@ -14,10 +14,10 @@ from mechanism.models.passes import encode
 from mechanism.models.segments import segment_pass
 from mechanism.study.base.texts import RoutingConfig, pivot_of
 from mechanism.study.r_multilingual.observe import observe, read, script_of
-from mechanism.study.r_multilingual.profiles import LanguageProfiles
+from mechanism.study.r_multilingual.profiles import estimates
 from mechanism.study.r_multilingual.quality import quality
 
-PROFILES = LanguageProfiles(ClusterBootstrap(n_boot=200))
+BOOTSTRAP = ClusterBootstrap(n_boot=200)
 CODES = ("en", "de", "km")
 
 
@@ -47,7 +47,7 @@ def test_missing_segments_are_nan_not_zero(found: xr.Dataset):
 
 
 def test_tables_over_the_observation(found: xr.Dataset):
-    layers = PROFILES.by_layer(found, "divergence")
+    layers = estimates(found["divergence"], BOOTSTRAP)
     assert (layers["low"] <= layers["value"]).all()
     table = quality(found, {})
     assert set(table.index) == {"de", "km"}
@@ -120,12 +120,12 @@ def words(*known: str) -> PreTrainedTokenizerFast:
 
 def test_a_script_that_the_tokenizer_does_not_know_is_a_reason():
     tokenizer = words("hello", "world")
-    assert read(tokenizer, ["hello world"] * 12, 20).problem == ""
-    assert read(tokenizer, ["привет мир"] * 12, 20).problem == "the tokenizer knows less than half of the text"
-    assert read(tokenizer, ["hello"] * 12 + [""], 20).present.tolist() == list(range(12))
+    assert read(tokenizer, ["hello world"] * 12, 20)[1] == ""
+    assert read(tokenizer, ["привет мир"] * 12, 20)[1] == "the tokenizer knows less than half of the text"
+    assert read(tokenizer, ["hello"] * 12 + [""], 20)[0].index.tolist() == list(range(12))
     long = read(tokenizer, ["hello " * 30] * 12, 20)
-    assert long.problem == "0 segments give between 1 and 20 tokens, a profile needs 10"
-    assert "0 segments give between" in read(tokenizer, [" "] * 12, 20).problem
+    assert long[1] == "0 segments give between 1 and 20 tokens, a profile needs 10"
+    assert "0 segments give between" in read(tokenizer, [" "] * 12, 20)[1]
 
 
 def test_a_tokenizer_without_a_token_to_open_with():
