@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Intervention,
         RoutingStats,
         ScaleWeight,
+        Served,
         SoftSteer,
         Trace,
         TraceError,
@@ -64,7 +65,7 @@ _HOMES = {
     "study.base.study": "Study",
     "trace": (
         "Ablate Activate Deactivate DenseModelError Forbid ForceSelection Intervention RoutingStats ScaleWeight "
-        "SoftSteer Trace TraceError expert_means from_json pairs to_json"
+        "Served SoftSteer Trace TraceError expert_means from_json pairs to_json"
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -50,7 +50,7 @@ def routers(model: Loaded | nn.Module) -> pd.DataFrame:
 
 
 def sweep(model: Loaded | nn.Module, **asked: Any) -> Swept:
-    """The causal effect of every expert: `sweep(lm, data="tech", modes=["zero"]).ranking()`.
+    """The causal effect of every expert: `sweep(lm, data="tech", modes=["zero"]).drivers()`.
 
     Args:
         asked: fields of `SweepConfig` (`data`, `languages`, `modes`, `max_segments`, ...), and the options of

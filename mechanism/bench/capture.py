@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from ..nn.lm import LMConfig
 from ..study.base.turns import by_case, compared, in_turns, timed
@@ -28,14 +29,19 @@ BATCH, LENGTH = 8, 256
 Case = tuple[str, Callable[[], AbstractContextManager], dict[str, Any]]
 
 
-def _model() -> torch.nn.Module:
-    """The embedded model's architecture; its speed does not depend on its weights."""
+def _model(device: str = "cpu", shape: str = "embedded") -> torch.nn.Module:
+    """A model of a shape with random weights, on which its speed does not depend: `embedded`, the embedded model's, in
+    float32, or `olmoe`, that of OLMoE-1B-7B, in bfloat16."""
     torch.manual_seed(0)
-    return LMConfig().build().eval()
+    with torch.device(device):
+        if shape == "embedded":
+            return LMConfig().build().eval()
+        return AutoModelForCausalLM.from_config(OlmoeConfig(intermediate_size=1024), dtype=torch.bfloat16).eval()
 
 
-def _ids(seed: int) -> torch.Tensor:
-    return torch.randint(LMConfig().vocab, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
+def _ids(model: torch.nn.Module, seed: int) -> torch.Tensor:
+    found = torch.randint(model.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
+    return found.to(model.device)
 
 
 def paired(model: torch.nn.Module, cases: list[Case], repeats: int) -> list[dict[str, Any]]:
@@ -43,16 +49,22 @@ def paired(model: torch.nn.Module, cases: list[Case], repeats: int) -> list[dict
 
     def seconds(case: Case, turn: int) -> float:
         _, context, options = case
-        ids = _ids(turn + 2)
+        ids = _ids(model, turn + 2)
         with torch.no_grad(), context():
-            return timed(lambda: model(input_ids=ids, use_cache=False, **options))
+            return timed(lambda: model(input_ids=ids, use_cache=False, **options), model.device)
 
     return compared(by_case(in_turns({case[0]: case for case in cases}, seconds, repeats)), cases[0][0])
 
 
-def bench_capture(repeats: int = 30, tokens: tuple[int, int] = (20_480, 204_800)) -> dict[str, Any]:
-    """Cost of capture. `ratio`: streaming capture by bare forward."""
-    model = _model()
+def bench_capture(
+    repeats: int = 30, tokens: tuple[int, int] = (20_480, 204_800), device: str = "cpu", shape: str = "embedded"
+) -> dict[str, Any]:
+    """Cost of capture. `ratio`: streaming capture by bare forward.
+
+    Args:
+        tokens: numbers of tokens whose peak memory is measured, on a CPU; device, shape: see `_model`.
+    """
+    model = _model(device, shape)
     cases: list[Case] = [
         ("bare", nullcontext, {}),
         ("streaming capture", lambda: attach(model, keep=False, stats=RoutingStats()), {}),
@@ -60,16 +72,19 @@ def bench_capture(repeats: int = 30, tokens: tuple[int, int] = (20_480, 204_800)
         ("output_router_logits", nullcontext, {"output_router_logits": True}),
     ]
     rows = paired(model, cases, repeats)
+    found = {"name": "capture", "ratio": rows[1]["ratio"], "cases": rows}
+    if (device, shape) != ("cpu", "embedded"):
+        return found | {"memory": []}
     memory = [{"case": f"peak memory, {n:,} tokens", "megabytes": _peak(n)} for n in tokens]
     full = tokens[1] * LMConfig().layers * LMConfig().experts * 4 / 1e6
     memory.append({"case": f"full logits of {tokens[1]:,} tokens", "megabytes": round(full, 1)})
-    return {"name": "capture", "ratio": rows[1]["ratio"], "cases": rows, "memory": memory}
+    return found | {"memory": memory}
 
 
-def bench_intervene(repeats: int = 30) -> dict[str, Any]:
+def bench_intervene(repeats: int = 30, device: str = "cpu", shape: str = "embedded") -> dict[str, Any]:
     """Cost of interventions on every layer. `ratio`: the dearest by the bare forward."""
-    model = _model()
-    target = pairs(range(LMConfig().layers), 3)
+    model = _model(device, shape)
+    target = pairs(range(model.config.num_hidden_layers), 3)
     edits = (
         SoftSteer(target, strength=0.5), Activate(target), ForceSelection(target), Forbid(target),
         ScaleWeight(target, factor=0.5), Ablate(target), Ablate(target, mode="reroute"),
@@ -94,5 +109,5 @@ def _stream(tokens: int) -> float:
     model, stats = _model(), RoutingStats()
     with torch.no_grad(), attach(model, keep=False, stats=stats):
         for i in range(tokens // (BATCH * LENGTH)):
-            model(input_ids=_ids(i), use_cache=False)
+            model(input_ids=_ids(model, i), use_cache=False)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

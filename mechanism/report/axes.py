@@ -18,14 +18,13 @@ MANY, SMALL = 8, 9
 # Where a name may stand beside its point: to the right or the left of it or in the middle, and how far up, in points.
 _SIDES = ((5, 2), (5, -10), (-5, 2), (-5, -10), (0, 6), (0, -14))
 Styles = Mapping[Any, Mapping[str, Any]]
+Number = int | float
+Size = tuple[Number, Number]
+"""Width and height in inches."""
 
 
-def start(axis: Axes | None, size: tuple[float, float], shown: Any) -> Axes:
-    """The axis to draw on, or that of a new figure.
-
-    Raises:
-        ValueError: nothing is shown.
-    """
+def start(axis: Axes | None, size: Size, shown: Any) -> Axes:
+    """The axis to draw on, or that of a new figure; ValueError if nothing is shown."""
     if not len(shown):
         raise ValueError("nothing to draw: the table has no numbers")
     return plt.subplots(figsize=size)[1] if axis is None else axis
@@ -39,11 +38,7 @@ def figure_of(axis: Axes) -> Figure:
 
 
 def need(table: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Say which columns a table lacks.
-
-    Raises:
-        ValueError: it lacks some.
-    """
+    """Raise ValueError if a table lacks some of the columns, with their names."""
     missing = [name for name in columns if name and name not in table]
     if missing:
         raise ValueError(f"the table lacks {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
@@ -99,7 +94,7 @@ def put_legend(axes: Axes | Iterable[Axes], where: str, level: Hashable = None) 
         axes[0].legend(known.values(), known, loc="best", **look)
 
 
-def name_points(axis: Axes, spots: pd.DataFrame, fontsize: float = 10) -> None:
+def name_points(axis: Axes, spots: pd.DataFrame, fontsize: int = 10) -> None:
     """Write the names of points beside them, each at the side where it covers least of other points and names."""
     figure = figure_of(axis)
     figure.draw_without_rendering()
@@ -117,4 +112,4 @@ def name_points(axis: Axes, spots: pd.DataFrame, fontsize: float = 10) -> None:
 
 def _covered(box: Bbox, others: Iterable[Bbox]) -> float:
     shared = [Bbox.intersection(box, other) for other in others]
-    return sum(part.width * part.height for part in shared if part is not None)
+    return float(sum(part.width * part.height for part in shared if part is not None))

@@ -17,19 +17,18 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .axes import DASHED, MANY, SMALL, Styles, figure_of, looks, ordered, palette, put_legend, start, text
+from .axes import DASHED, MANY, SMALL, Number, Size, Styles, figure_of, looks, ordered, palette, put_legend, start, text
 from .figures import DIVERGING, SEQUENTIAL, language_colours, language_label
 from .intervals import forest
 from .scatters import language_scatter, scatter
 from .tables import estimates
 
 __all__ = [
-    "CHANCE", "bars", "bounds", "forest", "heat", "language_scatter", "lines", "over_tokens", "panels", "scatter",
-    "stacked",
+    "CHANCE", "bars", "bounds", "forest", "heat", "language_scatter", "lines", "over_tokens", "panels", "quantities",
+    "scatter", "stacked",
 ]  # fmt: skip
 CHANCE: Mapping[str, Any] = {"color": "black", "linestyle": "--"}
 """Style of a line for what chance, or a matched control, would give."""
-Size = tuple[float, float]
 
 
 def bounds(array: xr.DataArray, x: str) -> pd.DataFrame:
@@ -41,8 +40,8 @@ def bounds(array: xr.DataArray, x: str) -> pd.DataFrame:
 
 
 def lines(
-    table: pd.DataFrame, *, styles: Styles | None = None, marker: str = "", reference: float | None = None,
-    threshold: float | None = None, legend: str = "auto", axis: Axes | None = None, size: Size = (6.4, 4.2),
+    table: pd.DataFrame, *, styles: Styles | None = None, marker: str = "", reference: Number | None = None,
+    threshold: Number | None = None, legend: str = "auto", axis: Axes | None = None, size: Size = (6.4, 4.2),
     **properties: Any,
 ) -> Figure:  # fmt: skip
     """Lines over the index: a column each, or two levels of columns, the second of which are the bounds of a band.
@@ -95,7 +94,7 @@ def over_tokens(table: pd.DataFrame, **options: Any) -> Figure:
 
 def heat(
     table: pd.DataFrame, *, texts: pd.DataFrame | str | None = None, strong: pd.DataFrame | None = None,
-    limits: tuple[float | None, float | None] = (None, None), diverging: bool = False, norm: Any = None,
+    limits: tuple[Number | None, Number | None] = (None, None), diverging: bool = False, norm: Any = None,
     bar: str | None = "", axis: Axes | None = None, size: Size | None = None, **properties: Any,
 ) -> Figure:  # fmt: skip
     """A map of a table's numbers, rows downwards; cells without a number stay white.
@@ -110,7 +109,7 @@ def heat(
     Raises:
         ValueError: there is nothing to draw.
     """
-    axis = start(axis, size or (2.0 + 0.55 * table.shape[1], 1.2 + 0.3 * len(table)), table.stack())
+    axis = start(axis, size or (2.0 + 0.55 * table.shape[1], 1.2 + 0.3 * len(table)), table.stack().dropna())
     if diverging:
         most = float(np.nanmax(np.abs(table.to_numpy(float)))) or 1.0
         limits = -most, most
@@ -125,18 +124,20 @@ def heat(
         for cell, bold in zip(axis.texts, strong.to_numpy()[table.notna().to_numpy()], strict=True):
             cell.set_fontweight("bold" if bold else "normal")
     axis.tick_params(axis="y", rotation=0, labelsize=SMALL if len(table) > 2 * MANY else None)
+    if any(len(str(name)) > MANY for name in table.columns):
+        plt.setp(axis.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
     axis.grid(False)
     axis.set(**{"xlabel": table.columns.name or "", "ylabel": "", **properties})
     return figure_of(axis)
 
 
-def _every(names: pd.Index) -> Any:
-    """All names stand at an axis of words, some at one of numbers."""
-    return "auto" if pd.api.types.is_numeric_dtype(names) else 1
+def _every(names: pd.Index) -> int:
+    """How many names of an axis share a label: all have one, but of many numbers every tenth."""
+    return 10 if pd.api.types.is_numeric_dtype(names) and len(names) > 20 else 1
 
 
 def bars(
-    table: pd.Series, *, reference: float | None = None, axis: Axes | None = None, size: Size = (6.4, 6.4),
+    table: pd.Series, *, reference: Number | None = None, axis: Axes | None = None, size: Size = (6.4, 6.4),
     **properties: Any,
 ) -> Figure:  # fmt: skip
     """A bar to the right for each language of the index, the one with most training text on top.
@@ -165,7 +166,7 @@ def stacked(table: pd.DataFrame, *, axis: Axes | None = None, size: Size = (7.4,
     Raises:
         ValueError: there is nothing to draw.
     """
-    axis = start(axis, size, table.stack())
+    axis = start(axis, size, table.stack().dropna())
     table.plot.bar(stacked=True, rot=0, width=0.8, color=palette(table.shape[1]), legend=False, ax=axis)
     axis.grid(axis="x", visible=False)
     axis.set(**{"xlabel": table.index.name or "", **properties})
@@ -175,17 +176,18 @@ def stacked(table: pd.DataFrame, *, axis: Axes | None = None, size: Size = (7.4,
 
 def panels(
     chart: Callable[..., Figure], tables: Mapping[str, Any], *, names: str = "title", share: str = "y",
-    legend: str = "each", size: Size = (2.6, 4.0), widths: list[float] | None = None, bar: str | None = None,
-    **options: Any,
+    legend: str = "each", size: Size = (2.6, 4.0), widths: list[Number] | None = None, bar: str | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None, **options: Any,
 ) -> Figure:  # fmt: skip
     """A chart of each table, side by side.
 
     Args:
         names: which property of its axis the name of a table is: `title`, `xlabel` or `ylabel`.
         share: axes that all panels have in common: `x`, `y`, `xy` or none.
-        legend: `each` panel has one, or the `first`, or one stands `outside` for all of them.
+        legend: `each` panel has one, or the `first` or the `last`, or one stands `outside` for all of them.
         size: width and height of a panel, in inches; widths: relative ones.
         bar: label of one colour bar for all of them.
+        own: options of single panels by their names; `options` are those of all.
 
     Raises:
         ValueError: there is no table, or nothing to draw in one of them.
@@ -198,9 +200,9 @@ def panels(
         width_ratios=widths,
     )  # fmt: skip
     for place, (axis, (name, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
-        has_legend = legend == "each" or (legend == "first" and not place)
-        own = {"bar": None} if chart is heat else {"legend": "auto" if has_legend else ""}
-        chart(table, axis=axis, **own, **{names: name}, **options)
+        has_legend = legend == "each" or place == {"first": 0, "last": many - 1}.get(legend)
+        key = {"bar": None} if chart is heat else {"legend": "auto" if has_legend else ""}
+        chart(table, axis=axis, **{**key, names: name, **options, **(own or {}).get(name, {})})
         if place and "y" in share:
             axis.set_ylabel("")
     if legend == "outside":
@@ -208,3 +210,27 @@ def panels(
     if bar is not None:
         figure.colorbar(axes[0, -1].collections[0], ax=axes, label=bar)
     return figure
+
+
+def quantities(
+    curves: Mapping[str, pd.DataFrame], columns: Mapping[str, str | list[str]], *, chart: Callable[..., Figure] = lines,
+    legend: str = "first", size: Size = (3.8, 3.8), **options: Any,
+) -> Figure:  # fmt: skip
+    """A panel for each quantity, a line for each table.
+
+    Args:
+        curves: tables by line; columns: of a quantity by its label, one or three: estimate, low and high.
+
+    Raises:
+        ValueError: there is no quantity, or nothing to draw of one.
+    """
+    shown = {
+        label: pd.concat({line: _quantity(table, name) for line, table in curves.items()}, axis=1)
+        for label, name in columns.items()
+    }
+    return panels(chart, shown, names="ylabel", share="", legend=legend, size=size, **options)
+
+
+def _quantity(table: pd.DataFrame, columns: str | list[str]) -> pd.Series | pd.DataFrame:
+    own = table[columns]
+    return own.set_axis(["estimate", "low", "high"], axis=1) if isinstance(own, pd.DataFrame) else own

@@ -10,20 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from .figures import DIVERGING, SEQUENTIAL, Interactive, interactive
+from .figures import DIVERGING, PALETTE, SEQUENTIAL, Interactive, interactive
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _COLUMNS, _MANY = 3, 9
 _LARGEST = 3.0
-LIFT = "log2 lift"
-
-
-def log_lift(lift: xr.DataArray) -> tuple[xr.DataArray, float]:
-    """Logarithm of how many times as often an expert is selected, NaN for never, and the limit of its colours."""
-    doubled = xr.apply_ufunc(np.log2, lift.where(lift > 0))
-    return doubled, min(_LARGEST, float(np.ceil(2 * doubled.max()) / 2))
 
 
 def lift_map(
@@ -34,17 +27,21 @@ def lift_map(
     Args:
         name: id of the figure; group: what the last axis names, as the alternative text says it.
     """
-    doubled, limit = log_lift(lift)
     alt = (
         f"Map of layers by experts, one {group} at a time: how much more often the {group} selects each expert than "
         f"{group}s on average do, as the logarithm of lift; blue is less often, red more often."
     )
-    dynamic = interactive_map(doubled, LIFT, limit, shown, words)
-    return interactive(dynamic, name, alt=alt, static=static_maps(doubled, LIFT, limit))
+    dynamic = interactive_map(*_labelled(lift), shown, words)
+    return interactive(dynamic, name, alt=alt, static=lift_panels(lift))
+
+
+def lift_panels(lift: xr.DataArray, marks: xr.DataArray | None = None) -> Figure:
+    """The static maps of `lift`; see `static_maps` for `marks`."""
+    return static_maps(*_labelled(lift), marks)
 
 
 def static_maps(
-    values: xr.DataArray, label: str, scale: float | Normalize, marks: xr.DataArray | None = None, mark: str = "*"
+    values: xr.DataArray, label: str, scale: int | float | Normalize, marks: xr.DataArray | None = None, mark: str = "*"
 ) -> Figure:
     """A panel per domain, or whatever the last axis names, of `(layer, expert, domain)` values; cells that are not
     known stay white.
@@ -52,7 +49,7 @@ def static_maps(
     Args:
         label: of the colour bar; empty for no bar.
         scale: limit of diverging colours on both sides of zero, or the norm of sequential ones.
-        marks: cells that bear a white mark, `(layer, expert)` or with the last axis, and which: a star or `o`.
+        marks: cells with a mark, `(layer, expert)` or with the last axis; it is a black star or `o`, a circle.
     """
     groups = str(values.dims[-1])
     names = values[groups].values
@@ -82,10 +79,16 @@ def static_maps(
     return figure
 
 
+def _labelled(lift: xr.DataArray) -> tuple[xr.DataArray, str, float]:
+    """Lift on a logarithmic scale, NaN for never selected; its name, and the limit of its colours."""
+    doubled = xr.apply_ufunc(np.log2, lift.where(lift > 0))
+    return doubled, "log2 lift", min(_LARGEST, float(np.ceil(2 * doubled.max()) / 2))
+
+
 def _mark(axis: Axes, marked: xr.DataArray, mark: str) -> None:
     rows, columns = np.nonzero(marked.transpose("layer", "expert").values)
-    look = {"*": ("white", "black"), "o": ("none", "white")}[mark]
-    axis.plot(columns, rows, mark, markersize=7, markerfacecolor=look[0], markeredgecolor=look[1])
+    look = {"*": ("black", "black"), "o": ("none", PALETTE[1])}[mark]
+    axis.plot(columns, rows, mark, markersize=6, markerfacecolor=look[0], markeredgecolor=look[1])
 
 
 def interactive_map(

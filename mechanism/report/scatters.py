@@ -7,13 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .axes import DASHED, figure_of, name_points, need, palette, put_legend, start
+from .axes import DASHED, Number, Size, figure_of, name_points, need, palette, put_legend, start
 from .figures import PALETTE, SEQUENTIAL, language_colours
 
 
 def scatter(
     table: pd.DataFrame, x: str, y: str, *, by: str, ring: str = "", legend: str = "auto",
-    axis: Axes | None = None, size: tuple[float, float] = (5.6, 4.2), **properties: Any,
+    axis: Axes | None = None, size: Size = (5.6, 4.2), **properties: Any,
 ) -> Figure:  # fmt: skip
     """A point for each row, of two columns; a third one colours them, numbers with a bar and names with a legend.
 
@@ -40,8 +40,8 @@ def scatter(
 
 
 def language_scatter(
-    table: pd.DataFrame, x: str, y: str, *, other: str = "", marker: str = "s", slope: float | None = None,
-    reference: float | None = None, axis: Axes | None = None, size: tuple[float, float] = (6.4, 4.4), **properties: Any,
+    table: pd.DataFrame, x: str, y: str, *, other: str = "", marker: str = "s", slope: Number | None = None,
+    reference: Number | None = None, axis: Axes | None = None, size: Size = (6.4, 4.4), **properties: Any,
 ) -> Figure:  # fmt: skip
     """A named point for each language of the index; with columns `low` and `high`, its interval upright. A name stands
     at the side of its point where it covers least.

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,8 +19,8 @@ from ...models.passes import room
 from ..base import runs as training_runs
 from ..base.records import CONFIG, model_hash, recorded, texts_hash
 from ..base.study import Study, plain
-from .domain_passes import route
-from .domain_text import Piece, common_language, domain_pieces, load_domains, parallel_pieces, pieces
+from .domain_passes import documents, route
+from .domain_text import Piece, common_language, common_languages, domain_pieces, load_domains, parallel_pieces, pieces
 
 ENGLISH = ("religion", "tech", *DOMAINS)
 SEEDS = ("embedded", "seed1", "seed2")
@@ -30,7 +29,6 @@ STUDY, CROSSED = "domain experts", "domains by languages"
 COMMAND = "mechanism notebooks --only 20_domain_experts -p profile=full"
 FULL = 200
 """Pieces per domain and language in the full profile."""
-SUMS = ("selections", "weight", "activity", "peak")
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,7 @@ class DomainObservation:
     @cached_property
     def documents(self) -> Documents:
         """What the documents ask of the experts."""
-        sums = {name: self.found[name].values.astype(np.float64) for name in SUMS if name in self.found}
-        layers = tuple(self.found["layer"].values.tolist())
-        return Documents(self.found["domain"].values.astype(str), self.found["tokens"].values, **sums, layers=layers)
+        return documents(self.found)
 
     @property
     def record(self) -> str:
@@ -95,7 +91,7 @@ class DomainObservation:
 def observe(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig = DomainConfig()
 ) -> xr.Dataset:
-    """Pass the domains' text through the model, all in one language: sums over each document's tokens, see `Documents`.
+    """Pass the domains' text through the model, all in one language: sums over each document's tokens, see `route`.
 
     Raises:
         CorpusError: fewer than two domains with enough text, or no common language.
@@ -104,11 +100,8 @@ def observe(
     corpora = config.corpora()
     code = common_language(corpora)
     kept, left_out = domain_pieces(corpora, code, config.split, config.max_segments)
-    routed = route(model, tokenizer, kept)
-    data: dict[str, Any] = {name: (("document", "layer", "expert"), sums) for name, sums in routed.sums.items()}
-    data["tokens"] = ("document", routed.tokens)
-    coords = {"layer": list(routed.layers), "domain": ("document", [domain for domain, _, _ in routed.keys])}
-    return xr.Dataset(data, coords, {"lang": code, "left_out": json.dumps(left_out)})
+    found = route(model, tokenizer, kept).drop_vars(["lang", "name"])
+    return found.assign_attrs(lang=code, left_out=json.dumps(left_out))
 
 
 def domain_texts(config: DomainConfig, domains: Sequence[str], count: int = 12) -> dict[str, list[str]]:
@@ -117,15 +110,6 @@ def domain_texts(config: DomainConfig, domains: Sequence[str], count: int = 12) 
     code = common_language(corpora)
     own = {corpus.domain: pieces(corpus, code, config.split, min(count, config.max_segments)) for corpus in corpora}
     return {name: [piece.text for piece in own[name]] for name in domains}
-
-
-def crossed_languages(corpora: Sequence[Corpus], wanted: Sequence[str] | None = None) -> list[str]:
-    """Languages that all corpora have, in the order of the first, the wanted ones only."""
-    return [
-        code
-        for code in corpora[0].languages
-        if all(code in corpus.languages for corpus in corpora) and (wanted is None or code in wanted)
-    ]
 
 
 def observe_crossed(
@@ -141,7 +125,7 @@ def observe_crossed(
         DenseModelError: the model routes nowhere.
     """
     corpora = config.corpora()
-    codes = crossed_languages(corpora, config.languages)
+    codes = common_languages(corpora, config.languages)
     if len(codes) < 2:
         raise CorpusError(f"{' '.join(config.domains)}: fewer than two languages in common")
     most = room(model)
@@ -158,21 +142,14 @@ def observe_crossed(
     if len(texts) < 2:
         raise CorpusError(f"{' '.join(config.domains)}: fewer than two domains have two documents in all languages")
     routed = route(model, tokenizer, [piece for own in texts for piece in own], contributions=False)
-    keys = list(dict.fromkeys((domain, document) for domain, _, document in routed.keys))
-    at = {key: i for i, key in enumerate(routed.keys)}
-    order = np.array([[at[domain, code, document] for code in codes] for domain, document in keys])
-    rate = routed.sums["selections"] / routed.tokens[:, None, None]
-    return xr.Dataset(
-        {
-            "rate": (("document", "lang", "layer", "expert"), rate[order]),
-            "tokens": (("document", "lang"), routed.tokens[order]),
-        },
-        coords={
-            "domain": ("document", [domain for domain, _ in keys]), "lang": codes, "layer": list(routed.layers),
-            "expert": np.arange(rate.shape[2]),
-        },
-        attrs={"left_out": json.dumps({c.domain: n for c, n in zip(corpora, lost, strict=True) if n})},
-    )  # fmt: skip
+    rate = routed["selections"].values / routed["tokens"].values[:, None, None]
+    dims, shape = ("document", "lang", "layer", "expert"), (-1, len(codes))  # all languages of a document together
+    data = {"rate": (dims, rate.reshape(*shape, *rate.shape[1:])),
+            "tokens": (dims[:2], routed["tokens"].values.reshape(shape))}  # fmt: skip
+    coords = {"domain": ("document", routed["domain"].values[:: len(codes)]), "lang": codes,
+              "layer": routed["layer"].values, "expert": np.arange(rate.shape[2])}  # fmt: skip
+    left_out = {corpus.domain: n for corpus, n in zip(corpora, lost, strict=True) if n}
+    return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
 
 
 def study(

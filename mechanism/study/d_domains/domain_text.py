@@ -1,6 +1,6 @@
 """Held-out text of domains: pieces of about one window, parallel pieces, and the balanced segments of a sweep."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,17 +49,21 @@ def load_domains(names: Sequence[str], languages: tuple[str, ...] = ()) -> list[
     return corpora
 
 
-def common_language(corpora: Iterable[Corpus]) -> str:
-    """The language in which domains are compared: the first that all have, in the order of the first corpus.
+def common_languages(corpora: Sequence[Corpus], wanted: Sequence[str] | None = None) -> list[str]:
+    """Languages that all corpora have, in the order of the first, the wanted ones only."""
+    codes = corpora[0].languages if wanted is None else [code for code in corpora[0].languages if code in wanted]
+    return [code for code in codes if all(code in corpus.languages for corpus in corpora)]
+
+
+def common_language(corpora: Sequence[Corpus]) -> str:
+    """The language in which domains are compared: the first of those in common.
 
     Raises:
         CorpusError: they have none in common.
     """
-    first, *others = corpora
-    for code in first.languages:
-        if all(code in other.languages for other in others):
-            return code
-    raise CorpusError("the corpora have no language in common; domains are compared within a language")
+    if not (codes := common_languages(corpora)):
+        raise CorpusError("the corpora have no language in common; domains are compared within a language")
+    return codes[0]
 
 
 def pieces(corpus: Corpus, code: str, split: str, count: int, chars: int = CHARS) -> list[Piece]:

@@ -1,9 +1,11 @@
 """Driver experts token by token: where tokens select them, and at which tokens their ablation matters."""
 
 import string
+import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,62 +18,13 @@ from ...measure.evidence import Evidence
 from ...measure.output_change import kl_of_change
 from ...measure.overlap import frequency_strata
 from ...measure.position import PositionSlope, moments
-from ...models.passes import pad, padded_batches
-from ...trace import Ablate, attach, find_sites
+from ...models.passes import RoutedTokens, pad, routed_passes, routed_tokens
+from ...trace import Ablate
 from ...trace.proof import naive_logits, proven
-from ...trace.restart import one_position
 from .driver_experts import Swept
 from .effects import FIRST, BatchSweep, Settings
 
 SETTINGS = ("the claim", "first token kept", "super experts kept", "within kinds of token")
-
-
-@dataclass(frozen=True, eq=False)
-class TokenRouting:
-    """What each text token selects; the tokens that open sequences are left out.
-
-    Attributes:
-        sequence: number of the token's sequence; place: 0 for the first text token; length: text tokens of its
-            sequence; token: its id.
-        selected: `(token, layer, expert)` bool.
-    """
-
-    sequence: np.ndarray
-    place: np.ndarray
-    length: np.ndarray
-    token: np.ndarray
-    selected: np.ndarray
-
-    @property
-    def relative(self) -> np.ndarray:
-        """Position in the segment from 0, first, to 1, last; NaN where the segment is a single token."""
-        return self.place / np.where(self.length > 1, self.length - 1, np.nan)
-
-
-@torch.no_grad()
-def route_tokens(
-    model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int, batch_tokens: int = 4096
-) -> TokenRouting:
-    """Routing of every token of some sequences, each behind the token that opens it."""
-    sites = find_sites(model)
-    experts = max(site.num_experts for site in sites)
-    lean = one_position(model)
-    rows: list[dict[str, np.ndarray]] = []
-    for batch, tokens, mask in padded_batches(model, ids, padding, batch_tokens):
-        with attach(model) as trace:
-            model(input_ids=tokens, attention_mask=mask, use_cache=False, **lean)
-        tokens, mask = tokens.cpu(), mask.cpu()
-        text = (mask[:, 1:] != 0).numpy()
-        chosen = np.zeros((int(text.sum()), len(sites), experts), dtype=bool)
-        for at, site in enumerate(sites):
-            index = trace.records[0].layers[site.layer].index.flatten(2)[:, 1:].numpy()[text]
-            token, slot = np.nonzero((index >= 0) & (index < site.num_experts))
-            chosen[token, at, index[token, slot]] = True
-        row, place = np.nonzero(text)
-        number = np.array(batch)[row]
-        own = {"sequence": number, "place": place, "length": text.sum(1)[row], "token": tokens[:, 1:].numpy()[text]}
-        rows.append({**own, "selected": chosen})
-    return TokenRouting(**{name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
 
 def token_class(text: str) -> str:
@@ -97,7 +50,17 @@ class DriverTokens:
     """
 
     swept: Swept
-    tokens: TokenRouting
+    tokens: RoutedTokens
+
+    @cached_property
+    def selected(self) -> np.ndarray:
+        """`(token, layer, expert)` bool: what each token selects."""
+        return self.tokens.selected
+
+    @property
+    def relative(self) -> np.ndarray:
+        """`(token,)` position in the segment from 0, first, to 1, last; NaN where the segment is a single token."""
+        return self.tokens.place / np.where(self.tokens.length > 1, self.tokens.length - 1, np.nan)
 
     def slopes(self) -> pd.DataFrame:
         """Relative slope of the number of drivers that a token selects on its relative position, by setting: rows of
@@ -112,28 +75,30 @@ class DriverTokens:
         effects = swept.kl("zero")
         left_out = swept.failed if setting == "super experts kept" else swept.left_out
         count = top_count(int((~left_out).sum()), swept.share)
-        kept = np.isfinite(tokens.relative) & ((tokens.place > 0) | (setting == "first token kept"))
+        order = np.lexsort((tokens.sequence, tokens.length))  # in which records were summed, equal to the last digit
+        counted = np.isfinite(self.relative) & ((tokens.place > 0) | (setting == "first token kept"))
+        kept = order[counted[order]]
         documents = np.unique(np.char.add(np.char.add(effects.stratum, "\0"), effects.document), return_inverse=True)[1]
         parts = []
         halves = effects.halves(swept.seed)
         for choosing, counting in (halves, halves[::-1]):
             member = top_experts(effects.mean(choosing), count, left_out).ravel()
-            own = kept & (counting[tokens.sequence] > 0)
+            own = kept[counting[tokens.sequence[kept]] > 0]
             document = np.unique(documents[tokens.sequence[own]], return_inverse=True)[1]
             kind = tokens.token[own] if setting == "within kinds of token" else None
-            chosen = tokens.selected[own].reshape(int(own.sum()), -1)
-            parts.append((moments(tokens.relative[own], chosen, document, kind), member))
+            chosen = self.selected[own].reshape(len(own), -1)
+            parts.append((moments(self.relative[own], chosen, document, kind), member))
         measure = PositionSlope(n_boot=swept.n_boot, n_perm=swept.n_perm, seed=swept.seed)
         return measure(parts, frequency_strata(swept.rate, 2).ravel())
 
     def by_position(self, bins: int = 10) -> pd.DataFrame:
         """Mean number of drivers selected by relative position: `position` (middle of the bin), `drivers`, and
         `matched`: as many experts' mean number, drawn from the same layers and halves of frequency."""
-        tokens, strata = self.tokens, frequency_strata(self.swept.rate, 2).ravel()
+        strata = frequency_strata(self.swept.rate, 2).ravel()
         drivers = self.swept.is_driver.ravel()
-        kept = np.isfinite(tokens.relative)
-        number = np.minimum((tokens.relative[kept] * bins).astype(int), bins - 1)
-        flat = tokens.selected[kept].reshape(int(kept.sum()), -1)
+        kept = np.isfinite(self.relative)
+        number = np.minimum((self.relative[kept] * bins).astype(int), bins - 1)
+        flat = self.selected[kept].reshape(int(kept.sum()), -1)
         means = np.stack([flat[number == b].mean(0) if (number == b).any() else np.full(flat.shape[1], np.nan)
                           for b in range(bins)])  # fmt: skip
         expected = np.array([drivers[strata == s].mean() for s in strata])
@@ -145,7 +110,7 @@ class DriverTokens:
         of segments and of all others."""
         tokens = self.tokens
         names = {i: token_class(tokenizer.decode([i])) for i in np.unique(tokens.token).tolist()}
-        number = tokens.selected[:, self.swept.is_driver].sum(1)
+        number = self.selected[:, self.swept.is_driver].sum(1)
         frame = pd.DataFrame({"class": [names[i] for i in tokens.token.tolist()], "drivers": number})
         frame = pd.concat([frame, frame.assign(**{"class": np.where(tokens.place == 0, "(first)", "(later)")})])
         return frame.groupby("class")["drivers"].agg(drivers="mean", tokens="size").sort_values("drivers")[::-1]
@@ -170,33 +135,27 @@ def driver_contexts(
     """
     tokens, mask = (t.to(model.device) for t in pad(ids, padding))
     way = proven(model, tokens, mask, ("zero",), first=FIRST)
-    with attach(model) as trace, torch.no_grad():
-        model(input_ids=tokens, attention_mask=mask, use_cache=False, **one_position(model))
     wanted: dict[int, list[int]] = {}
     for layer, expert in experts:
         wanted.setdefault(layer, []).append(expert)
-    sweep = BatchSweep(model, tokens, mask, Settings(way=way, layers=tuple(wanted), keep=True))
-    found = sweep.run(wanted).token_kl
-    assert found is not None
-    columns = {site.layer: at for at, site in enumerate(sweep.layers)}
-    rows: list[dict[str, Any]] = []
-    every = []
+    found = BatchSweep(model, tokens, mask, Settings(way=way, layers=tuple(sorted(wanted)), keep=True)).run(wanted)
+    assert found.token_kl is not None
+    routed = routed_tokens(model, ids, padding, weight=True)
+    every, rows = [], []
     for layer, expert in experts:
-        values = found[0, :, 1:, columns[layer], expert]
-        routing = trace.records[0].layers[layer]
-        own = (routing.index == expert).flatten(2)
-        chosen = own.any(-1).numpy()[:, 1:]
-        weight = (routing.weight.float().flatten(2) * own).sum(-1).numpy()[:, 1:]
-        sequence, place = np.nonzero(~np.isnan(values))
-        at = sequence, place
-        every.append(pd.DataFrame({"layer": layer, "expert": expert, "place": place, "selects": chosen[at],
-                                   "kl": values[at], "weight": weight[at]}))  # fmt: skip
-        for i in np.argsort(-values[at], kind="stable")[:count]:
-            s, p = int(sequence[i]), int(place[i]) + 1
-            after = tokenizer.decode([ids[s][p + 1]]) if p + 1 < len(ids[s]) else ""
-            rows.append({"layer": layer, "expert": expert, "kl": float(values[s, p - 1]),
-                         "selects": bool(chosen[s, p - 1]), "before": tokenizer.decode(ids[s][max(1, p - around) : p]),
-                         "token": tokenizer.decode([ids[s][p]]), "next": after})  # fmt: skip
+        kl = found.token_kl[0, routed.sequence, routed.place + 1, sorted(wanted).index(layer), expert]
+        at = routed.layers.index(layer)
+        own = routed.index[:, at] == expert
+        weight = np.where(own, routed.weight[:, at], 0).sum(-1)
+        table = pd.DataFrame({"layer": layer, "expert": expert, "place": routed.place, "selects": own.any(-1),
+                              "kl": kl, "weight": weight, "sequence": routed.sequence}).dropna(subset="kl")  # fmt: skip
+        every.append(table.drop(columns="sequence"))
+        for row in table.sort_values("kl", ascending=False, kind="stable").head(count).itertuples():
+            text, p = ids[row.sequence], row.place + 1
+            before, token, after = (tokenizer.decode(part) for part in (text[max(1, p - around) : p], text[p : p + 1],
+                                                                        text[p + 1 : p + 2]))  # fmt: skip
+            rows.append({"layer": layer, "expert": expert, "kl": row.kl, "selects": row.selects, "before": before,
+                         "token": token, "next": after})  # fmt: skip
     return pd.DataFrame(rows), pd.concat(every, ignore_index=True)
 
 
@@ -215,20 +174,15 @@ def opening_effects(
         `layer`, `expert`; in nats per text token, `opening` when it is ablated on the opening token alone, and `text`
         when it is on text alone, as in a sweep.
     """
-    tokens, mask = (t.to(model.device) for t in pad(ids, padding))
-    with attach(model) as trace:
-        old = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-    served: list[tuple[float, int, int]] = []
-    for site in trace.sites:
-        routing = trace.records[0].layers[site.layer]
-        index, weight = (t[0, 0].flatten().tolist() for t in (routing.index, routing.weight))
+    (one,) = routed_passes(model, ids, padding, batch_tokens=sys.maxsize)
+    old, text, served = one.output.logits, one.text, []
+    for site in one.sites:
+        index, weight = (t[0, 0].flatten().tolist() for t in (one.routing(site).index, one.routing(site).weight))
         served += [(w, site.layer, e) for e, w in zip(index, weight, strict=True) if 0 <= e < site.num_experts]
     pairs = list(dict.fromkeys((layer, expert) for _, layer, expert in sorted(served, reverse=True)))[:most]
-    text = mask != 0
-    text[:, :FIRST] = False
 
     def effect(pair: tuple[int, int], positions: tuple[int, int | None]) -> float:
-        new = naive_logits(model, tokens, mask, Ablate((pair,), positions=positions))[text]
+        new = naive_logits(model, one.ids, one.mask, Ablate((pair,), positions=positions))[text]
         return float(kl_of_change(old[text].float().softmax(-1), (new - old[text]).float()).kl.mean())
 
     rows: list[dict[str, Any]] = [{"layer": p[0], "expert": p[1], "opening": effect(p, (0, FIRST))} for p in pairs]

@@ -55,16 +55,10 @@ def expert_table(found: Specialists, measures: xr.Dataset, count: int = 12) -> p
     Args:
         measures: of `domain_table`.
     """
-    experts = found.experts.to_dataframe().reset_index()
-    best = experts[experts["specialist"]].nlargest(count, "score")
-    rows = []
-    for row in best.to_dict("records"):
-        own = measures.sel(layer=row["layer"], expert=row["expert"], domain=row["domain"])
-        values = {
-            name: own[name].item() for name in measures.data_vars if name not in {"unused", "tokens", "documents"}
-        }
-        rows.append({k: row[k] for k in ("layer", "expert", "domain", "q", "strong")} | values)
-    return pd.DataFrame(rows)
+    experts, keys = found.experts.to_dataframe().reset_index(), ["layer", "expert", "domain"]
+    best = experts[experts["specialist"]].nlargest(count, "score")[[*keys, "q", "strong"]]
+    own = measures.drop_vars(["unused", "tokens", "documents"]).to_dataframe().reset_index()
+    return best.merge(own, on=keys, how="left")
 
 
 def decompose(found: xr.Dataset, test: CrossedVariance) -> pd.DataFrame:
