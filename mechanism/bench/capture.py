@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from ..nn.lm import LMConfig
 from ..trace import (
@@ -29,14 +30,26 @@ BATCH, LENGTH = 8, 256
 Case = tuple[str, Callable[[], AbstractContextManager], dict[str, Any]]
 
 
-def _model() -> torch.nn.Module:
-    """The embedded model's architecture; its speed does not depend on its weights."""
+def _model(device: str = "cpu", shape: str = "embedded") -> torch.nn.Module:
+    """A model of a shape with random weights, on which its speed does not depend: `embedded`, the embedded model's, in
+    float32, or `olmoe`, that of OLMoE-1B-7B, in bfloat16."""
     torch.manual_seed(0)
-    return LMConfig().build().eval()
+    with torch.device(device):
+        if shape == "embedded":
+            return LMConfig().build().eval()
+        return AutoModelForCausalLM.from_config(OlmoeConfig(intermediate_size=1024), dtype=torch.bfloat16).eval()
 
 
-def _ids(seed: int) -> torch.Tensor:
-    return torch.randint(LMConfig().vocab, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
+def _ids(model: torch.nn.Module, seed: int) -> torch.Tensor:
+    found = torch.randint(model.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
+    return found.to(model.device)
+
+
+def _now(model: torch.nn.Module) -> float:
+    """The time when the model's device has done what it was given."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
 
 
 def paired(model: torch.nn.Module, cases: list[Case], repeats: int) -> list[dict[str, Any]]:
@@ -48,12 +61,12 @@ def paired(model: torch.nn.Module, cases: list[Case], repeats: int) -> list[dict
     """
     times: dict[str, list[float]] = {name: [] for name, _, _ in cases}
     for repeat in range(-2, repeats):
-        ids = _ids(repeat + 2)
+        ids = _ids(model, repeat + 2)
         for name, context, options in cases:
             with torch.no_grad(), context():
-                started = time.perf_counter()
+                started = _now(model)
                 model(input_ids=ids, use_cache=False, **options)
-                times[name].append(time.perf_counter() - started)
+                times[name].append(_now(model) - started)
     first = times[cases[0][0]][2:]
     return [
         {
@@ -65,9 +78,15 @@ def paired(model: torch.nn.Module, cases: list[Case], repeats: int) -> list[dict
     ]
 
 
-def bench_capture(repeats: int = 30, tokens: tuple[int, int] = (20_480, 204_800)) -> dict[str, Any]:
-    """Cost of capture. `ratio`: streaming capture by bare forward."""
-    model = _model()
+def bench_capture(
+    repeats: int = 30, tokens: tuple[int, int] = (20_480, 204_800), device: str = "cpu", shape: str = "embedded"
+) -> dict[str, Any]:
+    """Cost of capture. `ratio`: streaming capture by bare forward.
+
+    Args:
+        tokens: numbers of tokens whose peak memory is measured, on a CPU; device, shape: see `_model`.
+    """
+    model = _model(device, shape)
     cases: list[Case] = [
         ("bare", nullcontext, {}),
         ("streaming capture", lambda: attach(model, keep=False, stats=RoutingStats()), {}),
@@ -75,16 +94,19 @@ def bench_capture(repeats: int = 30, tokens: tuple[int, int] = (20_480, 204_800)
         ("output_router_logits", nullcontext, {"output_router_logits": True}),
     ]
     rows = paired(model, cases, repeats)
+    found = {"name": "capture", "ratio": rows[1]["ratio"], "cases": rows}
+    if (device, shape) != ("cpu", "embedded"):
+        return found | {"memory": []}
     memory = [{"case": f"peak memory, {n:,} tokens", "megabytes": _peak(n)} for n in tokens]
     full = tokens[1] * LMConfig().layers * LMConfig().experts * 4 / 1e6
     memory.append({"case": f"full logits of {tokens[1]:,} tokens", "megabytes": round(full, 1)})
-    return {"name": "capture", "ratio": rows[1]["ratio"], "cases": rows, "memory": memory}
+    return found | {"memory": memory}
 
 
-def bench_intervene(repeats: int = 30) -> dict[str, Any]:
+def bench_intervene(repeats: int = 30, device: str = "cpu", shape: str = "embedded") -> dict[str, Any]:
     """Cost of interventions on every layer. `ratio`: the dearest by the bare forward."""
-    model = _model()
-    target = pairs(range(LMConfig().layers), 3)
+    model = _model(device, shape)
+    target = pairs(range(model.config.num_hidden_layers), 3)
     edits = (
         SoftSteer(target, strength=0.5), Activate(target), ForceSelection(target), Forbid(target),
         ScaleWeight(target, factor=0.5), Ablate(target), Ablate(target, mode="reroute"),
@@ -109,5 +131,5 @@ def _stream(tokens: int) -> float:
     model, stats = _model(), RoutingStats()
     with torch.no_grad(), attach(model, keep=False, stats=stats):
         for i in range(tokens // (BATCH * LENGTH)):
-            model(input_ids=_ids(i), use_cache=False)
+            model(input_ids=_ids(model, i), use_cache=False)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -35,27 +35,35 @@ def bench_compression(json_: Json = False) -> None:
     print_bench(found, json_, "bits per byte, compression")
 
 
+Repeats = Annotated[int, typer.Option(help="Counted forwards per case.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Shape = Annotated[str, typer.Option(help="embedded, or olmoe: OLMoE-1B-7B with random weights, in bfloat16.")]
+
+
 @app.command("capture")
 def bench_capture(
-    repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
+    repeats: Repeats = 30, device: Device = "cpu", shape: Shape = "embedded", json_: Json = False
 ) -> None:
-    """Time and memory of watching routing, against the bare forward of the embedded architecture."""
+    """Time and memory of watching routing, against the bare forward of a model with random weights."""
     from ..bench import capture as bench_trace
+    from ..models.load import parse_device
 
-    found = bench_trace.bench_capture(repeats)
+    found = bench_trace.bench_capture(repeats, device=parse_device(device), shape=shape)
     print_bench(found, json_, "seconds per forward, capture")
-    if not json_:
+    if found["memory"] and not json_:
         print_table(found["memory"], "memory")
 
 
 @app.command("intervene")
 def bench_intervene(
-    repeats: Annotated[int, typer.Option(help="Counted forwards per case.")] = 30, json_: Json = False
+    repeats: Repeats = 30, device: Device = "cpu", shape: Shape = "embedded", json_: Json = False
 ) -> None:
-    """Time of each kind of intervention on every layer, against the bare forward of the embedded architecture."""
+    """Time of each kind of intervention on every layer, against the bare forward of a model with random weights."""
     from ..bench import capture as bench_trace
+    from ..models.load import parse_device
 
-    print_bench(bench_trace.bench_intervene(repeats), json_, "seconds per forward, interventions")
+    found = bench_trace.bench_intervene(repeats, parse_device(device), shape)
+    print_bench(found, json_, "seconds per forward, interventions")
 
 
 @app.command("layers")

@@ -33,11 +33,13 @@ def train(
     ] = None,
     runs: Annotated[int | None, typer.Option(help="With --grid: stop after this many runs.")] = None,
     status: Annotated[bool, typer.Option("--status", help="With --grid: do not train, show what is done.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; several processes can share a GPU.")] = "cpu",
 ) -> None:
     """Train a model of the report, or go on where it stopped; writes the record to data/runs/HASH, and of the runs of a
     grid to data/runs/GRID/HASH."""
     if (config is None) == (grid is None):
         raise ValueError("name a run with --config or a grid with --grid; not both")
+    _choose(device)
     if grid:
         if branch or export or stage:
             raise ValueError("a grid has no --branch, --export or --stage: its runs are short and keep no weights")
@@ -46,6 +48,14 @@ def train(
         raise ValueError("--runs and --status belong to --grid")
     else:
         _train_run(str(config), steps, branch, export, stage)
+
+
+def _choose(device: str) -> None:
+    if device != "cpu":
+        from ..models.load import parse_device
+        from ..nn.training import DEVICE
+
+        DEVICE.set(parse_device(device))
 
 
 def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) -> None:

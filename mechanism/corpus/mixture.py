@@ -78,6 +78,7 @@ class Mixture:
         parallel = {name: [k for k in self.columns if k[0] == name] for name in ("religion", "tech")}
         self._pairs = {name: self._draws(keys) for name, keys in parallel.items() if len(keys) > 1}
         self._problem_languages = self._problem_draws()
+        self._shared: dict[tuple[tuple[str, str], tuple[str, str]], np.ndarray] = {}
 
     def _column(self, name: str, code: str, budget: int | None) -> Column:
         corpus = committed(name)
@@ -141,8 +142,13 @@ class Mixture:
             pair = list(rng.choice(len(keys), size=2, replace=False, p=p))
         rng.shuffle(pair)
         columns = [self.columns[keys[i]] for i in pair]
-        rows = np.intersect1d(columns[0].rows, columns[1].rows, assume_unique=True)
-        return self._text(rng, columns, rows, room)
+        return self._text(rng, columns, self._common(*sorted(keys[i] for i in pair)), room)
+
+    def _common(self, a: tuple[str, str], b: tuple[str, str]) -> np.ndarray:
+        """Rows that two columns share, ascending; to find them takes longer than the rest of a batch."""
+        if (a, b) not in self._shared:
+            self._shared[a, b] = np.intersect1d(self.columns[a].rows, self.columns[b].rows, assume_unique=True)
+        return self._shared[a, b]
 
     def _text(self, rng: np.random.Generator, columns: list[Column], rows: np.ndarray, room: int) -> np.ndarray:
         """Running text from a random row to the end of its group, languages alternating row by row."""

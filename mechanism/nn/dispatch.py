@@ -1,18 +1,43 @@
-"""A faster experts implementation for CPU training, registered with transformers as `padded`.
+"""Experts implementations for training, registered with transformers: `padded` for a CPU, `all` for a GPU.
 
-Each expert's tokens are gathered into one segment padded to a multiple of `PAD` rows: oneDNN compiles a bf16 kernel
-per distinct row count, so few distinct counts mean few kernels. The grouped products are opaque custom ops, so
+`padded`: each expert's tokens are gathered into one segment padded to a multiple of `PAD` rows: oneDNN compiles a bf16
+kernel per distinct row count, so few distinct counts mean few kernels. The grouped products are opaque custom ops, so
 torch.compile sees no graph break. Padding rows are never read back; the result is that of transformers' own experts.
+
+`all`: every expert computes every token in two large products, and the weights of those not selected are zero. It costs
+experts / slots times the operations and no sort, no copy and no synchronisation with the host, which is what a small
+model's step on a GPU waits for.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 PAD = 32
+_STATIC: ContextVar[bool] = ContextVar("static", default=False)
+
+
+@contextmanager
+def static_shapes() -> Iterator[None]:
+    """Inside, layers neither look at values on the host nor let shapes depend on them, so that a CUDA graph can hold
+    them: `nn.Experts` computes `all`, and routers and experts check nothing."""
+    token = _STATIC.set(True)
+    try:
+        yield
+    finally:
+        _STATIC.reset(token)
+
+
+def static() -> bool:
+    """Whether the call is inside `static_shapes`."""
+    return not torch.compiler.is_compiling() and _STATIC.get()
 
 
 @torch.library.custom_op("mechanism::grouped_linear", mutates_args=())
@@ -204,6 +229,28 @@ def padded_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_
     return out.sum(1).to(hidden_states.dtype)
 
 
+def every_expert(
+    x: Tensor, up: Tensor, down: Tensor, index: Tensor, weights: Tensor, activation: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The weighted sum over slots by computing all experts: `(token, d) -> (token, d)`.
+
+    Args:
+        up: `(expert, inner, d)`; down: `(expert, d, width)`; index, weights: `(token, slot)`.
+        activation: `(..., inner) -> (..., width)`.
+    """
+    experts, d, width = down.shape
+    share = weights.new_zeros(len(x), experts).scatter_add(1, index, weights).to(down.dtype)
+    hidden = activation(F.linear(x, up.flatten(0, 1)).unflatten(1, (experts, -1))) * share.unsqueeze(-1)
+    return F.linear(hidden.flatten(1), down.transpose(0, 1).reshape(d, experts * width))
+
+
+def all_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    """`every_expert` for transformers' registry; see `padded_experts`."""
+    x, up, down = autocast(hidden_states, self.gate_up_proj, self.down_proj)
+    return every_expert(x, up, down, top_k_index, top_k_weights, self._apply_gate).to(hidden_states.dtype)
+
+
 def register() -> None:
-    """Make `padded` known to transformers (idempotent)."""
+    """Make `padded` and `all` known to transformers (idempotent)."""
     ALL_EXPERTS_FUNCTIONS.register("padded", padded_experts)
+    ALL_EXPERTS_FUNCTIONS.register("all", all_experts)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .accounting import Count, matrix
 from .bitlinear import PRECISIONS, normed_int8, ternary
-from .dispatch import PAD, autocast, grouped, restore, segments, take
+from .dispatch import PAD, autocast, every_expert, grouped, restore, segments, static, take
 from .errors import LayerError
 from .router import STD
 
@@ -87,10 +87,14 @@ class Experts(nn.Module):
         act = normed_int8 if self.precision == "b1.58" else _same
         matrices = ternary if self.precision == "b1.58" else _same
         x, up, down = autocast(act(hidden), *map(matrices, self.matrices()))
+        activation = ACTIVATIONS[self.activation]
+        if static():
+            out = every_expert(x, up, down, indices, weights, lambda rows: act(activation(rows)).to(down.dtype))
+            return out.to(hidden.dtype)
         source, place, counts = segments(indices, self.num_experts, _padding(x, indices, self.num_experts))
         if not torch.compiler.is_compiling():  # rows past the last segment are there for static shapes only
             source = source[: int(counts.sum())]
-        inner = ACTIVATIONS[self.activation](grouped(take(x, source, place), up, counts))
+        inner = activation(grouped(take(x, source, place), up, counts))
         out = restore(grouped(act(inner).to(down.dtype), down, counts), place)
         return (out.view(*indices.shape, -1) * weights.unsqueeze(-1)).sum(1).to(hidden.dtype)
 
@@ -102,7 +106,7 @@ class Experts(nn.Module):
         if indices.numel() == 0:
             what = "no expert is selected" if indices.shape[0] else "the batch is empty"
             raise LayerError(f"{what}: indices have the shape {tuple(indices.shape)}")
-        if not torch.compiler.is_compiling():
+        if not (torch.compiler.is_compiling() or static()):
             low, high = (int(bound) for bound in torch.aminmax(indices))
             if low < 0 or high >= self.num_experts:
                 raise LayerError(f"indices reach from {low} to {high}, experts from 0 to {self.num_experts - 1}")

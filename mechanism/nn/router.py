@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .dispatch import static
 from .errors import LayerError
 
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {"softmax": lambda logits: logits.softmax(-1), "sigmoid": torch.sigmoid}
@@ -97,8 +98,8 @@ class TopKRouter(nn.Module):
     @torch.no_grad()
     def update_correction(self) -> None:
         """Raise the correction of experts loaded below the mean and lower that of the others, by `bias_rate`; then
-        count anew. Without `bias_rate`, or if nothing was counted, nothing changes."""
-        if self.correction is not None and bool(self.load.any()):
+        count anew. Without `bias_rate`, or if nothing was counted, nothing changes (the mean is then every load)."""
+        if self.correction is not None:
             self.correction += self.bias_rate * torch.sign(self.load.mean() - self.load)
             self.load.zero_()
 
@@ -130,7 +131,7 @@ def check_routing(
 def _check_rows(logits: Tensor) -> None:
     if logits.shape[0] == 0:
         raise LayerError("the batch is empty: there is no token to route")
-    if not torch.compiler.is_compiling() and bool(logits.detach().amax().isnan()):
+    if not (torch.compiler.is_compiling() or static()) and bool(logits.detach().amax().isnan()):
         raise LayerError("router logits are NaN: the layer's input or its gate holds NaN; look at what comes before it")
 
 

@@ -1,11 +1,13 @@
 """Training that survives being killed: stateless batches, atomic checkpoints, bit-identical resumption."""
 
 import csv
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,18 @@ from transformers import PreTrainedModel
 
 from . import dispatch
 from .checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
+from .dispatch import static
+from .graphed import GraphedStep
 from .language import tell
 from .lm import LMConfig, routers
 from .optim import build_optimisers
 from .router import TopKRouter, balance_loss, z_loss
 from .train_config import TrainConfig
 
-CHUNKED = nn.LinearCrossEntropyOptions(batch_chunk_size=256)
+DEVICE: ContextVar[str] = ContextVar("device", default="cpu")
+"""Where trainers work that are not told."""
+CHUNKED = nn.LinearCrossEntropyOptions(batch_chunk_size=256) if hasattr(nn, "LinearCrossEntropyOptions") else None
+"""Of torch from 2.13 on."""
 
 
 @contextmanager
@@ -60,6 +67,9 @@ class Trainer:
         folder: where checkpoints and `metrics.csv` live.
         probe: called as `probe(model, tokens)` at the probe steps.
         checkpoint_seconds: a checkpoint is written at least this often.
+        device: None for `DEVICE`. On a GPU the step is a CUDA graph (see `GraphedStep`), and all experts are computed
+            for all tokens: the configuration's `experts` and `compile` are for a CPU, from which numbers differ by
+            rounding.
 
     Attributes:
         step: steps done.
@@ -75,17 +85,17 @@ class Trainer:
         folder: Path,
         probe: Callable[[PreTrainedModel, int], None] = lambda model, tokens: None,
         checkpoint_seconds: float = 240,
-        device: str = "cpu",
+        device: str | None = None,
     ) -> None:
         dispatch.register()
         self.config, self.batches, self.folder, self.probe = config, batches, Path(folder), probe
-        self.checkpoint_seconds, self.device = checkpoint_seconds, torch.device(device)
+        self.checkpoint_seconds, self.device = checkpoint_seconds, torch.device(device or DEVICE.get())
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = config.model.build().to(self.device)
         if isinstance(config.model, LMConfig) and config.model.experts:
-            self.model.set_experts_implementation(config.experts)
-        if self.device.type == "cpu":
+            self.model.set_experts_implementation("all" if self.on_gpu else config.experts)
+        if not self.on_gpu:
             # At 256 positions plain attention is twice as fast on a CPU as the flash kernel, whose backward dominates.
             self.model.set_attn_implementation("eager")
         self.optimisers = build_optimisers(self.model, config.lr, config.weight_decay, getattr(torch, config.dtype))
@@ -94,7 +104,8 @@ class Trainer:
             router.register_forward_hook(_observer(self._routed))
         self._own = [router for router in routers(self.model) if isinstance(router, TopKRouter)]
         self._scoring = [getattr(router, "scoring", "softmax") for router in routers(self.model)]
-        self._loss = torch.compile(self.losses) if config.compile else self.losses
+        self._loss = torch.compile(self.losses) if config.compile and not self.on_gpu else self.losses
+        self._graphed: GraphedStep | None = None
         self.step = 0
         self.restarts: tuple[int, ...] = ()
         self._resume()
@@ -113,9 +124,9 @@ class Trainer:
             with deferred_interrupt() as interrupted:
                 while self.step < last and not interrupted:
                     self._probe()
-                    row = self.advance()
-                    self._log(row)
-                    progress(row)
+                    for row in self._advance(last):
+                        self._log(row)
+                        progress(row)
                     if time.monotonic() - saved > self.checkpoint_seconds:
                         self.save()
                         saved = time.monotonic()
@@ -129,6 +140,14 @@ class Trainer:
             raise KeyboardInterrupt(f"stopped after step {self.step}; run the same command again to go on")
         self._probe()
         return self.model
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    def made_on(self) -> dict[str, str]:
+        """What a record says of the device: nothing of a CPU, else its name."""
+        return {"device": torch.cuda.get_device_name(self.device)} if self.on_gpu else {}
 
     def _probe(self) -> None:
         if self.step in self.config.probe_steps():
@@ -153,9 +172,16 @@ class Trainer:
         which halves the time of a wide vocabulary on a CPU; torch.compile knows no chunks, and in bfloat16 they are
         slower than the whole."""
         head = self.model.lm_head
-        if self.config.compile or self.config.dtype != "float32":
+        if self.config.compile or self.config.dtype != "float32" or self.on_gpu or CHUNKED is None:
             return F.cross_entropy(head(hidden).float(), targets)
         return F.linear_cross_entropy(hidden, head.weight, targets, options=CHUNKED)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """On the host: ids `(batch, length + 1)` of a step, and each sequence's language if the stream tells it."""
+        given = self.batches(step)
+        tokens, lang = given if isinstance(given, tuple) else (given, None)
+        found = torch.as_tensor(tokens, dtype=torch.long), None if lang is None else torch.as_tensor(lang)
+        return (found[0].pin_memory(), found[1]) if self.on_gpu else found
 
     def advance(self) -> dict:
         """One training step, neither logged nor saved; returns its row of the metrics.
@@ -163,34 +189,62 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite.
         """
+        return next(self._advance(self.step + 1))
+
+    def _advance(self, last: int) -> Iterator[dict]:
+        """Rows of the metrics of the steps up to `last` that are taken at once: on a CPU one, on a GPU a block, which
+        ends where the model is probed."""
         started = time.monotonic()
-        rate = self.config.rate(self.step, max(self.restarts, default=0))
-        given = self.batches(self.step)
-        tokens, lang = given if isinstance(given, tuple) else (given, None)
-        ids = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
-        with nullcontext() if lang is None else tell(self.model, torch.as_tensor(lang)):
-            loss, balance, *z = self._loss(ids)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss is {loss.item()} at step {self.step}; lower lr and start again")
-        sum(z, loss + self.config.balance * balance).backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if self.on_gpu:
+            self._graphed = self._graphed or GraphedStep(self)
+            ends = [step for step in (*self.config.probe_steps(), last) if step > self.step]
+            found = list(self._graphed(min(*ends, self.step + GraphedStep.BLOCK) - self.step))
+        else:
+            found = [self._step()]
+        seconds = (time.monotonic() - started) / len(found)
+        for (loss, balance, norm), rate in found:
+            self._refuse_infinite(loss)
+            self.step += 1
+            yield {
+                "step": self.step,
+                "tokens": self.step * self.config.step_tokens,
+                "loss": round(loss, 6),
+                "balance": round(balance, 6),
+                "grad_norm": round(norm, 6),
+                "lr": round(rate, 9),
+                "seconds": round(seconds, 6 if self.on_gpu else 3),
+            }
+
+    def _step(self) -> tuple[tuple[float, ...], float]:
+        """A step on a CPU: loss, balance loss and norm of the gradient, and the learning rate."""
+        self.set_rate(rate := self.config.rate(self.step, max(self.restarts, default=0)))
+        ids, lang = self.batch(self.step)
+        with nullcontext() if lang is None else tell(self.model, lang):
+            return tuple(value.item() for value in self.update(ids)), rate
+
+    def set_rate(self, rate: float | Tensor) -> None:
+        """The learning rate of both optimisers."""
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
+
+    def update(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Forward, backward and the optimisers' step; loss, balance loss and norm of the gradient."""
+        loss, balance, *z = self._loss(ids)
+        if not static():
+            self._refuse_infinite(loss.item())
+        sum(z, loss + self.config.balance * balance).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
         for router in self._own:
             router.update_correction()
-        self.step += 1
-        return {
-            "step": self.step,
-            "tokens": self.step * self.config.step_tokens,
-            "loss": round(loss.item(), 6),
-            "balance": round(balance.item(), 6),
-            "grad_norm": round(norm.item(), 6),
-            "lr": round(rate, 9),
-            "seconds": round(time.monotonic() - started, 3),
-        }
+        return loss.detach(), balance.detach(), norm
+
+    def _refuse_infinite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} at step {self.step}; lower lr and start again")
 
     def _log(self, row: dict) -> None:
         path = self.folder / "metrics.csv"
@@ -205,12 +259,13 @@ class Trainer:
         """Write a checkpoint, whole or not at all; the newest two and nothing else are kept."""
         path = checkpoint_path(self.folder, self.step)
         if not path.exists():
-            Checkpoint(self._state(), self.step, self.restarts).write(path)
+            Checkpoint(self.state(), self.step, self.restarts).write(path)
         for old in list(checkpoint_files(self.folder).values())[: -self.KEEP]:
             old.unlink()
         return path
 
-    def _state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
+        """The tensors of a checkpoint, not copied: of the model and of both optimisers."""
         state = {f"model.{name}": p.detach() for name, p in self._tensors().items()}
         for o, optimiser in enumerate(self.optimisers):
             for i, slots in optimiser.state_dict()["state"].items():
@@ -243,6 +298,7 @@ class Trainer:
                     _, _, index, slot = key.split(".", 3)
                     slots.setdefault(int(index), {})[slot] = value
             optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+        self._graphed = None
         again = () if checkpoint.whole or checkpoint.step in checkpoint.restarts else (checkpoint.step,)
         self.step, self.restarts = checkpoint.step, (*checkpoint.restarts, *again)
 

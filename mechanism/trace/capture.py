@@ -16,7 +16,7 @@ from .errors import AttachError, CaptureError, InterventionError
 from .interventions import Intervention
 from .passes import Pass, TokenMask, read_pass
 from .records import Record, to_dataset
-from .seam import Routing, check_finite
+from .seam import Routing, refuse_nan
 from .sites import Site, find_sites
 from .stats import RoutingStats
 from .validate import validate
@@ -59,6 +59,7 @@ class Trace(Host):
         self._stack = ExitStack()
         self._pass: Pass | None = None
         self._open: dict[int, Call] = {}
+        self._peaks: list[tuple[Site, Tensor]] = []
 
     def _of(self, site: Site) -> list[Intervention]:
         return [i for i in self.interventions if i.experts(site.layer)]
@@ -165,6 +166,7 @@ class Trace(Host):
         at, self._pass = self._pass, None
         if at is None or output is None:
             return self._abandon()
+        refuse_nan(self._peaks)
         silent = [c.site.name for c in self._open.values() if c.routing is None]
         if silent:
             self._abandon()
@@ -179,15 +181,20 @@ class Trace(Host):
 
     def _abandon(self) -> None:
         """Drop what an unfinished pass left."""
-        self._pass = None
+        self._pass, self._peaks = None, []
         for call in self._open.values():
             call.stop()
         if self.stats is not None:
             self.stats.discard()
 
     def seen(self, site: Site, routing: Routing) -> None:
-        """A router has run in the current pass."""
-        check_finite(site, routing.logits)
+        """A router has run in the current pass. Its logits are looked at now, on a GPU when the pass ends: to wait for
+        each layer there would take longer than the layer."""
+        peak = (site, routing.logits.amax())
+        if routing.logits.is_cuda:
+            self._peaks.append(peak)
+        else:
+            refuse_nan([peak])
         if self.stats is not None:
             assert self._pass is not None
             self.stats.observe(site.layer, routing, self._pass, self._rows(self._pass))

@@ -5,7 +5,7 @@ that selects. Everything else (softmax or sigmoid, correction bias, groups, reno
 own code. Weights are read and rewritten where the experts receive them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,11 +121,16 @@ def tapped(
     return output, tap
 
 
-def check_finite(site: Site, logits: Tensor) -> None:
+def refuse_nan(peaks: Sequence[tuple[Site, Tensor]]) -> None:
     """Refuse logits that are not numbers.
 
+    Args:
+        peaks: routers and the largest of their logits, all read at once.
+
     Raises:
-        CaptureError: naming the router.
+        CaptureError: naming the first such router.
     """
-    if bool(logits.amax().isnan()):
-        raise CaptureError(f"{site.name}: router logits are NaN; the model's weights or inputs are broken")
+    if not peaks or not bool((bad := torch.stack([peak.to(peaks[0][1].device) for _, peak in peaks]).isnan()).any()):
+        return
+    site = peaks[int(bad.int().argmax())][0]
+    raise CaptureError(f"{site.name}: router logits are NaN; the model's weights or inputs are broken")

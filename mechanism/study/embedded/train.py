@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -57,7 +59,7 @@ def finish(run: Run, train: Trainer) -> Path:
     """Write the record of a run to `data/runs/<hash>`: configuration, metrics thinned to one row in ten, statistics at
     the probes, `result.json`, and the evaluation once it is finished. Unfinished runs are recorded as such."""
     done = train.step >= run.train.steps
-    record = write_record(run, train.step, train.restarts, done)
+    record = write_record(run, train.step, train.restarts, done, train.made_on())
     if done and not (record / EVALUATION).exists():
         tokenizer = load_tokenizer(TOKENIZER)
         table = evaluate(train.model, tokenizer, EvaluateConfig(max_segments=RECORD_SEGMENTS))
@@ -67,8 +69,10 @@ def finish(run: Run, train: Trainer) -> Path:
     return record
 
 
-def write_record(run: Run, step: int, restarts: tuple[int, ...], finished: bool) -> Path:
-    """The record of a run up to a step, from what its workspace holds."""
+def write_record(
+    run: Run, step: int, restarts: tuple[int, ...], finished: bool, made_on: Mapping[str, str] = MappingProxyType({})
+) -> Path:
+    """The record of a run up to a step, from what its workspace holds; `made_on` goes into its result."""
     record = run.record
     record.mkdir(parents=True, exist_ok=True)
     config = {"name": run.name, "train": asdict(run.train), "mixture": asdict(run.mixture), "data": run.data}
@@ -77,7 +81,7 @@ def write_record(run: Run, step: int, restarts: tuple[int, ...], finished: bool)
     metrics = metrics[metrics["step"] <= step]
     thin(metrics).to_csv(record / "metrics.csv", index=False)
     write_stats(join_probes(run.workspace / "probes", step * run.train.step_tokens), record / "stats.nc")
-    dump_json(record / "result.json", _result(run, step, restarts, finished, metrics))
+    dump_json(record / "result.json", _result(run, step, restarts, finished, metrics) | dict(made_on))
     return record
 
 

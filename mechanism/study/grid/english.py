@@ -209,9 +209,9 @@ def score(model: PreTrainedModel, windows: Windows, stats: RoutingStats | None =
 def _score(model: PreTrainedModel, windows: Windows, batch: int, nll: np.ndarray, label) -> None:
     for start in range(0, len(windows.ids), batch):
         rows = slice(start, start + batch)
-        ids, sizes = torch.as_tensor(windows.ids[rows]), torch.as_tensor(windows.sizes[rows])
+        ids, sizes = (torch.as_tensor(part[rows]).to(model.device) for part in (windows.ids, windows.sizes))
         label([windows.documents[d][0] for d in windows.document[rows]])
-        mask = (torch.arange(ids.shape[1]) <= sizes[:, None]).long()
+        mask = (torch.arange(ids.shape[1], device=ids.device) <= sizes[:, None]).long()
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         scores = next_token_nll(logits, ids) * mask[:, 1:]
-        np.add.at(nll, windows.document[rows], scores.sum(1, dtype=torch.float64).numpy())
+        np.add.at(nll, windows.document[rows], scores.sum(1, dtype=torch.float64).cpu().numpy())

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn
+from transformers import PreTrainedModel
 
 from ...corpus.tokenizer import load_tokenizer
 from ...nn.checkpoint import TrainingError, dump_json
@@ -22,6 +24,8 @@ from ..embedded.stage import thin
 from ..grid.english import CORPORA, English, Score, score
 from ..grid.recorded_run import RESULT, left_in_words, make_all
 from .grid import Grid, GridRun
+
+ALONG = "along"
 
 
 def train_grid(grid: Grid, console: Console, runs: int | None = None, steps: int | None = None) -> None:
@@ -56,6 +60,7 @@ def make_run(run: GridRun, english: English, console: Console, steps: int | None
         TrainingError, KeyboardInterrupt: see `train_grid`.
     """
     trainer = english.trainer(run.train, run.workspace)
+    trainer.probe = partial(_score_along, run, english)
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("training", total=run.train.steps, completed=trainer.step, told="")
@@ -77,15 +82,27 @@ def make_run(run: GridRun, english: English, console: Console, steps: int | None
     return True
 
 
+def _score_along(run: GridRun, english: English, model: PreTrainedModel, tokens: int) -> None:
+    """Score the test text between start and end of a run whose configuration has probes."""
+    path = run.workspace / ALONG / f"{tokens:012d}.csv"
+    if 0 < tokens < run.train.steps * run.train.step_tokens and not run.tuning and not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        document_table(score(model, english.windows["test"])).assign(seen=tokens).to_csv(path, index=False)
+
+
 def write_record(run: GridRun, trainer: Trainer, english: English) -> dict[str, Any]:
     """Write `config.json`, `metrics.csv` (every tenth step) and `result.json`, and of a run that does not tune
-    `test.csv` (loss by document) and the selections of each expert by corpus; returns the result, written last."""
+    `test.csv` (loss by document), `along.csv` (the same at the probes, after `seen` tokens) and the selections of each
+    expert by corpus; returns the result, written last."""
     run.record.mkdir(parents=True, exist_ok=True)
     _write_config(run)
     metrics = pd.read_csv(run.workspace / "metrics.csv")
     thin(metrics).to_csv(run.record / "metrics.csv", index=False)
     result: dict[str, Any] = {"seconds": round(float(metrics["seconds"].sum()), 1), "threads": torch.get_num_threads()}
     result |= {"step_seconds": round(float(metrics["seconds"].median()), 4), "torch": torch.__version__.split("+")[0]}
+    result |= trainer.made_on()
+    if along := sorted((run.workspace / ALONG).glob("*.csv")):
+        pd.concat(map(pd.read_csv, along)).to_csv(run.record / f"{ALONG}.csv", index=False)
     result["dev"] = _totals(score(trainer.model, english.windows["dev"]))
     if not run.tuning:
         result |= _test(run, trainer, english)

@@ -157,6 +157,7 @@ def write_cross_record(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTok
         "shares": LanguageStream(run.stream, tokenizer).language_shares,
         "step_seconds": round(float(metrics["seconds"].median()), 4), "threads": torch.get_num_threads(),
         "seconds": round(float(metrics["seconds"].sum()), 1), "torch": torch.__version__.split("+")[0],
+        **trainer.made_on(),
     }  # fmt: skip
     for name in run.then:
         result |= EXTRA_MEASURES[name](run, trainer, tokenizer)
