@@ -9,8 +9,8 @@ import pytest
 from mechanism.corpus.library import DATA
 from mechanism.report.record import read_records
 from mechanism.study.base import runs as training_runs
-from mechanism.study.base.records import address, recorded
-from mechanism.study.d_domains import domain_records, driver_experts
+from mechanism.study.base.records import address, recorded, texts_hash
+from mechanism.study.d_domains import sweep
 from mechanism.study.grids import load_grid
 from mechanism.study.r_multilingual.config import ChapterConfig
 from mechanism.study.r_multilingual.steering_study import TASKS, SteeringStudy
@@ -50,10 +50,10 @@ def test_grids_find_all_their_runs(grid: str):
 
 def test_studies_of_the_embedded_model_find_their_records():
     full = ChapterConfig.of("embedded", max_segments=None, n_boot=2000)
-    assert recorded(full.key("embedded", "float32"), domain_records.texts_hash(full.corpora())) is not None
+    assert recorded(full.key("embedded", "float32"), texts_hash(full.corpora())) is not None
     steering = SteeringStudy.small().full()
     assert all(steering.recorded(name, "embedded", "float32") is not None for name in TASKS)
-    assert driver_experts.recorded_sweep("embedded") is not None
+    assert recorded(*sweep.record_key("embedded")) is not None
 
 
 @pytest.mark.parametrize("row", [row for row in VERDICTS if row["id"] != TIMED], ids=lambda row: row["id"])

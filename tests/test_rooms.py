@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"report", "study", "models", *GROUND},
     "cli": {"cli", "report", "bench", "study", "models", *GROUND},
     "__main__": {"cli"},
-    "__init__": set(),
+    "front": {"report", "study", "models", *GROUND},
+    "__init__": {"front", "report", "study", "models", *GROUND},
 }
 
 

@@ -67,7 +67,7 @@ assert all(one.status != "failed" for one in me.check(lm))
 with me.attach(lm, [me.Forbid(me.pairs(1, [0]))]) as trace:
     lm("Datei öffnen.")
 print(trace.changes()["changed"].max())
-print(me.sweep(lm, data="texts", modes=["zero"], max_segments=4).ranking(2))
+print(me.sweep(lm, data="texts", modes=["zero"], max_segments=4).drivers(2))
 """,
     )
     assert done.returncode == 0, done.stderr[-3000:]

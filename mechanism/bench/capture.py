@@ -2,17 +2,16 @@
 
 import multiprocessing
 import resource
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, OlmoeConfig
+from transformers import AutoModelForCausalLM, OlmoeConfig, PreTrainedModel
 
 from ..nn.lm import LMConfig
+from ..study.base.turns import by_case, compared, in_turns, timed
 from ..trace import (
     Ablate,
     Activate,
@@ -30,7 +29,7 @@ BATCH, LENGTH = 8, 256
 Case = tuple[str, Callable[[], AbstractContextManager], dict[str, Any]]
 
 
-def _model(device: str = "cpu", shape: str = "embedded") -> torch.nn.Module:
+def _model(device: str = "cpu", shape: str = "embedded") -> PreTrainedModel:
     """A model of a shape with random weights, on which its speed does not depend: `embedded`, the embedded model's, in
     float32, or `olmoe`, that of OLMoE-1B-7B, in bfloat16."""
     torch.manual_seed(0)
@@ -40,42 +39,21 @@ def _model(device: str = "cpu", shape: str = "embedded") -> torch.nn.Module:
         return AutoModelForCausalLM.from_config(OlmoeConfig(intermediate_size=1024), dtype=torch.bfloat16).eval()
 
 
-def _ids(model: torch.nn.Module, seed: int) -> torch.Tensor:
+def _ids(model: PreTrainedModel, seed: int) -> torch.Tensor:
     found = torch.randint(model.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
     return found.to(model.device)
 
 
-def _now(model: torch.nn.Module) -> float:
-    """The time when the model's device has done what it was given."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter()
+def paired(model: PreTrainedModel, cases: list[Case], repeats: int) -> list[dict[str, Any]]:
+    """Seconds of a forward under each case, in turns; see `compared`, the first case is the base."""
 
+    def seconds(case: Case, turn: int) -> float:
+        _, context, options = case
+        ids = _ids(model, turn + 2)
+        with torch.no_grad(), context():
+            return timed(lambda: model(input_ids=ids, use_cache=False, **options), model.device)
 
-def paired(model: torch.nn.Module, cases: list[Case], repeats: int) -> list[dict[str, Any]]:
-    """Seconds of a forward under each case, interleaved so that drift of the machine meets all alike.
-
-    Returns:
-        a row per case: `case`, median `seconds`, `ratio` the median over repeats of its time by the first case's of
-        the same repeat.
-    """
-    times: dict[str, list[float]] = {name: [] for name, _, _ in cases}
-    for repeat in range(-2, repeats):
-        ids = _ids(model, repeat + 2)
-        for name, context, options in cases:
-            with torch.no_grad(), context():
-                started = _now(model)
-                model(input_ids=ids, use_cache=False, **options)
-                times[name].append(_now(model) - started)
-    first = times[cases[0][0]][2:]
-    return [
-        {
-            "case": name,
-            "seconds": round(statistics.median(seconds[2:]), 5),
-            "ratio": round(statistics.median(a / b for a, b in zip(seconds[2:], first, strict=True)), 4),
-        }
-        for name, seconds in times.items()
-    ]
+    return compared(by_case(in_turns({case[0]: case for case in cases}, seconds, repeats)), cases[0][0])
 
 
 def bench_capture(

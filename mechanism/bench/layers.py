@@ -11,7 +11,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBl
 
 from ..nn import parity
 from ..nn.moe import SparseMoE, SparseMoEConfig
-from ..study.base.turns import EMBEDDED, fixed_threads, turns
+from ..study.base.turns import EMBEDDED, compared, fixed_threads, turns
 
 OURS, THEIRS = "SparseMoE", "transformers"
 IMPLEMENTATIONS = ("eager", "grouped_mm")
@@ -50,14 +50,7 @@ def bench_layers(
 def compare(seconds: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """A row per layer from its seconds of each turn, against the faster of transformers' own."""
     best = min((name for name in seconds if name.startswith(THEIRS)), key=lambda n: statistics.median(seconds[n]))
-    return [
-        {
-            "layer": name,
-            "seconds": round(statistics.median(own), 6),
-            "ratio": round(statistics.median(a / b for a, b in zip(own, seconds[best], strict=True)), 3),
-        }
-        for name, own in seconds.items()
-    ]
+    return compared(seconds, best, "layer")
 
 
 def _layers(baseline: SparseMoEConfig) -> dict[str, nn.Module]:

@@ -2,8 +2,7 @@
 
 import contextlib
 import io
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ from ..corpus.library import DATA
 from ..nn.experts import ACTIVATIONS
 from ..nn.moe import SparseMoE, SparseMoEConfig
 from ..nn.multihead import MultiHeadMoE, MultiHeadMoEConfig
+from ..study.base.turns import by_case, in_turns, layer_seconds
 
 PEERS = {"mh-moe": "mh_moe", "st-moe-pytorch": "st_moe_pytorch"}
 NEEDED = ("CoLT5-attention", "local-attention", "hyper-connections", "torch-einops-utils")
@@ -55,12 +55,12 @@ def bench_peers(tokens: int = 1024, repeats: int = 5, hidden: int = 96, experts:
     x = torch.randn(1, tokens, hidden)
     made = {"mechanism SparseMoE": _sparse, "mechanism MultiHeadMoE": _heads, "st-moe-pytorch": _st, "mh-moe": _mh}
     facts = {"torch": torch.__version__.split("+")[0], "threads": torch.get_num_threads()}
-    rows = [
-        {"layer": name, "version": _version(name.split(" ")[0]), **facts} | _measure(build(hidden, experts), x, repeats)
-        for name, build in made.items()
-        if name not in PEERS or _version(name)
-    ]
-    return pd.DataFrame(rows)
+    subjects = {name: build(hidden, experts) for name, build in made.items() if name not in PEERS or _version(name)}
+    measured = pd.DataFrame([_measure(subject, x) for subject in subjects.values()])
+    names = pd.DataFrame([{"layer": name, "version": _version(name.split(" ")[0]), **facts} for name in subjects])
+    return names.join(measured).assign(
+        forward=_milliseconds(subjects, x, False, repeats), training=_milliseconds(subjects, x, True, repeats)
+    )
 
 
 def missing() -> str:
@@ -88,12 +88,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _measure(subject: Subject, x: Tensor, repeats: int) -> dict[str, object]:
+def _measure(subject: Subject, x: Tensor) -> dict[str, object]:
     with torch.no_grad():
         first, second = subject.call(x), subject.call(x)
         same = None if subject.formula is None else _close(first, subject.formula(x))
-    forward = [_seconds(subject, x, False) for _ in range(repeats + 1)][1:]
-    training = [_seconds(subject, x, True) for _ in range(repeats + 1)][1:]
+    layer_seconds(subject.module, subject.call, x, True)
     gradient = None if subject.router is None else subject.router.grad
     held = 0 if subject.experts is None else sum(p.numel() for p in subject.experts.parameters())
     return {
@@ -101,23 +100,17 @@ def _measure(subject: Subject, x: Tensor, repeats: int) -> dict[str, object]:
         "repeat error": float((first - second).abs().max()),
         "as formula": np.nan if same is None else float(same.float().mean()),
         "router learns": gradient is not None and bool(gradient.abs().sum() > 0),
-        "forward": round(1e3 * float(np.median(forward)), 1),
-        "training": round(1e3 * float(np.median(training)), 1),
     }
+
+
+def _milliseconds(subjects: Mapping[str, Subject], x: Tensor, backward: bool, repeats: int) -> list[float]:
+    """Medians of passes in turns."""
+    taken = in_turns(subjects, lambda own, turn: layer_seconds(own.module, own.call, x, backward), repeats)
+    return [round(1e3 * float(np.median(own)), 1) for own in by_case(taken).values()]
 
 
 def _close(found: Tensor, wanted: Tensor) -> Tensor:
     return (found - wanted).abs().amax(-1) <= TOLERANCE * wanted.abs().amax(-1)
-
-
-def _seconds(subject: Subject, x: Tensor, backward: bool) -> float:
-    subject.module.zero_grad()
-    started = time.perf_counter()
-    with torch.set_grad_enabled(backward):
-        out = subject.call(x)
-        if backward:
-            out.backward(x)
-    return time.perf_counter() - started
 
 
 def _mixture(rows: Tensor, router: Tensor, outputs: list[Tensor]) -> Tensor:

@@ -1,7 +1,6 @@
 """Time and memory of a training step of each model of the multi-head grid, in turns."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +9,11 @@ import torch
 from ..corpus.tokenizer import load_tokenizer
 from ..nn.training import Trainer
 from ..study.base.runs import TOKENIZER
+from ..study.base.turns import in_turns
 from ..study.grid.english import English
 from ..study.m_multi_head.grid import Grid
 from ..study.m_multi_head.tables import steps_record
-from .training import compare
+from .training import compare, step_seconds
 
 BLOCK = "plain"
 
@@ -27,22 +27,21 @@ def bench_steps(grid: Grid, turns: int = 20) -> pd.DataFrame:
         `torch`.
     """
     english = English(grid.text, load_tokenizer(TOKENIZER))
-    rows = [row for seed in range(grid.blocks[BLOCK].seeds) for row in _one_seed(grid, english, seed, turns)]
-    return pd.DataFrame(rows).assign(threads=torch.get_num_threads(), torch=torch.__version__.split("+")[0])
+    table = pd.concat([_one_seed(grid, english, seed, turns) for seed in range(grid.blocks[BLOCK].seeds)])
+    facts = {"threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0]}
+    return table.reset_index(drop=True).assign(**facts)
 
 
-def _one_seed(grid: Grid, english: English, seed: int, turns: int) -> Iterator[dict]:
-    names = list(grid.blocks[BLOCK].variants)
+def _one_seed(grid: Grid, english: English, seed: int, turns: int) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
-        trainers = {name: _trainer(grid, english, name, seed, Path(folder) / name) for name in names}
+        trainers = {
+            name: _trainer(grid, english, name, seed, Path(folder) / name) for name in grid.blocks[BLOCK].variants
+        }
         kept = {name: round(kept_bytes(trainer), 1) for name, trainer in trainers.items()}
-        for turn in range(-2, turns):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                seconds = trainers[name].advance()["seconds"]
-                if turn >= 0:
-                    row = {"seed": seed, "turn": turn, "variant": name, "seconds": round(seconds, 5)}
-                    yield {**row, "kept_bytes": kept[name]}
+        taken = in_turns(trainers, step_seconds, turns, rotate=True)
+    taken = taken.rename(columns={"case": "variant"}).round({"seconds": 5})
+    taken.insert(0, "seed", seed)
+    return taken.assign(kept_bytes=taken["variant"].map(kept))
 
 
 def _trainer(grid: Grid, english: English, variant: str, seed: int, folder: Path) -> Trainer:

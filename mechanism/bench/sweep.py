@@ -11,10 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..measure.causal import top_count, top_experts
 from ..models.passes import encode, padding_token
+from ..study.d_domains.domain_text import SWEEP, SweepConfig, passages
 from ..study.d_domains.effects import BatchSweep
 from ..study.d_domains.search import SearchConfig, effects_of, find_drivers
-from ..study.d_domains.sweep import Plan, SweepOptions, sweep
-from ..study.d_domains.sweep_text import SWEEP, SweepConfig, passages
+from ..study.d_domains.sweep import Plan, SweepOptions
 from ..trace.proof import Way
 
 
@@ -98,13 +98,15 @@ def bench_search(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: SweepConfig, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Recall and cost of the race against the exact sweep on the same text."""
+    texts = passages(config)
+    ids = encode(tokenizer, [p.text for p in texts], config.max_tokens)
     start = time.perf_counter()
-    exact = sweep(model, tokenizer, config, say=say)
+    exact = Plan(model, ids, padding_token(tokenizer), config.modes).run()
     middle = time.perf_counter()
     found = find_drivers(model, tokenizer, SearchConfig(config), say=say)
     end = time.perf_counter()
-    kl = exact["kl"].values[0]
-    mean = effects_of(kl, exact["tokens"].values, passages(config)).mean()
+    kl = exact["kl"][0]
+    mean = effects_of(kl, exact["tokens"], texts).mean()
     top = top_experts(mean, top_count(mean.size))
     recall = float(top.ravel()[found.race.top].mean())
     return {

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..nn.train_config import TrainConfig
 from ..nn.training import Trainer
+from ..study.base.turns import by_case, in_turns
 
 EMBEDDED = TrainConfig()
 # The first is what the others are compared with; the last is what the committed configurations of large runs use.
@@ -36,13 +37,19 @@ def bench(steps: int = 8, config: TrainConfig = EMBEDDED, variants: Sequence[dic
         over turns of its rate to that of the first variant), and the `ratio` of the last variant.
     """
     with tempfile.TemporaryDirectory() as folder:
-        trainers = [
-            Trainer(replace(config, **variant), _random_tokens(config), Path(folder) / str(i))
+        trainers = {
+            str(i): Trainer(replace(config, **variant), _random_tokens(config), Path(folder) / str(i))
             for i, variant in enumerate(variants)
-        ]
-        seconds = np.array([[trainer.advance()["seconds"] for trainer in trainers] for _ in range(steps + 2)])[2:]
+        }
+        taken = in_turns(trainers, step_seconds, steps)
+    seconds = np.array(list(by_case(taken).values())).T
     cases = compare(config.step_tokens / np.maximum(seconds, 1e-3), variants)
     return {"name": "train", "ratio": cases[-1]["ratio"], "cases": cases}
+
+
+def step_seconds(trainer: Trainer, turn: int) -> float:
+    """Seconds of the next training step; see `in_turns`."""
+    return trainer.advance()["seconds"]
 
 
 def compare(rates: np.ndarray, variants: Sequence[dict[str, Any]]) -> list[dict]:

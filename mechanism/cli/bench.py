@@ -135,7 +135,7 @@ def bench_sweep(
     A case's ratio is of whole passes to restarts; the last one is of zero ablation."""
     from ..bench import sweep as bench
     from ..models.load import load_model
-    from ..study.d_domains.sweep_text import SweepConfig
+    from ..study.d_domains.domain_text import SweepConfig
     from ..study.embedded.train import keep_memory
 
     keep_memory()

@@ -1,12 +1,17 @@
 """`mechanism sweep`."""
 
+import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .console import Json, err, out, print_table
+
+ENGINES = {"local": (), "dask": ("distributed",), "ray": ("ray", "ray.util.joblib")}
 
 
 def sweep(
@@ -33,21 +38,73 @@ def sweep(
     """Ablate every expert of a model and record what it does to the output, by segment, domain and language.
 
     Finished shards are kept, so that the same command goes on where it was interrupted."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from ..models.load import load_model
     from ..study.base.runs import cache_folder
-    from ..study.d_domains.shards import Engine
-    from ..study.d_domains.sweep import SweepOptions
-    from ..study.d_domains.sweep_run import run_sweep
-    from ..study.d_domains.sweep_text import SweepConfig
+    from ..study.d_domains import sweep as sweeps
+    from ..study.d_domains.domain_text import SweepConfig
     from ..study.embedded.train import keep_memory
 
     numbers = {"max_segments": max_segments, "max_tokens": max_tokens, "seed": seed}
     config = SweepConfig.parse(data, languages, modes, split=split, **numbers)
-    where = Engine(engine, jobs, address), layer_shards, memory  # type: ignore[arg-type]
+    source = None if (engine, jobs) == ("local", 1) else (model, device, dtype)
+    options = sweeps.SweepOptions(layer_shards, memory, folder=cache_folder() / "sweeps", source=source)
     keep_memory()
-    options = SweepOptions(*where, folder=cache_folder() / "sweeps", source=(model, device, dtype))
-    found, place = run_sweep(config, options, to, " ".join(["mechanism", *sys.argv[1:]]), err)
+    columns = BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn()
+    with workers(engine, jobs, address), Progress(*columns, console=err) as bar:
+        loaded = load_model(model, device, dtype, moe=True)
+        how: dict[str, Any] = {
+            "options": options,
+            "say": lambda line: err.print(line, style="dim", markup=False, soft_wrap=True),
+            "progress": lambda done, total: bar.update(
+                (bar.task_ids or [bar.add_task("shards")])[0], completed=done, total=total
+            ),
+        }
+        if to is None:
+            command = " ".join(["mechanism", *sys.argv[1:]])
+            found = sweeps.study(*loaded, model, dtype, "full", config, command=command, **how)
+            place = f"recorded in data/runs/{found.found.attrs['record']}"
+        else:
+            found = sweeps.sweep(*loaded, config, **how)
+            found.found.to_netcdf(to)
+            place = f"written to {to}"
     if json_:
-        out.print_json(found.ranking().to_json(orient="records"))
+        out.print_json(found.drivers().to_json(orient="records"))
     else:
-        print_table(found.ranking().round(5).to_dict("records"), f"driver experts of {model}, nats per token")
+        print_table(found.drivers().round(5).to_dict("records"), f"driver experts of {model}, nats per token")
         out.print(f"{place}; {found.found.attrs['failed']} ablations failed", soft_wrap=True)
+
+
+@contextmanager
+def workers(engine: str, jobs: int = 1, address: str | None = None) -> Iterator[None]:
+    """Where shards run, as long as the block lasts: so many `local` processes, or an engine's own number of them.
+
+    Args:
+        engine: `local`, `dask` (needs the extra `dask`) or `ray` (the extra `ray`).
+        address: of a running scheduler; without it one is started on this machine.
+
+    Raises:
+        ValueError: an unknown engine or one that is not installed, or less than one process.
+    """
+    import joblib
+
+    if engine not in ENGINES:
+        raise ValueError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
+    if jobs < 1:
+        raise ValueError(f"{jobs} processes are too few")
+    try:
+        modules = [importlib.import_module(name) for name in ENGINES[engine]]
+    except ImportError as error:
+        raise ValueError(f"engine {engine} is not installed ({error}): pip install 'mechanism[{engine}]'") from error
+    if engine == "dask":
+        with modules[0].Client(address) as client, joblib.parallel_config("dask", client=client):
+            yield
+    elif engine == "ray":
+        modules[0].init(address=address, ignore_reinit_error=True)
+        modules[1].register_ray()
+        with joblib.parallel_config("ray"):
+            yield
+    else:
+        with joblib.parallel_config("loky" if jobs > 1 else "sequential", n_jobs=jobs):
+            yield

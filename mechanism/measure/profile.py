@@ -1,12 +1,8 @@
 """Shape of a quantity over depth: is it low in the middle, does it fall, does it jump at the end?"""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
-
-from .statistics import ClusterBootstrap
+from jaxtyping import Bool
 
 
 def window(layers: int, low: float, high: float) -> Bool[np.ndarray, "layer"]:
@@ -49,32 +45,7 @@ def contrasts(layers: int) -> pd.DataFrame:
     depth = np.linspace(-0.5, 0.5, layers)
     rows["slope"] = depth / (depth @ depth)
     rows["last_step"] = np.eye(layers)[-1] - np.eye(layers)[-2]
-    return pd.DataFrame(rows).T
-
-
-@dataclass(frozen=True)
-class ProfileShape:
-    """Shape statistics of a profile with cluster-bootstrap intervals.
-
-    Attributes:
-        bootstrap: over segments, whole clusters resampled.
-    """
-
-    bootstrap: ClusterBootstrap = field(default_factory=ClusterBootstrap)
-
-    def __call__(self, values: Float[np.ndarray, "segment layer"], clusters: np.ndarray | None = None) -> pd.DataFrame:
-        """Columns `value`, `low`, `high`, `n` for each of `contrasts`; a difference of two windows is taken within each
-        segment, so its interval is paired. Segments with a NaN are left out, and `n` says how many clusters stayed.
-
-        Raises:
-            ValueError: fewer than three layers, or no segment left.
-        """
-        kept = ~np.isnan(values).any(1)
-        groups = None if clusters is None else np.asarray(clusters)[kept]
-        weights = contrasts(values.shape[1])
-        products = np.asarray(values, np.float64)[kept] @ weights.to_numpy().T
-        rows = [self.bootstrap(column, clusters=groups).row("value") for column in products.T]
-        return pd.DataFrame(rows, index=pd.Index(weights.index, name="contrast"))
+    return pd.DataFrame(rows).T.rename_axis("contrast")
 
 
 def is_u_shaped(shape: pd.DataFrame) -> bool:
@@ -82,6 +53,6 @@ def is_u_shaped(shape: pd.DataFrame) -> bool:
     of `start` and `end`. Stricter, as a rule, than asking that the paired differences exclude 0.
 
     Args:
-        shape: what `ProfileShape` returns.
+        shape: intervals of the `contrasts` of a profile, columns `low` and `high`.
     """
     return bool(shape.loc["middle", "high"] < min(shape.loc["start", "low"], shape.loc["end", "low"]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -168,6 +169,24 @@ def load(spec: str = "embedded", device: str = "auto", dtype: str = "float32", m
         if not Path(where).is_dir():
             model.config._commit_hash = _commit(where, revision, spec)  # read by `trace.attachable.provenance`
         return Loaded((model if spread else model.to(target)).eval(), tokenizer, spec, dtype, target)
+
+
+def as_loaded(model: Loaded | nn.Module) -> Loaded:
+    """A plain model of transformers with the tokenizer of the place it came from, as `load` gives it.
+
+    Raises:
+        ModelError: no tokenizer there.
+    """
+    if isinstance(model, Loaded):
+        return model
+    where = getattr(getattr(model, "config", None), "_name_or_path", "")
+    if not isinstance(model, PreTrainedModel) or not where:
+        raise ModelError(f"a {type(model).__name__} does not say where its tokenizer is: save it and load its folder")
+    with explained(where, where):
+        tokenizer = AutoTokenizer.from_pretrained(where)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+    return Loaded(model.eval(), tokenizer, where, str(model.dtype).removeprefix("torch."), str(model.device))
 
 
 def load_model(

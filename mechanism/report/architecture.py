@@ -1,8 +1,11 @@
 """Drawing a feed-forward layer from the shapes of the built module."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from ..nn.auto import LayerConfig
@@ -46,14 +49,21 @@ def stages(config: LayerConfig) -> list[Stage]:
     return [*found, Stage("rows", f"token, {d}")]
 
 
-def draw_layer(axis: Axes, config: LayerConfig, title: str, rows: int = 8) -> None:
-    """Draw a layer's stages from top to bottom.
+def draw_layers(layers: Mapping[str, LayerConfig], places: int = 8) -> Figure:
+    """The stages of layers from top to bottom, side by side, titled by their names.
 
     Args:
-        rows: places of the axis, so that layers side by side have boxes of one size.
+        places: boxes that fit into the figure's height, so that all boxes have one size.
     """
-    found = stages(config)
-    top = rows - (rows - len(found)) / 2
+    figure, axes = plt.subplots(1, len(layers), figsize=(0.5 + 2.5 * len(layers), 6.2), squeeze=False)
+    for axis, (title, config) in zip(axes[0], layers.items(), strict=True):
+        _draw(axis, stages(config), places)
+        axis.set_title(title)
+    return figure
+
+
+def _draw(axis: Axes, found: list[Stage], places: int) -> None:
+    top = (places + len(found)) / 2
     for i, stage in enumerate(found):
         y = top - i - 1
         box = FancyBboxPatch(
@@ -67,5 +77,5 @@ def draw_layer(axis: Axes, config: LayerConfig, title: str, rows: int = 8) -> No
                 "", (0.5, y + 0.5 + _HEIGHT / 2), (0.5, y + 1 + (1 - _HEIGHT) / 2),
                 arrowprops={"arrowstyle": "->", "linewidth": 0.8},
             )  # fmt: skip
-    axis.set(xlim=(0, 1), ylim=(0, rows), title=title)
+    axis.set(xlim=(0, 1), ylim=(0, places))
     axis.axis("off")

@@ -6,19 +6,51 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from .figures import DIVERGING
+from .figures import DIVERGING, PALETTE, SEQUENTIAL, Interactive, interactive
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _COLUMNS, _MANY = 3, 9
+_LARGEST = 3.0
 
 
-def static_maps(values: xr.DataArray, label: str, limit: float) -> Figure:
-    """A panel per domain, or whatever the last axis names, of `(layer, expert, domain)` values: diverging colours from
-    `-limit` to `limit`; cells that are not known stay white."""
+def lift_map(
+    lift: xr.DataArray, shown: Mapping[str, xr.DataArray], words: Mapping[str, xr.DataArray], name: str, group: str
+) -> Interactive:
+    """The interactive map of `lift` with its static twin; see `interactive_map` for `shown` and `words`.
+
+    Args:
+        name: id of the figure; group: what the last axis names, as the alternative text says it.
+    """
+    alt = (
+        f"Map of layers by experts, one {group} at a time: how much more often the {group} selects each expert than "
+        f"{group}s on average do, as the logarithm of lift; blue is less often, red more often."
+    )
+    dynamic = interactive_map(*_labelled(lift), shown, words)
+    return interactive(dynamic, name, alt=alt, static=lift_panels(lift))
+
+
+def lift_panels(lift: xr.DataArray, marks: xr.DataArray | None = None) -> Figure:
+    """The static maps of `lift`; see `static_maps` for `marks`."""
+    return static_maps(*_labelled(lift), marks)
+
+
+def static_maps(
+    values: xr.DataArray, label: str, scale: int | float | Normalize, marks: xr.DataArray | None = None, mark: str = "*"
+) -> Figure:
+    """A panel per domain, or whatever the last axis names, of `(layer, expert, domain)` values; cells that are not
+    known stay white.
+
+    Args:
+        label: of the colour bar; empty for no bar.
+        scale: limit of diverging colours on both sides of zero, or the norm of sequential ones.
+        marks: cells with a mark, `(layer, expert)` or with the last axis; it is a black star or `o`, a circle.
+    """
     groups = str(values.dims[-1])
     names = values[groups].values
     columns = min(_COLUMNS * (1 + (len(names) > _MANY)), len(names))
@@ -26,11 +58,14 @@ def static_maps(values: xr.DataArray, label: str, limit: float) -> Figure:
     figure, axes = plt.subplots(
         rows, columns, figsize=(2.6 * columns + 1, 0.9 + 2.2 * rows), sharex=True, sharey=True, squeeze=False
     )
+    look = {"cmap": DIVERGING, "vmin": -scale, "vmax": scale} if not isinstance(scale, Normalize) else {"norm": scale}
     for axis, name in zip(axes.flat, names, strict=False):
-        axis.imshow(values.sel({groups: name}), cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+        axis.imshow(values.sel({groups: name}), aspect="auto", **({"cmap": SEQUENTIAL} | look))
         axis.set_title(str(name))
         axis.grid(False)
         axis.set_yticks(range(values.sizes["layer"]), values["layer"].values)
+        if marks is not None:
+            _mark(axis, marks.sel({groups: name}) if groups in marks.dims else marks, mark)
     for axis in axes.flat[len(names) :]:
         axis.set_axis_off()
     for axis in axes[:, 0]:
@@ -38,8 +73,22 @@ def static_maps(values: xr.DataArray, label: str, limit: float) -> Figure:
     for column in range(columns):
         last = [axis for axis in axes[:, column] if axis.axison][-1]
         last.set_xlabel("expert")
-    figure.colorbar(axes.flat[0].images[0], ax=axes, label=label, shrink=0.8)
+        last.tick_params(labelbottom=True)
+    if label:
+        figure.colorbar(axes.flat[0].images[0], ax=axes, label=label, shrink=0.8)
     return figure
+
+
+def _labelled(lift: xr.DataArray) -> tuple[xr.DataArray, str, float]:
+    """Lift on a logarithmic scale, NaN for never selected; its name, and the limit of its colours."""
+    doubled = xr.apply_ufunc(np.log2, lift.where(lift > 0))
+    return doubled, "log2 lift", min(_LARGEST, float(np.ceil(2 * doubled.max()) / 2))
+
+
+def _mark(axis: Axes, marked: xr.DataArray, mark: str) -> None:
+    rows, columns = np.nonzero(marked.transpose("layer", "expert").values)
+    look = {"*": ("black", "black"), "o": ("none", PALETTE[1])}[mark]
+    axis.plot(columns, rows, mark, markersize=6, markerfacecolor=look[0], markeredgecolor=look[1])
 
 
 def interactive_map(

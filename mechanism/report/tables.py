@@ -1,17 +1,46 @@
 """Tables of the report as a page shows them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from IPython.display import HTML
 
+ESTIMATES = ("estimate", "value", "gain", "mean")
+"""Names of the column between `low` and `high`, the first that a table has."""
+
+
+def estimates(table: pd.DataFrame) -> pd.Series:
+    """The estimates of a table with intervals.
+
+    Raises:
+        ValueError: it lacks them, or `low` or `high`.
+    """
+    found = [name for name in ESTIMATES if name in table]
+    if not found or not {"low", "high"} <= set(table):
+        had = ", ".join(map(str, table.columns)) or "no columns"
+        raise ValueError(f"an interval needs columns estimate, low and high; the table has {had}")
+    return table[found[0]]
+
 
 def interval_text(table: pd.DataFrame, digits: int = 2) -> pd.Series:
-    """`0.52 [0.44, 0.60]` from columns `estimate`, `low` and `high`; empty where there is no estimate."""
-    parts = [table[name].map(f"{{:.{digits}f}}".format).astype(object) for name in ("estimate", "low", "high")]
+    """`0.52 [0.44, 0.60]` from the `estimates`, `low` and `high`; empty where there is no estimate.
+
+    Raises:
+        ValueError: see `estimates`.
+    """
+    value = estimates(table)
+    parts = [one.map(f"{{:.{digits}f}}".format).astype(object) for one in (value, table["low"], table["high"])]
     text = parts[0] + " [" + parts[1] + ", " + parts[2] + "]"
-    return text.where(table["estimate"].notna(), "")
+    return text.where(value.notna(), "")
 
 
 def page_table(table: pd.DataFrame, digits: int = 2, index: bool = True) -> HTML:
     """A table for the page: numbers to so many digits, nothing where there is none."""
     shown = table.astype(object).where(table.notna(), "")  # na_rep leaves <NA> of nullable integers
     return HTML(shown.to_html(classes="dataframe", float_format=f"{{:.{digits}f}}".format, index=index))
+
+
+def listing(facts: Mapping[str, Any]) -> HTML:
+    """Names and what they are, a row each, as they stand."""
+    return HTML(pd.Series(facts, name="value").to_frame().to_html(header=False, classes="dataframe"))

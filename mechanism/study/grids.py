@@ -2,11 +2,11 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from .base import runs as training_runs
-from .grid.run import RunGrid
 
 
 def grid_path(name: str) -> Path:
@@ -22,8 +22,8 @@ def grid_path(name: str) -> Path:
     return path
 
 
-def load_grid(name: str) -> RunGrid:
-    """A committed grid by name, or the grid of a file. Its `made_by` names the module beneath `study` whose
+def load_grid(name: str) -> Any:
+    """A committed grid by name, or the grid of a file, as its chapter's kind of `RunGrid`. Its `made_by` names the module beneath `study` whose
     `load_grid(path)` reads it.
 
     Raises:

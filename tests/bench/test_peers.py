@@ -19,7 +19,7 @@ def test_a_layer_with_new_experts_in_each_call_is_found_out():
     def call(x):
         return nn.Linear(12, 12)(x)
 
-    found = _measure(Subject(nn.Identity(), call, None, None, None), torch.randn(1, 8, 12), 1)
+    found = _measure(Subject(nn.Identity(), call, None, None, None), torch.randn(1, 8, 12))
     assert found["expert parameters"] == 0
     assert float(str(found["repeat error"])) > 0.01
     assert not found["router learns"]
@@ -34,7 +34,7 @@ def test_a_layer_that_drops_tokens_is_not_as_the_formula():
         return out
 
     dropping = Subject(whole.module, call, whole.experts, whole.router, whole.formula)
-    assert _measure(dropping, torch.randn(1, 8, 12), 1)["as formula"] == pytest.approx(0.75)
+    assert _measure(dropping, torch.randn(1, 8, 12))["as formula"] == pytest.approx(0.75)
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

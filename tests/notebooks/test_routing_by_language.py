@@ -49,7 +49,7 @@ def test_it_runs_on_a_model_of_another_family_and_own_text(family, models, own_t
     assert found.attrs["pivot"] == "en"
     assert json.loads(found.attrs["left_out"]) == {own_text.name: {"fr": "3 segments, a profile needs 10"}}
     assert not found["between"].isnull().any()
-    verdicts = scope["claims"]["verdict"]
+    verdicts = scope["verdicts"]["verdict"]
     assert (verdicts[["R4", "R9", "R10", "R12"]] == "undecided").all()
     assert verdicts["R1"] != "undecided"
     assert not list((tmp_path / "results").glob("*.json")), "verdicts on another model are not recorded"
@@ -65,15 +65,17 @@ def test_the_full_profile_is_computed_once(models, own_text, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(routing_by_language, "analyse", None)
         xr.testing.assert_identical(first["found"], execute(NOTEBOOK, **asked, profile="full")["found"])
-    small = execute(NOTEBOOK, **asked, max_segments=10)
+    small = execute(NOTEBOOK, **asked, profile="small", max_segments=10)
     assert "record" not in small["found"].attrs
-    assert small["judged_on"].attrs["record"] == folder.name, "claims are judged on all segments once they are recorded"
+    assert "--only 10" in small["found"].attrs["awaits"]
+    auto = execute(NOTEBOOK, **asked, max_segments=10)
+    assert auto["found"].attrs["record"] == folder.name, "claims are judged on all segments once they are recorded"
 
 
 @pytest.mark.parametrize(
     ("parameters", "match"),
     [
-        ({"profile": "large"}, "unknown profile 'large': there are small and full"),
+        ({"profile": "large"}, "there is no profile 'large': use auto, small, full"),
         ({"layers": [0, 9]}, r"layer 9 has no router; routers are in layers 0 1 2 3"),
         ({"languages": ["de", "sw"]}, "no text in sw"),
         ({"max_segments": 5}, "a profile needs 10"),

@@ -3,7 +3,7 @@ from matplotlib import pyplot as plt
 from mechanism.nn.feedforward import DenseConfig
 from mechanism.nn.moe import SparseMoEConfig
 from mechanism.nn.multihead import MultiHeadMoEConfig
-from mechanism.report.architecture import draw_layer, stages
+from mechanism.report.architecture import draw_layers, stages
 
 HEADS = MultiHeadMoEConfig(12, experts=5, top_k=2, width=7, heads=3, shared_width=4)
 
@@ -20,8 +20,10 @@ def test_boxes_hold_the_shapes_of_the_built_layer():
     assert [s.kind for s in sparse] == ["rows", "router", "experts", "rows"]
 
 
-def test_a_layer_is_drawn_with_a_box_for_each_stage():
-    figure, axis = plt.subplots()
-    draw_layer(axis, HEADS, "three heads")
-    assert len(axis.patches) == len(stages(HEADS))
+def test_layers_stand_side_by_side_with_a_box_for_each_stage():
+    sparse = SparseMoEConfig(12, experts=5, top_k=2, width=7)
+    figure = draw_layers({"three heads": HEADS, "sparse": sparse})
+    assert [axis.get_title() for axis in figure.axes] == ["three heads", "sparse"]
+    assert [len(axis.patches) for axis in figure.axes] == [len(stages(HEADS)), len(stages(sparse))]
+    assert [text.get_text() for text in figure.axes[1].texts if text.get_text()] == [s.text for s in stages(sparse)]
     plt.close(figure)

@@ -36,7 +36,8 @@ def write_stats(stats: xr.Dataset, path: Path, packed: Iterable[str] = ()) -> No
     Args:
         packed: variables within [0, 8] that are kept as whole numbers of 1 / 4000.
     """
-    encoding: dict[str, dict] = {name: {"zlib": True, "complevel": 9, "dtype": "float32"} for name in stats.data_vars}
+    plain = {"zlib": True, "complevel": 9, "dtype": "float32"}
+    encoding: dict[str, dict] = {str(name): dict(plain) for name in stats.data_vars}
     for name in packed:
         encoding[name] |= {"dtype": "int16", "scale_factor": 1 / 4000, "_FillValue": -1}
     stats.to_netcdf(path.with_suffix(".tmp"), encoding=encoding)

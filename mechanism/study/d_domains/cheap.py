@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ...models.passes import pad, padded_batches
-from ...trace import attach, find_sites
+from ...models.passes import pad, routed_passes
+from ...trace import find_sites
 from ...trace.continuation import CleanPass
 from .effects import FIRST
 
@@ -45,18 +45,20 @@ def cheap_statistics(
     names = (*ROUTING, *OUTPUTS, *(GRADIENTS if samples else ()))
     sums = {name: np.zeros((len(ids), len(sites), experts)) for name in names}
     generator = torch.Generator().manual_seed(seed)
-    for batch, rows, mask in padded_batches(model, ids, padding, batch_tokens):
-        with attach(model) as trace:
-            clean = CleanPass(model, rows, mask, sites, head=False, first=FIRST)
-        logits = [trace.records[0].layers[site.layer].logits.to(rows.device) for site in sites]
+
+    def run(rows: Tensor, mask: Tensor) -> CleanPass:
+        return CleanPass(model, rows, mask, sites, head=False, first=FIRST)
+
+    for one in routed_passes(model, ids, padding, batch_tokens, run=run):
+        clean = one.output
         slopes = _gradients(clean, samples, generator) if samples else []
         for at, site in enumerate(sites):
             own = _Layer(clean, site.layer, site.num_experts)
-            parts = own.routing(logits[at]) | own.outputs()
+            parts = own.routing(one.routing(site).logits.to(one.ids.device)) | own.outputs()
             if samples:
                 parts |= own.gradients([slope[at] for slope in slopes])
             for name, values in parts.items():
-                sums[name][batch, at, : site.num_experts] = values.double().cpu().numpy()
+                sums[name][one.rows, at, : site.num_experts] = values.double().cpu().numpy()
             clean.forget(site.layer)
     return sums
 
@@ -105,15 +107,8 @@ class _Layer:
     def gradients(self, slopes: list[Tensor]) -> dict[str, Tensor]:
         """First order from the gradients at the experts' output: of the loss, then of drawn tokens."""
         change = self.clean.change(self.layer, "zero").float()
-        rows = self.owner.reshape(change.shape[:2])
-        text = self.text.unsqueeze(-1).expand_as(self.index).reshape(change.shape[:2])
-        where = rows, self.clean.index[self.layer].reshape(change.shape[:2]).long().clamp(0, self.experts - 1)
-        found = []
-        for slope in slopes:
-            moved = torch.einsum("rsd,rd->rs", change, slope.reshape(len(change), -1).float()).double() * text
-            sums = torch.zeros(len(self.index), self.experts, dtype=torch.float64, device=moved.device)
-            found.append(sums.index_put_(where, moved, accumulate=True))
-        loss, *drawn = found
+        moved = (torch.einsum("rsd,rd->rs", change, slope.reshape(len(change), -1).float()) for slope in slopes)
+        loss, *drawn = (self.total(own.reshape(self.index.shape)) for own in moved)
         return {"attribution": loss.abs(), "fisher": torch.stack(drawn).square().mean(0) / 2}
 
 

@@ -66,22 +66,16 @@ def compute_growth(config: ComputeConfig = ComputeConfig()) -> ComputeGrowth:
     built: dict[str, nn.Module] = {f"{kind} {n}": layer.build() for (kind, n), layer in layers.items()}
     with fixed_threads(config.threads):
         seconds = turns(built, (1, config.tokens, config.layer.hidden), False, config.repeats)
-    rows = [
+    table = pd.DataFrame([
         {
             "kind": kind, "experts": n, "parameters": layer.parameters(), "flops": layer.flops(),
             "seconds": float(np.median(seconds[f"{kind} {n}"])),
         }
         for (kind, n), layer in layers.items()
-    ]  # fmt: skip
-    table = pd.DataFrame(rows)
-    low, high = (
-        table[(table["kind"] == "sparse") & (table["experts"] == n)].iloc[0] for n in (config.low, config.high)
-    )
+    ])  # fmt: skip
+    counts = table[table["kind"] == "sparse"].set_index("experts")[["parameters", "flops"]]
     ratios = np.divide(seconds[f"sparse {config.high}"], seconds[f"sparse {config.low}"])
-    ratio_of = {name: float(high[name] / low[name]) for name in ("parameters", "flops")}
-    return ComputeGrowth(table, ratio_of["parameters"], ratio_of["flops"], _median(ratios, config.seed))
-
-
-def _median(values: np.ndarray, seed: int) -> Evidence:
-    found = bootstrap((values,), np.median, n_resamples=2000, method="percentile", rng=seed).confidence_interval
-    return Evidence(float(np.median(values)), float(found.low), float(found.high), len(values))
+    found = bootstrap((ratios,), np.median, n_resamples=2000, method="percentile", rng=config.seed).confidence_interval
+    time = Evidence(float(np.median(ratios)), float(found.low), float(found.high), len(ratios))
+    grown = counts.loc[config.high] / counts.loc[config.low]
+    return ComputeGrowth(table, float(grown["parameters"]), float(grown["flops"]), time)

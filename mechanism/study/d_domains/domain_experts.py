@@ -1,28 +1,34 @@
-"""Which experts serve which domain, and whether it is the domain or the language: notebook 20 and claim D1."""
+"""Domain experts: what held-out text of every domain asks of the experts, in one language and in several."""
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
-from scipy.stats import spearmanr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.library import DOMAINS, PARALLEL
-from ...corpus.store import Corpus
-from ...measure.agreement import Agreement
-from ...measure.crossed import Components, CrossedVariance
+from ...corpus.store import Corpus, CorpusError
 from ...measure.documents import Documents
-from ...measure.overlap import hypergeometric_overlap
-from ...measure.specialists import Specialists, SpecialistTest
+from ...models import load as models
+from ...models.load import resolve
 from ...models.passes import room
-from .domain_passes import route
-from .domain_text import Piece, common_language, domain_pieces, load_domains, parallel_pieces, pieces
+from ..base import runs as training_runs
+from ..base.records import CONFIG, model_hash, recorded, texts_hash
+from ..base.study import Study, plain
+from .domain_passes import documents, route
+from .domain_text import Piece, common_language, common_languages, domain_pieces, load_domains, parallel_pieces, pieces
 
 ENGLISH = ("religion", "tech", *DOMAINS)
-Progress = Callable[[str], None]
+SEEDS = ("embedded", "seed1", "seed2")
+"""A model of each training seed; the first one has read more than the others."""
+STUDY, CROSSED = "domain experts", "domains by languages"
+COMMAND = "mechanism notebooks --only 20_domain_experts -p profile=full"
+FULL = 200
+"""Pieces per domain and language in the full profile."""
 
 
 @dataclass(frozen=True)
@@ -41,112 +47,87 @@ class DomainConfig:
     max_segments: int = 24
     split: str = "test"
 
+    def corpora(self) -> list[Corpus]:
+        """The domains' corpora; none for no domains.
+
+        Raises:
+            CorpusError: a single domain, or two of one name.
+        """
+        return load_domains(self.domains, self.languages or ()) if self.domains else []
+
 
 @dataclass(frozen=True, eq=False)
 class DomainObservation:
-    """Routing of documents by domain, in one language.
+    """Routing of documents by domain, in one language, and of the same documents in several.
 
     Attributes:
-        documents: what they ask of the experts; lang: their language; left_out: domains with too little text, and why.
+        found: see `observe`; crossed: see `observe_crossed`, None without such a design.
     """
 
-    documents: Documents
-    lang: str
-    left_out: dict[str, str] = field(default_factory=dict)
+    found: xr.Dataset
+    crossed: xr.Dataset | None = None
+
+    @cached_property
+    def documents(self) -> Documents:
+        """What the documents ask of the experts."""
+        return documents(self.found)
+
+    @property
+    def record(self) -> str:
+        """Address of the record that the documents come from, empty for a sample."""
+        return str(self.found.attrs.get("record", ""))
+
+    @property
+    def lang(self) -> str:
+        """The documents' language."""
+        return str(self.found.attrs["lang"])
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Domains with too little text, and why."""
+        return dict(json.loads(self.found.attrs["left_out"]))
 
 
 def observe(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig = DomainConfig()
-) -> DomainObservation:
-    """Pass the domains' text through the model, all in one language.
+) -> xr.Dataset:
+    """Pass the domains' text through the model, all in one language: sums over each document's tokens, see `route`.
 
     Raises:
         CorpusError: fewer than two domains with enough text, or no common language.
         DenseModelError: the model routes nowhere.
     """
-    corpora = load_domains(config.domains, config.languages or ())
+    corpora = config.corpora()
     code = common_language(corpora)
     kept, left_out = domain_pieces(corpora, code, config.split, config.max_segments)
-    routed = route(model, tokenizer, kept)
-    return DomainObservation(routed.documents(routed.rows(code)), code, left_out)
+    found = route(model, tokenizer, kept).drop_vars(["lang", "name"])
+    return found.assign_attrs(lang=code, left_out=json.dumps(left_out))
 
 
 def domain_texts(config: DomainConfig, domains: Sequence[str], count: int = 12) -> dict[str, list[str]]:
     """At most `count` pieces of text of each domain that was observed, all in one language."""
-    corpora = load_domains(config.domains, config.languages or ())
+    corpora = config.corpora()
     code = common_language(corpora)
     own = {corpus.domain: pieces(corpus, code, config.split, min(count, config.max_segments)) for corpus in corpora}
     return {name: [piece.text for piece in own[name]] for name in domains}
 
 
-def stability(documents: Documents, test: SpecialistTest) -> pd.Series:
-    """Do two halves of the documents name the same experts?
-
-    `spearman` of the scores; `shared` specialists found by both halves, of `first` and `second`, `expected` by chance
-    and `p` (hypergeometric, layer by layer); `same_domain`, the share of experts found by either half with one
-    strongest domain in both, and its `chance` if domains were dealt anew to each half.
-    """
-    first, second = (test(half).experts for half in documents.halves())
-    a, b = (one["specialist"].values for one in (first, second))
-    found = hypergeometric_overlap(a, b)
-    either = (a | b) & ~(first["unused"].values | second["unused"].values)
-    domains = [one["domain"].values[either] for one in (first, second)]
-    shares = [
-        np.array([(own == name).mean() for name in documents.names]) if either.any() else np.nan for own in domains
-    ]
-    return pd.Series({
-        "spearman": float(spearmanr(first["score"].values.ravel(), second["score"].values.ravel()).statistic),
-        "first": int(a.sum()), "second": int(b.sum()), "shared": found.shared, "expected": found.expected,
-        "p": found.p_more, "same_domain": float((domains[0] == domains[1]).mean()) if either.any() else np.nan,
-        "chance": float(np.sum(shares[0] * shares[1])),
-    })  # fmt: skip
-
-
-def expert_table(found: Specialists, measures: xr.Dataset, count: int = 12) -> pd.DataFrame:
-    """The domain experts of the largest score, each with every measure in its domain.
-
-    Args:
-        measures: of `domain_table`.
-    """
-    experts = found.experts.to_dataframe().reset_index()
-    best = experts[experts["specialist"]].nlargest(count, "score")
-    rows = []
-    for row in best.to_dict("records"):
-        own = measures.sel(layer=row["layer"], expert=row["expert"], domain=row["domain"])
-        values = {
-            name: own[name].item() for name in measures.data_vars if name not in {"unused", "tokens", "documents"}
-        }
-        rows.append({k: row[k] for k in ("layer", "expert", "domain", "q", "strong")} | values)
-    return pd.DataFrame(rows)
-
-
-def crossed_languages(corpora: Sequence[Corpus], wanted: Sequence[str] | None = None) -> list[str]:
-    """Languages that all corpora have, in the order of the first, the wanted ones only."""
-    return [
-        code
-        for code in corpora[0].languages
-        if all(code in corpus.languages for corpus in corpora) and (wanted is None or code in wanted)
-    ]
-
-
 def observe_crossed(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    config: DomainConfig = DomainConfig(domains=PARALLEL),
-    progress: Progress = lambda line: None,
-) -> xr.Dataset | None:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DomainConfig = DomainConfig(domains=PARALLEL)
+) -> xr.Dataset:
     """Activation rates `rate` of the same documents of several domains in several languages,
-    `(document, lang, layer, expert)`, with `domain` and `tokens` of each document; None where the domains have fewer
-    than two languages, or two documents, in common. Documents are cut behind the same segment in every language, such
-    that each is read to its end; those that cannot be are left out, and counted in the attribute `left_out` by domain.
+    `(document, lang, layer, expert)`, with `domain` and `tokens` of each document. Documents are cut behind the same
+    segment in every language, such that each is read to its end; those that cannot be are left out, and counted in the
+    attribute `left_out` by domain.
 
     Raises:
-        CorpusError: fewer than two domains; DenseModelError: the model routes nowhere.
+        CorpusError: fewer than two domains, or they have fewer than two languages, or two documents, in common.
+        DenseModelError: the model routes nowhere.
     """
-    corpora = load_domains(config.domains, config.languages or ())
-    codes = crossed_languages(corpora, config.languages)
+    corpora = config.corpora()
+    codes = common_languages(corpora, config.languages)
     if len(codes) < 2:
-        return None
+        raise CorpusError(f"{' '.join(config.domains)}: fewer than two languages in common")
     most = room(model)
 
     def fits(texts: list[str]) -> bool:
@@ -159,36 +140,89 @@ def observe_crossed(
     lost = [(len(every) - len(own)) // len(codes) for every, own in zip(cut(lambda texts: True), texts, strict=True)]
     texts = [own for own in texts if len(own) >= 2 * len(codes)]
     if len(texts) < 2:
-        return None
-    progress(f"{len(codes)} languages x {len(texts)} domains")
+        raise CorpusError(f"{' '.join(config.domains)}: fewer than two domains have two documents in all languages")
     routed = route(model, tokenizer, [piece for own in texts for piece in own], contributions=False)
-    keys = list(dict.fromkeys((domain, document) for domain, _, document in routed.keys))
-    at = {key: i for i, key in enumerate(routed.keys)}
-    order = np.array([[at[domain, code, document] for code in codes] for domain, document in keys])
-    rate = routed.sums["selections"] / routed.tokens[:, None, None]
-    return xr.Dataset(
-        {
-            "rate": (("document", "lang", "layer", "expert"), rate[order]),
-            "tokens": (("document", "lang"), routed.tokens[order]),
-        },
-        coords={
-            "domain": ("document", [domain for domain, _ in keys]), "lang": codes, "layer": list(routed.layers),
-            "expert": np.arange(rate.shape[2]),
-        },
-        attrs={"left_out": json.dumps({c.domain: n for c, n in zip(corpora, lost, strict=True) if n})},
-    )  # fmt: skip
+    rate = routed["selections"].values / routed["tokens"].values[:, None, None]
+    dims, shape = ("document", "lang", "layer", "expert"), (-1, len(codes))  # all languages of a document together
+    data = {"rate": (dims, rate.reshape(*shape, *rate.shape[1:])),
+            "tokens": (dims[:2], routed["tokens"].values.reshape(shape))}  # fmt: skip
+    coords = {"domain": ("document", routed["domain"].values[:: len(codes)]), "lang": codes,
+              "layer": routed["layer"].values, "expert": np.arange(rate.shape[2])}  # fmt: skip
+    left_out = {corpus.domain: n for corpus, n in zip(corpora, lost, strict=True) if n}
+    return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
 
 
-def decompose(found: xr.Dataset, test: CrossedVariance) -> pd.DataFrame:
-    """Variance components of each layer's rates, summed over its experts, with `p_domain` and `p_language`."""
-    result = test(found["rate"].values, found["domain"].values)
-    summed = {name: getattr(result.components, name).sum(-1) for name in Components._fields}
-    table = pd.DataFrame(summed, index=pd.Index(found["layer"].values, name="layer"))
-    return table.assign(p_domain=result.p_domain, p_language=result.p_language)
+def study(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: str,
+    dtype: str,
+    profile: str = "auto",
+    config: DomainConfig = DomainConfig(),
+    crossed: tuple[str, ...] = PARALLEL,
+) -> DomainObservation:
+    """Observations under a profile, see `PROFILES`; the full ones are of up to 200 pieces per domain and language.
+
+    Args:
+        spec, dtype: of the model, for the addresses of its records.
+        config: the sample; crossed: domains of the crossed design, none for no such design.
+
+    Raises:
+        ValueError: no such profile; CorpusError: see `observe`.
+    """
+    name = Path(resolve(spec)).name
+
+    def asked(config: DomainConfig, observe: Callable[..., xr.Dataset], **about: str) -> Study:
+        whole = replace(config, max_segments=FULL)
+        key = {"model": model_hash(spec), "dtype": f"torch.{dtype}", **plain(whole), **about}
+        return Study(
+            key, texts_hash(config.corpora()), lambda: observe(model, tokenizer, whole).assign_attrs(name=name),
+            lambda: observe(model, tokenizer, config), _command(spec),
+        )  # fmt: skip
+
+    found = asked(config, observe, study=STUDY).result(profile)
+    if not crossed:
+        return DomainObservation(found)
+    several = asked(replace(config, domains=crossed), observe_crossed, study=CROSSED, cut="whole segments")
+    try:
+        return DomainObservation(found, several.result(profile))
+    except CorpusError:
+        return DomainObservation(found)
 
 
-def agree(found: xr.Dataset, measure: Agreement) -> pd.DataFrame:
-    """Agreement of each language's domain experts with those of the first language, see `Agreement`; one row each,
-    the first language as the ceiling."""
-    values = measure(found["rate"].values, found["domain"].values)
-    return pd.DataFrame(values._asdict(), index=pd.Index(found["lang"].values, name="lang"))
+def _command(spec: str) -> str:
+    """What makes the record of a model, whichever is the default one."""
+    return f"{COMMAND} -p model={spec}"
+
+
+def others(spec: str, config: DomainConfig) -> dict[str, DomainObservation]:
+    """Recorded full observations of the other training seeds, on the same domains, by name."""
+    asked, found = {"study": STUDY, **plain(replace(config, max_segments=FULL))}, {}
+    for path in sorted(training_runs.RUNS.glob(f"*/{CONFIG}")):
+        payload = json.loads(path.read_text("utf-8"))
+        if asked.items() <= payload.items():
+            kept = recorded(payload, payload.pop("data"))
+            if kept is not None and kept.attrs["name"] in _other_seeds(spec):
+                found[str(kept.attrs["name"])] = DomainObservation(kept)
+    return found
+
+
+def to_make(spec: str, config: DomainConfig) -> list[str]:
+    """One sentence for each training seed that `others` lacks: which step is missing, and its command. None for domains
+    of a reader's own."""
+    if config.domains != ENGLISH:
+        return []
+    known, trained = others(spec, config), training_runs.records()
+    return [_step(name, name in trained) for name in _other_seeds(spec) if name not in known]
+
+
+def _step(name: str, trained: bool) -> str:
+    record = f"`{_command(name)}` makes its record of this page, after which its weights can be deleted"
+    if (models.MODELS / name / "config.json").exists():
+        return f"{name} is trained and its weights are here: {record}."
+    state = "is trained, but its weights were not kept" if trained else "is not trained yet"
+    return f"{name} {state}: `mechanism train --config {name} --export {name}` makes them, then {record}."
+
+
+def _other_seeds(spec: str) -> list[str]:
+    return [name for name in SEEDS if name != Path(resolve(spec)).name]

@@ -1,8 +1,7 @@
-"""Driver experts: the experts whose ablation changes the output most. The numbers of claims D2 and D7."""
+"""Driver experts: the experts whose ablation changes the output most, ranked in the tables of a causal sweep."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -10,70 +9,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from statsmodels.stats.multitest import multipletests
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...corpus.library import load
 from ...measure.causal import Concentration, Effects, gini, top_count, top_experts, top_share
 from ...measure.correlation import Correlation
 from ...measure.documents import Documents, Domains
 from ...measure.relevance import super_experts
 from ...measure.specialisation import MutualInformation, Strongest, certainty, cwas
-from ...models.passes import encode, padding_token
-from ..base.records import model_hash, recorded, stored, texts_hash
-from .cheap import GRADIENTS, OUTPUTS, cheap_statistics, massive_layers
-from .effects import FIRST
-from .sweep import OPTIONS, SweepOptions, sweep
-from .sweep_text import SWEEP, SweepConfig, passages
+from .cheap import GRADIENTS, OUTPUTS
+from .domain_text import SweepConfig
 
 KINDS = {"routing": "routing", **dict.fromkeys(OUTPUTS, "outputs"), **dict.fromkeys(GRADIENTS, "gradients")}
-
-
-def analyse(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    config: SweepConfig,
-    options: SweepOptions = OPTIONS,
-    samples: int = 1,
-    say: Callable[[str], None] = lambda line: None,
-    progress: Callable[[float, float], None] = lambda done, total: None,
-) -> xr.Dataset:
-    """A sweep, and on the same text the cheap statistics of every expert, `(layer, expert)` means per token (`peak`:
-    maximum) under `cheap_NAME`; by sequence `control`, its sum of `relative`; and `forming`: layers that form massive
-    activations.
-
-    Args:
-        samples: next tokens drawn for `cheap_fisher`; 0 leaves out what is made of gradients.
-    """
-    found = sweep(model, tokenizer, config, options, say, progress)
-    ids = encode(tokenizer, [p.text for p in passages(config)], config.max_tokens)
-    padding = padding_token(tokenizer)
-    cheap = cheap_statistics(model, ids, padding, samples=samples, seed=config.seed)
-    own = Swept(found)
-    for name, values in cheap.items():
-        mean = values.max(0) if name == "peak" else own.effects(values).mean()
-        found[f"cheap_{name}"] = (("layer", "expert"), mean)
-    found["control"] = (("sequence", "layer", "expert"), cheap["relative"])
-    return found.assign(forming=("layer", massive_layers(model, ids[:8], padding)))
-
-
-def record_key(spec: str, config: SweepConfig, dtype: str) -> tuple[dict[str, Any], str]:
-    """Configuration and data that a record of `analyse` is found by."""
-    corpora = [load(name, config.languages or ()) for name in config.data]
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    about = {"study": "sweep", "model": model_hash(spec), "dtype": dtype, "first_ablated": FIRST, "means": "domains"}
-    return {**about, **settings}, texts_hash(corpora)
-
-
-def recorded_sweep(spec: str, config: SweepConfig = SWEEP, dtype: str = "float32") -> xr.Dataset | None:
-    """The committed full sweep of a model, None if there is none."""
-    return recorded(*record_key(spec, config, dtype))
-
-
-def stored_sweep(
-    spec: str, config: SweepConfig, dtype: str, compute: Callable[[], xr.Dataset], command: str
-) -> xr.Dataset:
-    """The full sweep of a model: read from its record, or computed and recorded."""
-    return stored(*record_key(spec, config, dtype), compute, command)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +26,7 @@ class Swept:
     """Tables of a sweep.
 
     Attributes:
-        found: see `sweep` and `analyse`; share: of the experts that count as drivers.
+        found: see `sweep`; share: of the experts that count as drivers.
         n_boot, n_perm: resamples and permutations; seed: of both.
         by: what counts equally in means, see `Effects`.
     """
@@ -96,9 +41,7 @@ class Swept:
     @property
     def config(self) -> SweepConfig:
         """What was swept."""
-        stated: dict[str, Any] = json.loads(self.found.attrs["config"])
-        stated |= {k: tuple(v) for k, v in stated.items() if isinstance(v, list)}
-        return SweepConfig(**stated)
+        return SweepConfig.parse(**json.loads(self.found.attrs["config"]))
 
     @property
     def layers(self) -> list[int]:
@@ -147,14 +90,15 @@ class Swept:
         return self.super | self.failed
 
     @cached_property
-    def drivers(self) -> np.ndarray:
-        """`(layer, expert)` the experts with the largest effect under zero ablation."""
+    def is_driver(self) -> np.ndarray:
+        """`(layer, expert)` whether it is among the experts with the largest effect under zero ablation."""
         return top_experts(self.effect, top_count(int((~self.left_out).sum()), self.share), self.left_out)
 
-    def ranking(self, count: int | None = None) -> pd.DataFrame:
-        """Drivers, the strongest first: `layer`, `expert`, `rate` (share of tokens that select it), `effect` of every
-        mode, `own` (share of the effect at tokens that select it), `loss` (growth per scored token, zero ablation)."""
-        size = int(self.drivers.sum()) if count is None else count
+    def drivers(self, count: int | None = None) -> pd.DataFrame:
+        """Driver experts, or so many experts, the strongest first: `layer`, `expert`, `rate` (share of tokens that
+        select it), the effect under every mode by its name, `own` (share of the effect at tokens that select it),
+        `loss` (growth per scored token, zero ablation)."""
+        size = int(self.is_driver.sum()) if count is None else count
         order = np.argsort(-np.where(self.left_out, -1, self.effect).ravel(), kind="stable")[:size]
         rows, columns = np.unravel_index(order, self.effect.shape)
         table = pd.DataFrame({"layer": np.array(self.layers)[rows], "expert": columns})
@@ -213,9 +157,9 @@ class Swept:
 
     @cached_property
     def common_drivers(self) -> np.ndarray:
-        """`(layer, expert)` as many experts as `drivers`, those with the largest effect on text of the common
+        """`(layer, expert)` as many experts as there are drivers, those with the largest effect on text of the common
         language."""
-        return top_experts(self.kl("zero", self.in_common).mean(), int(self.drivers.sum()), self.left_out)
+        return top_experts(self.kl("zero", self.in_common).mean(), int(self.is_driver.sum()), self.left_out)
 
     @cached_property
     def per_use(self) -> np.ndarray:

@@ -10,12 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...corpus.store import Corpus
 from ..base.records import model_hash, recorded, stored, texts_hash
 from .domain_text import Piece, common_language, load_domains, pieces
-from .drivers import DRIVERS
 from .effects import FIRST
 from .reweighting_items import tasks
 from .reweighting_plan import DOMAIN, DRIVER, PROFILES, RANDOM, ReweightingConfig, Setting
 from .reweighting_runs import Progress, Run
 from .reweighting_sets import expert_sets
+from .sweep import DRIVERS
 
 CHARS = 400
 COMMAND = "mechanism notebooks --only 22_reweighting -p profile=full"

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from ...corpus import word_problems
 from ...corpus.store import Corpus, CorpusError
 from ...corpus.tasks import ChoiceItem, next_segment, word_problem_items
-from .domain_text import Piece, even, pieces
+from ..base.texts import even
+from .domain_text import Piece, pieces
 
 PROBLEMS = "problems"
 CONTEXT, CHOICE = 200, 120
@@ -69,7 +70,7 @@ def _continuations(corpus: Corpus, code: str, split: str, count: int, seed: int)
     """Next-segment items of the domain, cut so that passes are short, without those whose choices are then equal."""
     cut = [_cut(item) for item in next_segment(corpus, code, split, seed=seed)]
     distinct = [item for item in cut if len(set(item.choices)) == len(item.choices)]
-    return [distinct[i] for i in even(len(distinct), count)]
+    return even(distinct, count)
 
 
 def _cut(item: ChoiceItem) -> ChoiceItem:

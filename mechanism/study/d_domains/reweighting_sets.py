@@ -11,11 +11,11 @@ from ...measure.matching import MatchedExperts
 from ...measure.specialisation import activation_rate, cwas
 from ...trace import ScaleWeight
 from ...trace.interventions import Targets
-from .domain_passes import route
-from .domain_text import even
-from .drivers import DRIVERS
+from ..base.texts import even
+from .domain_passes import documents, route
 from .reweighting_items import Tasks
 from .reweighting_plan import DOMAIN, DRIVER, NONE, RANDOM, ReweightingConfig, Setting
+from .sweep import DRIVERS
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +87,13 @@ def expert_sets(
 ) -> ExpertSets:
     """Scores of experts on dev text: CWAS by task, and the causal effect."""
     routed = route(model, tokenizer, made.texts, contributions=False)
-    documents = routed.documents(np.arange(len(routed.keys)))
-    domains = Domains(documents)
-    names = [str(name) for name in documents.names]
+    domains = Domains(documents(routed))
+    names = [str(name) for name in domains.documents.names]
     scores, rates = cwas(domains), activation_rate(domains)
-    chosen = [made.texts[i] for i in even(len(made.texts), config.driver_texts)]
+    chosen = even(made.texts, config.driver_texts)
     effect = DRIVERS[config.drivers](model, tokenizer, [piece.text for piece in chosen])
     return ExpertSets(
-        routed.layers,
+        tuple(routed["layer"].values.tolist()),
         {name: scores[..., names.index(name)] for name in made.dev},
         {name: rates[..., names.index(name)] for name in made.dev},
         effect,

@@ -14,11 +14,11 @@ from ...measure.racing import Race, RaceResult
 from ...models.passes import batches_by_length, encode, padding_token
 from ...trace.restart import decoder_layers
 from ...trace.sites import Site, find_sites
-from .cheap import GRADIENTS, OUTPUTS, ROUTING, cheap_statistics
+from .cheap import GRADIENTS, cheap_statistics
+from .domain_text import Piece, SweepConfig, balanced, passages
 from .driver_experts import Swept
 from .effects import BatchSweep
 from .sweep import OPTIONS, Plan, SweepOptions
-from .sweep_text import Passage, SweepConfig, balanced, cells, passages
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SearchConfig:
     Attributes:
         sweep: texts; its first mode is raced.
         share: of the experts that are looked for; confidence, budget: of the race.
-        control: cheap statistic that the race is helped by; samples: for those made of gradients.
+        control: cheap statistic that the race is helped by.
         first: share of the segments that every expert is tried on, at least 20 segments.
     """
 
@@ -37,18 +37,17 @@ class SearchConfig:
     confidence: float = 0.95
     budget: float = 0.15
     control: str = "relative"
-    samples: int = 1
     first: float = 0.035
 
 
 SEARCH = SearchConfig()
 
 
-def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Passage]) -> Effects:
+def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Piece]) -> Effects:
     """Effect sums `(sequence, layer, expert)` with the texts' labels: domains count equally and in each its languages,
     documents are drawn within domains."""
-    domain, document = (np.array([getattr(p, name) for p in texts]) for name in ("domain", "document"))
-    return Effects(values, tokens, cells(texts), domain, document)
+    cells, domain, document = np.array([(f"{p.domain} {p.lang}", p.domain, p.document) for p in texts]).T
+    return Effects(values, tokens, cells, domain, document)
 
 
 def rounds(items: int, first: float) -> list[np.ndarray]:
@@ -96,12 +95,17 @@ class DriverSearch:
 
     race: RaceResult
     table: pd.DataFrame
-    fallback: str
 
     @property
     def drivers(self) -> pd.DataFrame:
         """The rows of the top."""
         return self.table.iloc[self.race.top]
+
+
+def _flat(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """`(sequence, layer, expert)` as `(candidate, item)`, candidates numbered layer by layer; `scale` makes the mean
+    over items the mean effect."""
+    return (values * scale[:, None, None]).reshape(len(values), -1).T
 
 
 def find_drivers(
@@ -121,25 +125,32 @@ def find_drivers(
     padding = padding_token(tokenizer)
     plan = Plan(model, ids, padding, config.sweep.modes[:1], options)
     say(plan.describe())
-    samples = config.samples if config.control in GRADIENTS else 0
-    cheap = cheap_statistics(model, ids, padding, plan.tokens, samples, config.sweep.seed)
+    cheap = cheap_statistics(model, ids, padding, plan.tokens, int(config.control in GRADIENTS), config.sweep.seed)
     lengths = np.array([len(one) - 1 for one in ids])
-    effects = effects_of(cheap[config.control], lengths, texts)
-    scale = effects.share * len(ids)
-    runner = _Runner(plan, scale)
+    scale = effects_of(cheap[config.control], lengths, texts).share * len(ids)
     costs = Costs(model, plan.sites, lengths + 1)
     used = cheap["selections"]
     race = Race(top_count(used[0].size, config.share), config.confidence, config.budget)
     found = race(
-        runner.evaluate, runner.flat(cheap[config.control]), costs.ablated(used).reshape(-1, len(ids)),
+        partial(_ablated, plan, scale), _flat(cheap[config.control], scale), costs.ablated(used).reshape(-1, len(ids)),
         rounds(len(ids), config.first), costs.clean, costs.cheap,
     )  # fmt: skip
-    layer, expert = np.unravel_index(np.arange(used[0].size), used[0].shape)
+    layer, expert = np.indices(used[0].shape).reshape(2, -1)
     names = np.array([site.layer for site in plan.sites])
-    table = found.table.assign(layer=names[layer], expert=expert)
-    for name in (*ROUTING, *OUTPUTS, *(GRADIENTS if samples else ())):
-        table[name] = effects_of(cheap[name], lengths, texts).mean().ravel()
-    return DriverSearch(found, table, "; ".join(plan.settings.way.reasons.values()))
+    means = {name: effects_of(values, lengths, texts).mean().ravel() for name, values in cheap.items()}
+    return DriverSearch(found, found.table.assign(layer=names[layer], expert=expert, **means))
+
+
+def _ablated(plan: Plan, scale: np.ndarray, candidates: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Scaled effects `(candidate, item)` of candidates, numbered layer by layer, on some sequences."""
+    found = np.zeros((len(candidates), len(items)))
+    layers, experts = np.divmod(candidates, max(site.num_experts for site in plan.sites))
+    wanted = {site.layer: experts[layers == at].tolist() for at, site in enumerate(plan.sites)}
+    for batch in batches_by_length([plan.ids[i] for i in items], plan.tokens):
+        ids, mask = plan.padded(items[batch])
+        kl = BatchSweep(plan.model, ids, mask, plan.settings).run(wanted).kl[0]
+        found[:, batch] = kl[:, layers, experts].T * scale[items[batch]]
+    return found
 
 
 def replayed(swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH, orders: int = 10) -> pd.DataFrame:
@@ -150,48 +161,22 @@ def replayed(swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH
         swept: a sweep with `control`; model: the same, for its costs.
     """
     effects = swept.kl("zero")
-    size, shape = len(effects.values), effects.values.shape[1:]
-    values, control = (
-        (own * (effects.share * size)[:, None, None]).reshape(size, -1).T
-        for own in (effects.values, swept.found["control"].values.astype(np.float64))
-    )
+    size, scale = len(effects.values), effects.share * len(effects.values)
+    values, control = (_flat(own, scale) for own in (effects.values, swept.found["control"].values.astype(np.float64)))
     costs = Costs(model, find_sites(model), effects.tokens + 1)
     cost = costs.ablated(swept.found["selections"].values).reshape(-1, size)
-    top = top_experts(effects.mean(), top_count(int(np.prod(shape)), config.share)).ravel()
+    top = top_experts(effects.mean(), top_count(len(values), config.share)).ravel()
     race, rng, rows = Race(int(top.sum()), config.confidence, config.budget), np.random.default_rng(swept.seed), []
     for number in range(orders):
         order = balanced(effects.cell, rng)
-        own, known = values[:, order], control[:, order]
         found = race(
-            partial(_look, own), known, cost[:, order], rounds(size, config.first),
-            costs.clean[order], costs.cheap,
+            partial(_looked_up, values[:, order]), control[:, order], cost[:, order],
+            rounds(size, config.first), costs.clean[order], costs.cheap,
         )  # fmt: skip
         rows.append({"order": number, "recall": float(top[found.top].mean()), "cost": found.spent,
                      "undecided": found.undecided})  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _look(values: np.ndarray, candidates: np.ndarray, items: np.ndarray) -> np.ndarray:
+def _looked_up(values: np.ndarray, candidates: np.ndarray, items: np.ndarray) -> np.ndarray:
     return values[np.ix_(candidates, items)]
-
-
-class _Runner:
-    """Evaluates candidates, numbered layer by layer, on sequences."""
-
-    def __init__(self, plan: Plan, scale: np.ndarray) -> None:
-        self.plan, self.scale = plan, scale
-        self.experts = max(site.num_experts for site in plan.sites)
-
-    def flat(self, values: np.ndarray) -> np.ndarray:
-        """`(sequence, layer, expert)` as `(candidate, item)`, such that the mean over items is the mean effect."""
-        return (values * self.scale[:, None, None]).reshape(len(values), -1).T
-
-    def evaluate(self, candidates: np.ndarray, items: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(candidates), len(items)))
-        layers, experts = np.unravel_index(candidates, (len(self.plan.sites), self.experts))
-        wanted = {site.layer: experts[layers == at].tolist() for at, site in enumerate(self.plan.sites)}
-        for batch in batches_by_length([self.plan.ids[i] for i in items], self.plan.tokens):
-            ids, mask = self.plan.padded(items[batch])
-            kl = BatchSweep(self.plan.model, ids, mask, self.plan.settings).run(wanted).kl[0]
-            found[:, batch] = kl[:, layers, experts].T * self.scale[items[batch]]
-        return found

@@ -22,12 +22,10 @@ from ...models.load import MODELS, save_model
 from ...nn.checkpoint import TrainingError, checkpoint_files, dump_json
 from ...nn.training import Trainer
 from ..base.probe_log import ProbeLog, join_probes, thin, write_stats
-from ..base.runs import TOKENIZER, Run
+from ..base.runs import EVALUATION, SHARES, TOKENIZER, Run
 from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
 from .probes import probe
 from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, write_stage
-
-EVALUATION, SHARES = "evaluation.csv", "shares.json"
 
 
 def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:

@@ -14,7 +14,8 @@ from ...measure.paired import PairedDifference, SeedMean
 from ...nn.accounting import Count
 from ...nn.parity import source_table
 from ..base import runs as training_runs
-from .grid import Grid, GridRun, load_grid
+from .grid import Grid
+from .training import GridRun
 
 LABELS = {
     "dense": "dense", "sparse": "sparse", "fine_grained": "fine-grained", "heads2": "2 heads", "heads3": "3 heads",
@@ -183,11 +184,6 @@ class Experiment:
 def steps_record(grid: Grid) -> Path:
     """Where the times of training steps stand that `mechanism bench steps --write` keeps."""
     return training_runs.RUNS / grid.name / "steps.csv"
-
-
-def load_experiment(grid: str) -> Experiment:
-    """The records of a grid by its name; see `load_grid`."""
-    return Experiment(load_grid(grid))
 
 
 def parity_table() -> pd.DataFrame:

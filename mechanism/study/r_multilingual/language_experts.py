@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import xarray as xr
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus import word_problems
 from ...corpus.library import committed
-from ...measure.importance import frequency_difference
 from ...measure.overlap import PermutedOverlap, frequency_strata, overlap_curve
 from ...measure.statistics import resampling_weights
-from ...models.segments import segment_pass
+from ..base.texts import even
 
 TAUS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 TAU = 0.3
+BINS = 4
+"""Bins of base frequency, in the null."""
 
 
 def task_texts(pivot: str, count: int, corpus: str, seed: int = 0) -> dict[str, list[str]]:
@@ -33,20 +33,7 @@ def task_texts(pivot: str, count: int, corpus: str, seed: int = 0) -> dict[str, 
         ]
     tech = committed("tech")
     if corpus != "tech" and pivot in tech.columns:
-        rows = tech.split("test")
-        chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
-        found["technical help"] = [tech.columns[pivot][rows[i]] for i in chosen]
-    return found
-
-
-def task_frequencies(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, list[str]]
-) -> dict[str, np.ndarray]:
-    """Share of each text's tokens that select each expert, `(segment, layer, expert)`, by task."""
-    found = {}
-    for task, own in texts.items():
-        made = segment_pass(model, tokenizer, own, hidden=False)
-        found[task] = made.selections / made.tokens[:, None, None]
+        found["technical help"] = tech.texts(pivot, even(tech.split("test"), count))
     return found
 
 
@@ -58,60 +45,42 @@ class ExpertOverlap:
     tau, a multilingual one if that in any other language does.
 
     Attributes:
-        taus: thresholds; bins: of base frequency, in the null; n_perm: permutations; n_boot: resamples; seed: of both.
+        taus: thresholds; n_perm: permutations; n_boot: resamples; seed: of both.
     """
 
     taus: tuple[float, ...] = TAUS
-    bins: int = 4
     n_perm: int = 2000
     n_boot: int = 500
     seed: int = 0
 
     def __call__(self, found: xr.Dataset, tasks: Mapping[str, np.ndarray]) -> pd.DataFrame:
-        """One row a threshold: see `overlap_curve`, the null exchanging experts within a layer and bin of base
+        """One row a threshold: see `overlap_curve`, the null exchanging experts within a layer and quarter of base
         frequency; `low` and `high` bound the number of shared experts by bootstrap over documents (of tasks: texts).
 
         Args:
-            found: an observation of one corpus; tasks: of `task_frequencies`.
-
-        Raises:
-            ValueError: no task.
+            found: an observation of one corpus; tasks: `frequency` on the texts of each task, at least one.
         """
-        if not tasks:
-            raise ValueError("there is no task in the language of the base: nothing can overlap")
-        base, languages = self._parallel(found)
-        mean = base.mean(0)
-        gaps = np.stack([frequency_difference(own, base) for own in languages.values()])
-        wanted = np.stack([frequency_difference(own, base) for own in tasks.values()]).max(0)
-        permuted = PermutedOverlap(self.n_perm, self.seed)
-        table = overlap_curve(wanted, gaps, self.taus, permuted, frequency_strata(mean, self.bins))
-        counts = self._draws(found, base, languages, tasks)
-        low, high = np.quantile(counts, [0.025, 0.975], axis=0)
-        return table.assign(low=low, high=high).set_index("tau")
-
-    def _parallel(self, found: xr.Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        pivot = found.attrs["pivot"]
         frequency = found["frequency"].transpose("lang", "segment", "layer", "expert")
-        own = {str(c): frequency.sel(lang=c).values.astype(np.float64) for c in found["lang"].values}
-        own = {code: values[~np.isnan(values).any((1, 2))] for code, values in own.items()}
-        return own.pop(pivot), own
-
-    def _draws(
-        self, found: xr.Dataset, base: np.ndarray, languages: Mapping[str, np.ndarray], tasks: Mapping[str, np.ndarray]
-    ) -> np.ndarray:
-        """Number of shared experts at each threshold in each resample, `(n_boot, tau)`."""
         clusters = found["cluster"].values
-        units = int(clusters.max()) + 1
-        weights = resampling_weights(units, self.n_boot, self.seed)[:, clusters]
-        whole = {c: ~found["nll"].sel(lang=c).isnull().values for c in (found.attrs["pivot"], *languages)}
-        middle = _means(base, weights[:, whole[found.attrs["pivot"]]])
-        texts = [_means(own, resampling_weights(len(own), self.n_boot, self.seed + 1)) for own in tasks.values()]
-        task = np.max([own - middle for own in texts], axis=0)
-        multi = np.max([_means(own, weights[:, whole[code]]) - middle for code, own in languages.items()], axis=0)
-        return np.stack([((task > tau) & (multi > tau)).sum((1, 2)) for tau in self.taus], 1)
+        weights = self._weights(int(clusters.max()) + 1, self.seed)[:, clusters]
+        base = _means(frequency.sel(lang=found.attrs["pivot"]).values, weights)
+        others = frequency.drop_sel(lang=found.attrs["pivot"]).values
+        languages = np.stack([_means(own, weights) - base for own in others], 1)
+        texts = [_means(own, self._weights(len(own), self.seed + 1)) - base for own in tasks.values()]
+        task = np.max(texts, axis=0)
+        permuted, strata = PermutedOverlap(self.n_perm, self.seed), frequency_strata(base[0], BINS)
+        table = overlap_curve(task[0], languages[0], self.taus, permuted, strata).set_index("tau")
+        both = np.minimum(task, languages.max(1))[1:]
+        low, high = np.quantile([(both > tau).sum((1, 2)) for tau in self.taus], [0.025, 0.975], axis=1)
+        return table.assign(low=low, high=high)
+
+    def _weights(self, units: int, seed: int) -> np.ndarray:
+        """Of units: all of them once in the first row, and how often each is drawn in the resamples in the others."""
+        return np.concatenate([np.ones((1, units)), resampling_weights(units, self.n_boot, seed)])
 
 
 def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted means over segments, `(n_boot, layer, expert)`."""
-    total = np.tensordot(weights.astype(np.float64), values, 1)
-    return np.asarray(total / np.maximum(weights.sum(1), 1)[:, None, None])
+    """Weighted means over the segments that are not missing, `(draw, layer, expert)`."""
+    there = ~np.isnan(values).any((1, 2))
+    total = np.tensordot(weights[:, there], values[there].astype(np.float64), 1)
+    return np.asarray(total / np.maximum(weights[:, there].sum(1), 1)[:, None, None])

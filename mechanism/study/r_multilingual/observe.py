@@ -1,7 +1,6 @@
 """Routing by language on parallel text: the observations of chapter R."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import langcodes
 import numpy as np
@@ -17,47 +16,36 @@ from ...models.passes import encode, room
 from ...models.segments import SegmentPass, segment_pass
 from ..base.texts import FEWEST, SAMPLE, RoutingConfig, pivot_of
 
+POOLED = "pooled"
 FEWEST_TOKENS = 8
+STATES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "hits": retrieval_hits,
+    "hits_centred": lambda ours, theirs: retrieval_hits(ours, theirs, centre=True),
+    "distance": lambda ours, theirs: 1 - parallel_similarity(ours, theirs, centre=True)[:, 0],
+}
+"""What mean hidden states say of a language's segments and the pivot's."""
 
 
-@dataclass
-class Reading:
-    """A language's texts as a tokenizer reads them.
-
-    Attributes:
-        texts, ids: of the rows `present`, those that have text and fit the model's context.
-        share: relative frequency of each token, `(vocabulary,)`; problem: why the language cannot be observed, empty if
-            it can.
-    """
-
-    texts: list[str]
-    ids: list[list[int]]
-    present: np.ndarray
-    share: np.ndarray
-    problem: str
-
-
-def read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> Reading:
-    """Tokenize a language's segments, an empty text being a missing one.
-
-    Args:
-        limit: tokens that a segment may have.
-    """
+def read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> tuple[pd.Series, str]:
+    """Token ids of a language's segments by row, and why the language cannot be observed, empty if it can. A segment
+    that has no text, no token or more than `limit` of them is missing."""
     held = [i for i, text in enumerate(texts) if text]
     sequences = [s[1:] for s in encode(tokenizer, [texts[i] for i in held], limit + 1)]
-    kept = [(i, s) for i, s in zip(held, sequences, strict=True) if 0 < len(s) <= limit]
-    ids = [s for _, s in kept]
-    counts = np.bincount([t for s in ids for t in s], minlength=len(tokenizer)).astype(np.float64)
-    unknown = tokenizer.unk_token_id
+    kept = pd.Series({i: s for i, s in zip(held, sequences, strict=True) if 0 < len(s) <= limit}, dtype=object)
     problem = ""
     if len(held) < FEWEST:
         problem = f"{len(held)} segments, a profile needs {FEWEST}"
     elif len(kept) < FEWEST:
         problem = f"{len(kept)} segments give between 1 and {limit} tokens, a profile needs {FEWEST}"
-    elif unknown is not None and counts[unknown] > counts.sum() / 2:
+    elif tokenizer.unk_token_id is not None and _shares(kept, tokenizer)[tokenizer.unk_token_id] > 1 / 2:
         problem = "the tokenizer knows less than half of the text"
-    present = np.array([i for i, _ in kept], dtype=np.int64)
-    return Reading([texts[i] for i in present], ids, present, counts / max(counts.sum(), 1.0), problem)
+    return kept, problem
+
+
+def _shares(ids: pd.Series, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Relative frequency of each token of the vocabulary."""
+    counts = np.bincount(np.concatenate(ids.to_list()), minlength=len(tokenizer))
+    return np.asarray(counts / counts.sum())
 
 
 def observe(
@@ -88,89 +76,63 @@ def observe(
     codes = list(dict.fromkeys([first, *(config.languages or corpus.languages)]))
     rows = config.rows(corpus)
     readings = {code: read(tokenizer, corpus.texts(code, rows), room(model)) for code in codes}
-    left_out = {code: own.problem for code, own in readings.items() if own.problem}
-    usable = {code: own for code, own in readings.items() if not own.problem}
+    left_out = {code: problem for code, (_, problem) in readings.items() if problem}
+    usable = {code: ids for code, (ids, problem) in readings.items() if not problem}
     if first in left_out or len(usable) < 2:
         told = "; ".join(f"{code}: {reason}" for code, reason in left_out.items()) or "it is the only language"
         raise CorpusError(f"corpus {corpus.name!r} leaves nothing to compare with {first!r} ({told})")
-    cut = _common_length(list(usable.values()), len(rows))
-    parts = {}
-    for code, own in usable.items():
+    shortest = pd.DataFrame({code: ids.map(len) for code, ids in usable.items()}).min(axis=1)
+    pivot: xr.Dataset | None = None
+    parts = []
+    for code, ids in usable.items():
         progress(f"{corpus.name} {code}")
-        made = segment_pass(model, tokenizer, own.texts, consistency=True, cut=cut[own.present])
+        cut = shortest[ids.index].to_numpy(np.int64)
+        texts = corpus.texts(code, [rows[i] for i in ids.index])
+        made = segment_pass(model, tokenizer, texts, consistency=True, cut=cut)
         if not made.layers:
             raise ModelError("the model routes nowhere: it has no routed experts to observe")
-        made.consistency[cut[own.present] < FEWEST_TOKENS] = np.nan
-        parts[code] = _Spread(made, own.present, len(rows))
-    overlaps = {code: float(np.minimum(own.share, usable[first].share).sum()) for code, own in usable.items()}
-    found = xr.concat(
-        [_language(own, parts[first], code).assign(overlap=("lang", [overlaps[code]])) for code, own in parts.items()],
-        "lang",
-        join="exact",
-    )
+        routed = _routing(made, ids.index.to_numpy(), cut)
+        pivot = routed if pivot is None else pivot
+        overlap = float(np.minimum(_shares(ids, tokenizer), _shares(usable[first], tokenizer)).sum())
+        parts.append(_compared(routed, pivot).assign(overlap=overlap).expand_dims(lang=[code]))
+    found = xr.concat(parts, "lang", data_vars="all", join="outer").reindex(segment=np.arange(len(rows)))
     clusters = pd.factorize(np.array([corpus.rows[i].group for i in rows], dtype=object))[0]
     found = found.assign_coords(cluster=("segment", clusters))
     return found.assign_attrs(corpus=corpus.name, pivot=first, left_out=left_out)
 
 
-def _common_length(readings: Sequence[Reading], rows: int) -> np.ndarray:
-    """Tokens of each segment in the language that needs fewest."""
-    lengths = np.full((len(readings), rows), np.iinfo(np.int64).max)
-    for own, line in zip(readings, lengths, strict=True):
-        line[own.present] = [len(s) for s in own.ids]
-    return np.asarray(lengths.min(0))
+def frequency(made: SegmentPass) -> np.ndarray:
+    """Share of each segment's tokens that select each expert, `(segment, layer, expert)`."""
+    return np.asarray(made.selections / made.tokens[:, None, None])
 
 
-@dataclass
-class _Spread:
-    """A pass over the present segments, spread over all of them with NaN between."""
-
-    own: SegmentPass
-    present: np.ndarray
-    size: int
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        full = np.full((self.size, *values.shape[1:]), np.nan, dtype=np.float32)
-        full[self.present] = values
-        return full
-
-
-def _language(own: _Spread, pivot: _Spread, code: str) -> xr.Dataset:
-    mine = own.own
-    data: dict[str, tuple] = {
-        "nll": ("segment", own(mine.nll)),
-        "bytes": ("segment", own(mine.bytes)),
-        "tokens": ("segment", own(mine.tokens)),
-        "importance": (("segment", "layer", "expert"), own(mine.importance)),
-        "frequency": (("segment", "layer", "expert"), own(mine.selections / mine.tokens[:, None, None])),
-        "entropy": (("segment", "layer"), own(entropy(mine.importance))),
-        "consistency": (("segment", "layer"), own(mine.consistency)),
+def _routing(made: SegmentPass, present: np.ndarray, cut: np.ndarray) -> xr.Dataset:
+    """What one pass says of the segments of a language that are `present`."""
+    layers = ("segment", "layer")
+    data = {
+        "nll": ("segment", made.nll),
+        "bytes": ("segment", made.bytes),
+        "tokens": ("segment", made.tokens),
+        "importance": ((*layers, "expert"), made.importance),
+        "frequency": ((*layers, "expert"), frequency(made)),
+        "entropy": (layers, entropy(made.importance)),
+        "consistency": (layers, np.where(cut[:, None] < FEWEST_TOKENS, np.nan, made.consistency)),
+        "hidden": (("segment", "state", "d"), made.hidden),
     }
-    theirs = pivot(pivot.own.importance)
-    data["divergence"] = (("segment", "layer"), own(normalised_js(mine.importance, theirs[own.present])))
-    data |= _states(own, pivot)
-    experts = mine.importance.shape[2]
-    coords = {"segment": np.arange(own.size), "layer": list(mine.layers), "expert": np.arange(experts)}
-    return xr.Dataset(data, coords=coords).expand_dims(lang=[code])
+    coords = {"segment": present, "layer": list(made.layers), "expert": np.arange(made.importance.shape[2])}
+    return xr.Dataset(data, coords).astype(np.float32)
 
 
-def _states(own: _Spread, pivot: _Spread) -> dict[str, tuple]:
-    """What mean hidden states say of each pair."""
-    shared = np.intersect1d(own.present, pivot.present)
-    sides = [s.own.hidden[np.searchsorted(s.present, shared)] for s in (own, pivot)]
-    measures: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-        "hits": retrieval_hits,
-        "hits_centred": lambda a, b: retrieval_hits(a, b, centre=True),
-        "distance": lambda a, b: 1 - parallel_similarity(a, b, centre=True)[:, 0],
-    }
-    found = {}
-    for name, measure in measures.items():
-        full = np.full((own.size, sides[0].shape[1]), np.nan, dtype=np.float32)
-        if len(shared) > 1:
-            for state in range(full.shape[1]):
-                full[shared, state] = measure(sides[0][:, state], sides[1][:, state])
-        found[name] = (("segment", "state"), full)
-    return found
+def _compared(own: xr.Dataset, pivot: xr.Dataset) -> xr.Dataset:
+    """The same beside what routing and mean hidden states say of the segments that the pivot has as well."""
+    pair = xr.align(own, pivot, join="inner")
+    states = [side["hidden"].transpose("state", "segment", "d").values for side in pair]
+    found = {"divergence": (("segment", "layer"), normalised_js(*(side["importance"].values for side in pair)))}
+    for name, measure in STATES.items() if pair[0].sizes["segment"] > 1 else ():
+        values = [measure(ours, theirs) for ours, theirs in zip(*states, strict=True)]
+        found[name] = ("segment", "state"), np.stack(values, 1)
+    compared = xr.Dataset(found, {"segment": pair[0]["segment"]}).astype(np.float32)
+    return xr.merge([own.drop_vars("hidden"), compared], join="outer")
 
 
 def pool(parts: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -189,7 +151,7 @@ def pool(parts: Sequence[xr.Dataset]) -> xr.Dataset:
         slim.append(own.assign_coords(cluster=own["cluster"] + documents).drop_vars("segment", errors="ignore"))
         documents += int(own["cluster"].max()) + 1
     joined = xr.concat(slim, "segment", join="outer", fill_value=np.nan, combine_attrs="drop")
-    return joined.assign_attrs(corpus="pooled", pivot=parts[0].attrs["pivot"])
+    return joined.assign_attrs(corpus=POOLED, pivot=parts[0].attrs["pivot"])
 
 
 def pick_layers(found: xr.DataArray | xr.Dataset, layers: Sequence[int] | None) -> list[int]:

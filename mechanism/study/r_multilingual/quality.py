@@ -1,12 +1,12 @@
 """What goes with routing over languages: quality, training text, and the confounders of both (claims R2, R4, R11)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ...corpus.languages import LANGUAGES
 from ...corpus.library import committed, training_budgets, training_rows
 from ...measure.correlation import Correlation, residual, with_intercept
 from ...measure.evidence import Evidence
@@ -15,6 +15,7 @@ from ...measure.profile import depth_windows
 from ...measure.regression import NestedRegression
 from .observe import script_of
 
+DRAWS = 1000
 EXPLAINED = ("value", "low", "high", "p", "n", "base", "detectable")
 CONFOUNDERS = ("other_script", "overlap", "log_train", "length_ratio")
 GIVEN: dict[str, tuple[str, ...]] = {
@@ -54,18 +55,18 @@ def log_training_tokens(found: xr.Dataset, training: Mapping[str, int]) -> pd.Se
     return pd.Series(rows, dtype=np.float64, name="log_train").rename_axis("lang")
 
 
-def quality(found: xr.Dataset, training: Mapping[str, int] | None = None) -> pd.DataFrame:
+def quality(found: xr.Dataset, training: Mapping[str, int]) -> pd.DataFrame:
     """One row per language but the pivot: what claim R2 correlates, and its confounders.
 
     Columns, over the segments that the language and the pivot both have: `divergence` in the middle third of the
     layers, and `distance` of hidden states behind them; `relative_loss`, total loss over the pivot's; `quality`, minus
     its logarithm (higher is better); `bits_per_byte`; `length_ratio`, tokens per token of the pivot; `overlap` of
-    tokens; `other_script` (0 or 1); `log_train`, NaN if unknown; `n` segments; `script` and `family`, None if unknown.
+    tokens; `other_script` (0 or 1); `log_train`, NaN if unknown; `n` segments.
     """
     pivot = found.sel(lang=found.attrs["pivot"])
     middle = depth_windows(found.sizes["layer"])["middle"]
     states = found["layer"].values[middle] + 1
-    trained = log_training_tokens(found, training or {})
+    trained = log_training_tokens(found, training)
     rows = {}
     for code in map(str, found["lang"].values):
         own = found.sel(lang=code)
@@ -84,8 +85,6 @@ def quality(found: xr.Dataset, training: Mapping[str, int] | None = None) -> pd.
             "other_script": float(script_of(code) != script_of(found.attrs["pivot"])),
             "log_train": trained.get(code, np.nan),
             "n": int(common.sum()),
-            "script": script_of(code),
-            "family": LANGUAGES[code].family if code in LANGUAGES else None,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("lang")
 
@@ -109,12 +108,10 @@ def associations(
         whole = table[[x, y, *covariates]].dropna().astype(np.float64)
         held = whole[list(covariates)].to_numpy() if covariates else None
         for method in ("pearson", "spearman"):
-            nothing = Evidence(np.nan, np.nan, np.nan, len(whole), p=np.nan)
-            try:
+            one, detectable = Evidence(np.nan, np.nan, np.nan, len(whole)), np.nan
+            with suppress(ValueError):
                 one = Correlation(method, seed=seed)(whole[x].to_numpy(), whole[y].to_numpy(), held)
                 detectable = Detectable().correlation(one.n, len(covariates))
-            except ValueError:
-                one, detectable = nothing, np.nan
             rows[label, method] = {**one.row("value"), "p": one.p, "detectable": detectable}
     found = pd.DataFrame.from_dict(rows, orient="index")
     return found.set_axis(pd.MultiIndex.from_tuples(found.index, names=["given", "method"]))
@@ -165,8 +162,6 @@ def explained(
     table: pd.DataFrame,
     added: str = "divergence",
     base: Sequence[str] = ("distance", "other_script", "log_train"),
-    y: str = "quality",
-    n_boot: int = 1000,
     seed: int = 0,
 ) -> pd.Series:
     """Share of the variance of quality that one predictor adds to others (claim R11).
@@ -176,22 +171,22 @@ def explained(
     Returns:
         `value` with its bootstrap interval over languages `low`, `high`; `p` by permutation of residuals; `n`; `base`,
         the variance that the others explain; `detectable`, the smallest share of what they leave that so many
-        languages would show with a probability of 80 %.
-
-    Raises:
-        ValueError: too few languages, or predictors that determine one another.
+        languages would show with a probability of 80 %. All NaN but `n` where none is defined: too few languages, or
+        predictors that determine one another.
     """
     kept = [name for name in base if table[name].nunique() > 1]
-    whole = table[[y, added, *kept]].dropna().astype(np.float64)
-    target, small, more = whole[y].to_numpy(), whole[kept].to_numpy(), whole[[added]].to_numpy()
-    gain = NestedRegression(seed=seed)(target, small, more)
-    drawn = np.random.default_rng(seed).integers(0, gain.n, (n_boot, gain.n))
-    large = np.concatenate([small, more], 1)
-    draws = _explained(target[drawn], large[drawn]) - _explained(target[drawn], small[drawn])
-    low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
-    detectable = Detectable().explained(gain.n, len(kept))
-    found = {"value": gain.value, "low": low, "high": high, "p": gain.p, "n": gain.n, "base": gain.base}
-    return pd.Series({**found, "detectable": detectable}, list(EXPLAINED), dtype=np.float64, name=added)
+    whole = table[["quality", added, *kept]].dropna().astype(np.float64)
+    target, small, more = whole["quality"].to_numpy(), whole[kept].to_numpy(), whole[[added]].to_numpy()
+    found: dict[str, float] = dict.fromkeys(EXPLAINED, np.nan) | {"n": len(whole)}
+    with suppress(ValueError):
+        gain = NestedRegression(seed=seed)(target, small, more)
+        drawn = np.random.default_rng(seed).integers(0, gain.n, (DRAWS, gain.n))
+        large = np.concatenate([small, more], 1)
+        draws = _explained(target[drawn], large[drawn]) - _explained(target[drawn], small[drawn])
+        low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
+        found |= {"value": gain.value, "low": low, "high": high, "p": gain.p, "base": gain.base}
+        found["detectable"] = Detectable().explained(gain.n, len(kept))
+    return pd.Series(found, list(EXPLAINED), dtype=np.float64, name=added)
 
 
 def _explained(y: np.ndarray, predictors: np.ndarray) -> np.ndarray:

@@ -1,51 +1,57 @@
-"""Chapter R, observed: from a model and its texts to every table of the chapter."""
+"""Chapter R's study of routing: from a model and parallel text to every table of the chapter."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..base.records import recorded, stored, texts_hash
-from .chapter import Chapter
+from ...models.load import training_run
+from ...models.segments import segment_pass
+from ..base.records import texts_hash
+from ..base.study import Study
+from .claims import answered
 from .config import ChapterConfig
-from .language_experts import task_frequencies, task_texts
-from .observe import observe
+from .language_experts import task_texts
+from .observe import frequency, observe
+from .tables import Chapter
 
 TASK_TEXTS = 200
-PROFILES = ("small", "full")
 
 
-def run(
-    spec: str,
+def study(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    config: ChapterConfig,
+    spec: str,
     dtype: str = "float32",
-    profile: str = "small",
+    profile: str = "auto",
     progress: Callable[[str], None] = lambda line: None,
-) -> tuple[xr.Dataset, xr.Dataset]:
-    """Tables to show, and tables to judge claims by: those of all segments wherever they are recorded.
+    **options: Any,
+) -> xr.Dataset:
+    """What the chapter shows of a model (see `claims.answered`), on all segments or on a sample of them.
 
     Args:
         spec, dtype: of the model, for the address of the record.
-        profile: `small` computes on up to `max_segments` of each corpus; `full` on all of them, once, and keeps the
-            result in `data/runs`.
+        profile: see `PROFILES`; options: of `ChapterConfig.of`, of which `max_segments` is the size of the sample.
+
+    Returns:
+        In its attributes also `run`, which made the model, `seed`, and `awaits`, see `Study`.
 
     Raises:
         ValueError: no such profile; otherwise see `analyse` and `records.stored`.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r}: there are {' and '.join(PROFILES)}")
-    whole = replace(config, max_segments=None, n_boot=2000)
-    key, texts = whole.key(spec, dtype), texts_hash(whole.corpora())
-    if profile == "full":
-        command = f"mechanism notebooks --only 10 --parameter model={spec} --parameter profile=full"
-        found = stored(key, texts, lambda: analyse(model, tokenizer, whole, progress), command)
-        return found, found
-    shown = analyse(model, tokenizer, config, progress)
-    judged = recorded(key, texts)
-    return shown, shown if judged is None else judged
+    sample = ChapterConfig.of(spec, **options)
+    full = replace(sample, max_segments=None, n_boot=2000)
+    asked = Study(
+        full.key(spec, dtype),
+        texts_hash(full.corpora()),
+        lambda: analyse(model, tokenizer, full, progress),
+        lambda: analyse(model, tokenizer, sample, progress),
+        f"mechanism notebooks --only 10 --parameter model={spec} --parameter profile=full",
+    )
+    found = asked.result(profile)
+    return found.assign_attrs(run=training_run(spec) or "", seed=sample.seed, awaits=asked.awaits(found))
 
 
 def analyse(
@@ -54,7 +60,7 @@ def analyse(
     config: ChapterConfig,
     progress: Callable[[str], None] = lambda line: None,
 ) -> xr.Dataset:
-    """Observe a model and compute everything that the chapter shows; see `Chapter.dataset`.
+    """Observe a model and compute everything that the chapter shows; see `claims.answered`.
 
     Raises:
         CorpusError, ModelError: see `observe`. ValueError: fewer than three layers that route.
@@ -64,4 +70,5 @@ def analyse(
     wide = max(parts, key=lambda part: part.sizes["lang"])
     count = min(config.max_segments or TASK_TEXTS, TASK_TEXTS)
     texts = task_texts(wide.attrs["pivot"], count, wide.attrs["corpus"], config.seed)
-    return Chapter(parts, task_frequencies(model, tokenizer, texts), config).dataset()
+    tasks = {name: frequency(segment_pass(model, tokenizer, own, hidden=False)) for name, own in texts.items()}
+    return answered(Chapter(parts, tasks, config))

@@ -16,12 +16,13 @@ from ..base import runs as training_runs
 from ..base.texts import FEWEST
 from ..embedded.history import History, load_history
 from ..embedded.probes import PROBE_SEGMENTS, probe_rows
-from ..embedded.siblings import middle
+from ..embedded.siblings import SEEDS, middle
 from .observe import pool
 from .profiles import kept
 
-SEEDS = ("seed0", "seed1", "seed2")
 CONTROL = "control"
+BILINGUAL = (*SEEDS, CONTROL)
+"""Runs with bilingual documents, and the one without."""
 TWINS = ("seed0", "dense")
 """A run that routes and its dense twin, trained on as many tokens."""
 
@@ -38,28 +39,34 @@ def shared_states(found: xr.Dataset, codes: Iterable[str], bootstrap: ClusterBoo
     """
     rows = {}
     for code in codes:
-        hits, clusters = kept(found, "hits_centred", code)
+        hits, clusters = kept(found["hits_centred"], code)
         if code == found.attrs["pivot"] or len(np.unique(clusters)) < 2:
             continue
-        values = {"embedding": hits[:, 0], "last": hits[:, -1], "best": _crossed(hits, clusters)}
-        bounds = {name: bootstrap(own, clusters=clusters) for name, own in values.items()}
-        rows[code] = {name: bounds[name].estimate for name in values}
-        rows[code] |= {f"{name}_low": bounds[name].low for name in values}
-        rows[code] |= {f"{name}_high": bounds[name].high for name in values}
-        above = max(bounds["embedding"].high, bounds["last"].high)
-        rows[code] |= {"n": len(hits), "shared": bounds["best"].low > above}
+        row: dict[str, float] = {}
+        for name, own in {"embedding": hits[:, 0], "last": hits[:, -1], "best": _crossed(hits, clusters)}.items():
+            bound = bootstrap(own, clusters=clusters)
+            row |= {name: bound.estimate, f"{name}_low": bound.low, f"{name}_high": bound.high}
+        above = max(row["embedding_high"], row["last_high"])
+        rows[code] = row | {"n": len(hits), "shared": row["best_low"] > above}
     return pd.DataFrame.from_dict(rows, orient="index", columns=None if rows else ["shared"]).rename_axis("lang")
 
 
-def twin_probes(names: Iterable[str] = TWINS) -> dict[str, xr.Dataset]:
-    """Probes of runs at the last tokens at which all were probed, by name: the same segments, so that they can be
-    compared with one another. Nothing unless every run has a record and is finished; `tokens` is in the attributes."""
+def _crossed(hits: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Hits of each segment in the middle state that is best on the other half of the documents."""
+    own = hits[:, middle(hits.shape[1])]
+    first = np.isin(clusters, np.unique(clusters)[::2])
+    return np.where(first, own[:, own[~first].mean(0).argmax()], own[:, own[first].mean(0).argmax()])
+
+
+def twin_probes() -> dict[str, xr.Dataset]:
+    """Probes of `TWINS` at the last tokens at which both were probed, by name: the same segments, so that they can be
+    compared with one another. Nothing unless both have a record and are finished; `tokens` is in the attributes."""
     known = training_runs.records()
-    runs = {name: load_history(name) for name in names if name in known}
-    if set(runs) != set(names) or not all(run.result.get("finished") for run in runs.values()):
+    runs = {name: load_history(name) for name in TWINS if name in known}
+    if len(runs) < len(TWINS) or not all(run.result.get("finished") for run in runs.values()):
         return {}
     tokens = common_tokens(runs)
-    return {name: last_probe(run, tokens).assign_attrs(pivot="en", tokens=tokens) for name, run in runs.items()}
+    return {name: last_probe(run, tokens).assign_attrs(tokens=tokens) for name, run in runs.items()}
 
 
 def twin_table(probes: Mapping[str, xr.Dataset], bootstrap: ClusterBootstrap) -> pd.DataFrame:
@@ -73,21 +80,10 @@ def twin_table(probes: Mapping[str, xr.Dataset], bootstrap: ClusterBootstrap) ->
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
 
 
-def _crossed(hits: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Hits of each segment in the middle state that is best on the other half of the documents."""
-    own = hits[:, middle(hits.shape[1])]
-    first = np.isin(clusters, np.unique(clusters)[::2])
-    found = np.empty(len(own))
-    for half in (first, ~first):
-        found[half] = own[half][:, own[~half].mean(0).argmax()]
-    return found
-
-
-def last_probe(history: History, tokens: int | None = None) -> xr.Dataset:
-    """A run's probe after so many tokens (the last one without), as an observation pooled over corpora, of the
-    languages that the run was trained on."""
-    stats = history.stats.isel(tokens_seen=-1) if tokens is None else history.stats.sel(tokens_seen=tokens)
-    parts = []
+def last_probe(history: History, tokens: int) -> xr.Dataset:
+    """A run's probe after so many tokens, as an observation pooled over corpora, of the languages that the run was
+    trained on."""
+    stats, parts = history.stats.sel(tokens_seen=tokens), []
     for name in map(str, stats["corpus"].values):
         rows = probe_rows(committed(name), PROBE_SEGMENTS[name])
         own = stats.sel(corpus=name, drop=True).isel(segment=slice(len(rows)))
@@ -99,18 +95,18 @@ def last_probe(history: History, tokens: int | None = None) -> xr.Dataset:
     return joined.sel(lang=[code for code in joined["lang"].values if code in languages])
 
 
-def middle_divergence(found: xr.Dataset) -> pd.Series:
-    """Mean divergence from the pivot in the middle third of the layers, by language with at least ten segments."""
-    window = depth_windows(found.sizes["layer"])["middle"]
-    codes = [str(code) for code in found["lang"].values if code != found.attrs["pivot"]]
-    values = {code: kept(found, "divergence", code)[0][:, window] for code in codes}
-    return pd.Series({code: own.mean() for code, own in values.items() if len(own) >= FEWEST}, dtype=np.float64)
-
-
 def common_tokens(histories: Mapping[str, History]) -> int:
     """The last number of training tokens at which all runs were probed."""
     probed = [set(map(int, history.stats["tokens_seen"].values)) for history in histories.values()]
     return max(set.intersection(*probed))
+
+
+def middle_divergence(found: xr.Dataset) -> pd.Series:
+    """Mean divergence from the pivot in the middle third of the layers, by language with at least ten segments."""
+    window = depth_windows(found.sizes["layer"])["middle"]
+    codes = [str(code) for code in found["lang"].values if code != found.attrs["pivot"]]
+    values = {code: kept(found["divergence"], code)[0][:, window] for code in codes}
+    return pd.Series({code: own.mean() for code, own in values.items() if len(own) >= FEWEST}, dtype=np.float64)
 
 
 def without_bilingual(histories: Mapping[str, History]) -> pd.DataFrame:
@@ -119,7 +115,7 @@ def without_bilingual(histories: Mapping[str, History]) -> pd.DataFrame:
     return pd.DataFrame({name: middle_divergence(last_probe(own, tokens)) for name, own in histories.items()}).dropna()
 
 
-def control_difference(table: pd.DataFrame, confidence: float = 0.95) -> Evidence:
+def control_difference(table: pd.DataFrame) -> Evidence:
     """Divergence in the control minus that in the runs with bilingual documents, mean over languages (claim R12).
 
     The control is a single run, and seeds differ: the interval is Student's for one more run against the mean of k
@@ -137,15 +133,18 @@ def control_difference(table: pd.DataFrame, confidence: float = 0.95) -> Evidenc
         raise ValueError("the difference needs the control, two runs with bilingual documents, and languages in all")
     value = float(table[CONTROL].mean() - means.mean())
     error = float(means.std(ddof=1)) * np.sqrt(1 + 1 / len(means))
-    half = float(t.ppf((1 + confidence) / 2, len(means) - 1)) * error
+    half = float(t.ppf(0.975, len(means) - 1)) * error
     return Evidence(value, value - half, value + half, len(means))
 
 
+def layer_divergence(history: History, tokens: int) -> pd.Series:
+    """Mean divergence from the pivot over trained languages after so many tokens, by layer, over the pooled segments of
+    all corpora."""
+    found = last_probe(history, tokens).drop_sel(lang="en")
+    return found["divergence"].mean("segment").mean("lang").to_pandas()
+
+
 def profiles_over_training(history: History) -> pd.DataFrame:
-    """Mean divergence from the pivot over trained languages, by tokens seen (rows) and layer (columns), over the pooled
-    segments of all corpora."""
-    rows = {}
-    for tokens in map(int, history.stats["tokens_seen"].values):
-        found = last_probe(history, tokens).drop_sel(lang="en")
-        rows[tokens] = found["divergence"].mean("segment").mean("lang").to_pandas()
-    return pd.DataFrame(rows).T.rename_axis(index="tokens_seen")
+    """`layer_divergence` by tokens seen (rows) and layer (columns)."""
+    probed = map(int, history.stats["tokens_seen"].values)
+    return pd.DataFrame({tokens: layer_divergence(history, tokens) for tokens in probed}).T.rename_axis("tokens_seen")

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from mechanism.corpus.store import Corpus, CorpusError, Segment
 from mechanism.measure.crossed import CrossedVariance
@@ -12,17 +13,24 @@ from mechanism.measure.domain_table import domain_table
 from mechanism.measure.specialisation import activation_rate
 from mechanism.measure.specialists import SpecialistTest
 from mechanism.models.load import load_model
-from mechanism.study.d_domains import domain_experts as domain_routing
-from mechanism.study.d_domains.domain_experts import DomainConfig, crossed_languages, expert_table, observe, stability
-from mechanism.study.d_domains.domain_passes import Routed, route
+from mechanism.study.d_domains import domain_experts
+from mechanism.study.d_domains.domain_experts import (
+    DomainConfig,
+    DomainObservation,
+    observe,
+    observe_crossed,
+)
+from mechanism.study.d_domains.domain_passes import SUMS, documents, route
 from mechanism.study.d_domains.domain_text import (
     Piece,
     common_language,
+    common_languages,
     domain_pieces,
     load_domains,
     parallel_pieces,
     pieces,
 )
+from mechanism.study.d_domains.tables import decompose, expert_table, stability
 from mechanism.trace import attach, slot_outputs
 from mechanism.trace.contributions import ExpertsInput
 from mechanism.trace.families import tiny_model
@@ -32,49 +40,49 @@ from .. import planted
 specialised = SpecialistTest(null=LabelNull(n_perm=499), bootstrap=DocumentBootstrap(n_boot=100))
 
 
-def routed(model, count: int = 30) -> Routed:
+def routed(model, count: int = 30) -> xr.Dataset:
     corpora = planted.corpora(documents=24)
     return route(model, planted.tokenizer(), domain_pieces(corpora, "en", "test", count)[0])
 
 
 @pytest.fixture(scope="module")
-def served() -> Routed:
+def served() -> xr.Dataset:
     return routed(planted.model("law"))
 
 
-def test_a_domain_served_by_two_experts_is_recovered(served: Routed):
-    documents = served.documents(served.rows("en"))
-    found = specialised(documents)
+def test_a_domain_served_by_two_experts_is_recovered(served: xr.Dataset):
+    recovered = documents(served)
+    found = specialised(recovered)
     own = found.experts.sel(layer=planted.LAYER, expert=list(planted.SERVING))
     assert own["strong"].all()
     assert own["domain"].values.tolist() == ["law", "law"]
     assert (own["lift"] > 2.9).all()
     best = found.experts["score"].values.argsort(axis=None)[-2:]
     assert set(best.tolist()) == {planted.LAYER * 8 + e for e in planted.SERVING}
-    rates = activation_rate(Domains(documents))[planted.LAYER]
-    law = documents.names.tolist().index("law")
+    rates = activation_rate(Domains(recovered))[planted.LAYER]
+    law = recovered.names.tolist().index("law")
     assert rates[:2, law] == pytest.approx(0.5, abs=0.05)
     assert (np.delete(rates[:2], law, 1) == 0).all()
 
 
 def test_no_specialist_in_models_with_blind_routers():
     """Random routers that never see their input: no more than the false discoveries that the rate allows."""
-    found = [specialised((own := routed(planted.blind(seed))).documents(own.rows("en"))) for seed in range(5)]
+    found = [specialised(documents(routed(planted.blind(seed)))) for seed in range(5)]
     assert np.mean([one.share for one in found]) <= 0.05
     assert all(one.strong.estimate == 0 for one in found)
     assert not any(one.experts["unused"].any() for one in found)
 
 
-def test_halves_of_the_documents_find_the_same_experts(served: Routed):
-    found = stability(served.documents(served.rows("en")), specialised)
+def test_halves_of_the_documents_find_the_same_experts(served: xr.Dataset):
+    found = stability(documents(served), specialised)
     assert found["shared"] >= 2
     assert found["spearman"] > 0.5
     assert found["same_domain"] > found["chance"]
 
 
-def test_table_of_domain_experts_has_every_measure(served: Routed):
-    documents = served.documents(served.rows("en"))
-    table = expert_table(specialised(documents), domain_table(documents), count=2)
+def test_table_of_domain_experts_has_every_measure(served: xr.Dataset):
+    own = documents(served)
+    table = expert_table(specialised(own), domain_table(own), count=2)
     assert {"cwas", "gate_score", "expert_activity", "peak", "token_ratio", "mutual_information"} <= set(table)
     assert table["domain"].tolist() == ["law", "law"]
     assert (table["layer"] == planted.LAYER).all()
@@ -87,8 +95,9 @@ def test_sums_are_those_of_single_passes():
     texts = ["In the beginning.", "Click OK to open the window, then close it again.", "Öffnet das Fenster."]
     made = [Piece(domain, "en", document, text) for domain, document, text in zip("aab", "xxy", texts, strict=True)]
     found = route(model, tokenizer, made)
-    assert found.keys == (("a", "en", "x"), ("b", "en", "y"))
-    expected = {name: np.zeros_like(values) for name, values in found.sums.items()}
+    keys = list(zip(*(found[name].values.tolist() for name in ("domain", "lang", "name")), strict=True))
+    assert keys == [("a", "en", "x"), ("b", "en", "y")]
+    expected = {name: np.zeros(found[name].shape) for name in SUMS}
     for row, text in zip((0, 0, 1), texts, strict=True):
         ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]])
         with attach(model) as trace, torch.no_grad():
@@ -106,8 +115,8 @@ def test_sums_are_those_of_single_passes():
                     expected["activity"][at] += abs(weight) * float(output.norm())
                     expected["peak"][at] = max(expected["peak"][at], float(output.abs().max()))
     for name, values in expected.items():
-        np.testing.assert_allclose(found.sums[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
-    assert found.tokens.tolist() == [
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert found["tokens"].values.tolist() == [
         sum(len(tokenizer(t)["input_ids"]) for t in texts[:2]),
         len(tokenizer(texts[2])["input_ids"]),
     ]
@@ -117,39 +126,33 @@ def test_sums_are_those_of_single_passes():
 def test_other_families(family, contributions):
     model = tiny_model(family)
     found = routed(model, count=6)
-    assert ("activity" in found.sums) == contributions
-    top_k = found.sums["selections"].sum(-1) / found.tokens[:, None]
+    assert ("activity" in found) == contributions
+    top_k = found["selections"].values.sum(-1) / found["tokens"].values[:, None]
     assert (top_k == top_k[0, 0]).all()
-    assert np.isfinite(found.sums["weight"]).all()
+    assert np.isfinite(found["weight"]).all()
 
 
 def test_crossed_design_of_a_model_that_reads_words_alike_in_both_languages(monkeypatch):
-    monkeypatch.setattr(domain_routing, "load_domains", lambda names, languages: planted.corpora(documents=16))
-    found = domain_routing.observe_crossed(
-        planted.model("law"), planted.tokenizer(), DomainConfig(domains=("any", "thing"))
-    )
-    assert found is not None
+    monkeypatch.setattr(domain_experts, "load_domains", lambda names, languages: planted.corpora(documents=16))
+    found = observe_crossed(planted.model("law"), planted.tokenizer(), DomainConfig(domains=("any", "thing")))
     assert dict(found.sizes) == {"document": 24, "lang": 2, "layer": 2, "expert": 8}
     assert (found["rate"].sel(lang="en") == found["rate"].sel(lang="xx")).all()
-    table = domain_routing.decompose(found, CrossedVariance(n_perm=199))
+    table = decompose(found, CrossedVariance(n_perm=199))
     assert table.loc[planted.LAYER, "p_domain"] < 0.01
     assert (table["p_language"] > 0.5).all()
     assert table.loc[planted.LAYER, "domain"] > 10 * abs(table.loc[planted.LAYER, "language"])
 
 
 def test_crossed_design_needs_two_languages():
-    assert (
-        domain_routing.observe_crossed(
-            planted.model("law"), planted.tokenizer(), DomainConfig(domains=("code", "maths"))
-        )
-        is None
-    )
-    assert crossed_languages(planted.corpora(), ["xx"]) == ["xx"]
+    with pytest.raises(CorpusError, match="code maths: fewer than two languages in common"):
+        observe_crossed(planted.model("law"), planted.tokenizer(), DomainConfig(domains=("code", "maths")))
+    assert common_languages(planted.corpora(), ["xx"]) == ["xx"]
 
 
 def test_observation_of_the_committed_domains():
     model, tokenizer = load_model("tiny", "cpu")
-    found = observe(model, tokenizer, DomainConfig(domains=("religion", "tech", "code"), max_segments=4))
+    config = DomainConfig(domains=("religion", "tech", "code"), max_segments=4)
+    found = DomainObservation(observe(model, tokenizer, config))
     assert found.documents.names.tolist() == ["code", "religion", "tech"]
     assert found.lang == "en"
     assert found.documents.activity is not None

@@ -7,9 +7,9 @@ import xarray as xr
 from mechanism.models import load as models
 from mechanism.models.load import load_model
 from mechanism.study.base import runs as training_runs
-from mechanism.study.d_domains import domain_records
-from mechanism.study.d_domains.domain_experts import DomainConfig
-from mechanism.study.d_domains.domain_records import observed, others, to_make
+from mechanism.study.base.records import stored
+from mechanism.study.d_domains import domain_experts
+from mechanism.study.d_domains.domain_experts import DomainConfig, others, study, to_make
 
 CONFIG = DomainConfig(("religion", "tech"), ("en", "de"), max_segments=4)
 
@@ -17,34 +17,38 @@ CONFIG = DomainConfig(("religion", "tech"), ("en", "de"), max_segments=4)
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(training_runs, "RUNS", tmp_path)
-    monkeypatch.setattr(domain_records, "FULL", 6)
+    monkeypatch.setattr(domain_experts, "FULL", 6)
     return load_model("tiny", "cpu")
 
 
 def test_the_full_profile_is_computed_once_and_then_preferred(tiny, tmp_path, monkeypatch):
     (model, tokenizer), crossed = tiny, ("religion", "tech")
-    sample = observed("tiny", model, tokenizer, CONFIG, crossed)
-    assert (sample.record, len(sample.single.documents.domain)) == ("", 8)
-    full = observed("tiny", model, tokenizer, CONFIG, crossed, "full")
-    assert len(full.single.documents.domain) == 12
+    sample = study(model, tokenizer, "tiny", "float32", "auto", CONFIG, crossed)
+    assert (sample.record, len(sample.documents.domain)) == ("", 8)
+    full = study(model, tokenizer, "tiny", "float32", "full", CONFIG, crossed)
+    assert len(full.documents.domain) == 12
     assert full.crossed is not None
     assert full.crossed.sizes["document"] == 12
     made = [json.loads((folder / "result.json").read_text())["command"] for folder in tmp_path.iterdir()]
     assert made == ["mechanism notebooks --only 20_domain_experts -p profile=full -p model=tiny"] * 2
-    monkeypatch.setattr(domain_records, "observe", None)
-    monkeypatch.setattr(domain_records, "observe_crossed", None)
-    again = observed("tiny", model, tokenizer, CONFIG, crossed)
+
+    def refused(*given):
+        raise AssertionError("what is recorded is computed again")
+
+    monkeypatch.setattr(domain_experts, "observe", refused)
+    monkeypatch.setattr(domain_experts, "observe_crossed", refused)
+    again = study(model, tokenizer, "tiny", "float32", "auto", CONFIG, crossed)
     assert again.record == full.record
     for name in ("selections", "weight", "activity", "peak", "tokens", "domain"):
-        np.testing.assert_array_equal(getattr(again.single.documents, name), getattr(full.single.documents, name))
-    assert again.single.documents.layers == full.single.documents.layers == (0, 1, 2, 3)
+        np.testing.assert_array_equal(getattr(again.documents, name), getattr(full.documents, name))
+    assert again.documents.layers == full.documents.layers == (0, 1, 2, 3)
     assert again.crossed is not None
     xr.testing.assert_equal(again.crossed, full.crossed)
 
 
 def test_other_models_are_known_by_their_records(tiny, tmp_path):
     model, tokenizer = tiny
-    full = observed("tiny", model, tokenizer, CONFIG, (), "full")
+    full = study(model, tokenizer, "tiny", "float32", "full", CONFIG, ())
     assert full.crossed is None
     assert others("tiny", CONFIG) == {}
     (folder,) = tmp_path.iterdir()
@@ -53,19 +57,19 @@ def test_other_models_are_known_by_their_records(tiny, tmp_path):
     key = {name: value for name, value in payload.items() if name != "data"}
 
     def keep(name: str, **changed) -> None:
-        domain_records.stored(key | {"model": name} | changed, payload["data"], lambda: found.assign_attrs(name=name))
+        stored(key | {"model": name} | changed, payload["data"], lambda: found.assign_attrs(name=name))
 
     keep("olmoe")
     keep("seed1")
     keep("seed2", domains=["religion", "code"])
     assert list(others("tiny", CONFIG)) == ["seed1"], "neither other models nor other domains"
-    assert (others("tiny", CONFIG)["seed1"].documents.tokens == full.single.documents.tokens).all()
+    assert (others("tiny", CONFIG)["seed1"].documents.tokens == full.documents.tokens).all()
 
 
 def test_the_step_that_a_seed_lacks_is_told(tiny, tmp_path, monkeypatch):
     """One seed has weights, seed 1 a training record alone, seed 2 nothing."""
     monkeypatch.setattr(models, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(domain_records, "resolve", lambda spec: spec)
+    monkeypatch.setattr(domain_experts, "resolve", lambda spec: spec)
     (tmp_path / "models" / "embedded").mkdir(parents=True)
     (tmp_path / "models" / "embedded" / "config.json").write_text("{}")
     (tmp_path / "abc").mkdir()
@@ -81,5 +85,5 @@ def test_the_step_that_a_seed_lacks_is_told(tiny, tmp_path, monkeypatch):
 
 def test_an_unknown_profile_is_refused(tiny):
     model, tokenizer = tiny
-    with pytest.raises(ValueError, match="no profile 'large'; use auto, small, full"):
-        observed("tiny", model, tokenizer, CONFIG, profile="large")
+    with pytest.raises(ValueError, match="no profile 'large': use auto, small, full"):
+        study(model, tokenizer, "tiny", "float32", "large", CONFIG)

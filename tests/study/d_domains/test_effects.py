@@ -8,8 +8,8 @@ from mechanism.measure.causal import Effects, gini, top_experts
 from mechanism.measure.documents import Documents, Domains
 from mechanism.measure.specialisation import certainty
 from mechanism.study.d_domains.cheap import cheap_statistics, massive_layers
+from mechanism.study.d_domains.driver_tokens import opening_effects
 from mechanism.study.d_domains.effects import BatchSweep, Settings
-from mechanism.study.d_domains.opening import opening_effects
 from mechanism.trace import Ablate, expert_means, find_sites
 from mechanism.trace.continuation import CleanPass
 from mechanism.trace.families import tiny_model

@@ -9,12 +9,12 @@ from mechanism.corpus.store import CorpusError
 from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.study.base import runs as training_runs
 from mechanism.study.d_domains import reweighting
-from mechanism.study.d_domains.drivers import ablation_effect
 from mechanism.study.d_domains.reweighting import ReweightingConfig, best_setting, reweight
 from mechanism.study.d_domains.reweighting_items import tasks
 from mechanism.study.d_domains.reweighting_plan import DOMAIN, DRIVER, RANDOM, Setting
 from mechanism.study.d_domains.reweighting_results import Reweighted
 from mechanism.study.d_domains.reweighting_sets import ExpertSets, strongest
+from mechanism.study.d_domains.sweep import ablation_effect
 
 from .. import planted
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from mechanism.models.load import load_model
-from mechanism.study.d_domains import driver_experts, search
+from mechanism.study.base.records import recorded
+from mechanism.study.d_domains import search
+from mechanism.study.d_domains.domain_text import SweepConfig, passages
 from mechanism.study.d_domains.driver_experts import Swept
-from mechanism.study.d_domains.sweep import sweep
-from mechanism.study.d_domains.sweep_text import SweepConfig, passages
+from mechanism.study.d_domains.sweep import record_key, sweep
 
 from .. import planted
 
@@ -19,7 +20,7 @@ def searched(tmp_path_factory):
     """What finds drivers of a planted model under a configuration, and its exact mean effects `(expert,)`, flat."""
     config = SweepConfig(tuple(planted.folders(tmp_path_factory.mktemp("texts"))), max_segments=40, modes=("zero",))
     model, tokenizer = planted.model(), planted.tokenizer()
-    exact = sweep(model, tokenizer, config)
+    exact = sweep(model, tokenizer, config).found
     mean = search.effects_of(exact["kl"].values[0], exact["tokens"].values, passages(config)).mean()
     return lambda **own: search.find_drivers(model, tokenizer, search.SearchConfig(config, SHARE, **own)), mean.ravel()
 
@@ -50,8 +51,8 @@ def test_it_keeps_its_budget_and_decides_nothing_wrongly(searched, budget):
 
 def test_replayed_on_the_record_it_finds_the_drivers_for_a_seventh_of_the_cost():
     """The embedded model's recorded sweep, in twenty orders of its segments."""
-    recorded = driver_experts.recorded_sweep("embedded")
-    assert recorded is not None
-    races = search.replayed(Swept(recorded), load_model("embedded")[0], orders=20)
+    found = recorded(*record_key("embedded"))
+    assert found is not None
+    races = search.replayed(Swept(found), load_model("embedded")[0], orders=20)
     assert races["recall"].mean() >= 0.9
     assert races["cost"].max() <= 0.15

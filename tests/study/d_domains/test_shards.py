@@ -1,27 +1,29 @@
-"""Sweeps cut into shards: merged exactly, resumed, and finished by an engine that loses a worker."""
+"""Sweeps cut into shards: ranked, merged exactly, resumed, and finished by an engine that loses a worker."""
 
 import copy
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
+from mechanism.cli.sweep import workers
 from mechanism.models.load import load_model
 from mechanism.models.passes import encode, padding_token
 from mechanism.study.base.records import address
-from mechanism.study.d_domains import driver_experts, shards
+from mechanism.study.d_domains import shards
 from mechanism.study.d_domains import sweep as sweeps
-from mechanism.study.d_domains.shards import Engine, finish, merge
-from mechanism.study.d_domains.sweep import Plan, SweepOptions, sweep
-from mechanism.study.d_domains.sweep_text import SweepConfig, passages
+from mechanism.study.d_domains.domain_text import SweepConfig, passages
+from mechanism.study.d_domains.shards import finish, merge
+from mechanism.study.d_domains.sweep import Plan, SweepOptions, record_key, sweep
 
 CONFIG = SweepConfig(("tech", "code"), ("en", "de"), max_segments=4, max_tokens=40, modes=("zero",))
-SMALL = SweepOptions(memory=0.01, source=("tiny", "cpu", "float32"))
+SMALL = SweepOptions(memory=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def whole(tiny):
-    return sweep(tiny[0], tiny[1], CONFIG, SMALL)
+    return sweep(tiny[0], tiny[1], CONFIG, SMALL).found
 
 
 def plan(tiny, options=SMALL) -> tuple[Plan, int]:
@@ -51,10 +53,24 @@ def test_texts_are_balanced_from_the_start():
 
 
 def test_layer_shards_and_processes_change_nothing(tiny, whole):
-    cut = sweep(tiny[0], tiny[1], CONFIG, replace(SMALL, layer_shards=3))
+    cut = sweep(tiny[0], tiny[1], CONFIG, replace(SMALL, layer_shards=3)).found
     xr.testing.assert_identical(whole, cut)
+    with workers("local", jobs=2):
+        spread = sweep(tiny[0], tiny[1], CONFIG, replace(SMALL, source=("tiny", "cpu", "float32"))).found
+    xr.testing.assert_allclose(whole, spread)
     assert whole.attrs["failed"] == 0
     assert whole.attrs["fallback"] == "{}"
+
+
+def test_what_is_asked_is_swept_and_its_drivers_are_ranked(tiny):
+    """A reader's own model from Python, in one call."""
+    asked: dict[str, Any] = {"data": "tech", "languages": ["en"], "max_segments": 2, "max_tokens": 12}
+    found = sweep(tiny[0], tiny[1], options=SMALL, modes="zero", **asked)
+    assert found.config == SweepConfig(("tech",), ("en",), 2, 12, modes=("zero",))
+    table = found.drivers(3)
+    assert table["zero"].is_monotonic_decreasing
+    assert found.drivers()[["layer", "expert"]].iloc[0].tolist() == table[["layer", "expert"]].iloc[0].tolist()
+    assert table["zero"].iloc[0] == found.effect.max()
 
 
 def test_a_sweep_goes_on_where_it_stopped(tiny, whole, tmp_path, monkeypatch):
@@ -78,7 +94,7 @@ def test_a_sweep_goes_on_where_it_stopped(tiny, whole, tmp_path, monkeypatch):
         return run(job)
 
     monkeypatch.setattr(shards, "run_job", counted)
-    xr.testing.assert_identical(whole, sweep(tiny[0], tiny[1], CONFIG, options))
+    xr.testing.assert_identical(whole, sweep(tiny[0], tiny[1], CONFIG, options).found)
     own, _ = plan(tiny, options)
     assert len(ran) == len(own.jobs()) - 1, "only what was not kept whole is run again"
 
@@ -89,8 +105,9 @@ def test_shards_of_another_model_are_not_taken(tiny, whole, tmp_path):
     other = copy.deepcopy(tiny[0])
     with torch.no_grad():
         other.model.layers[1].mlp.experts.down_proj.mul_(0.5)
-    xr.testing.assert_identical(sweep(other, tiny[1], CONFIG, options), sweep(other, tiny[1], CONFIG, SMALL))
-    xr.testing.assert_identical(sweep(tiny[0], tiny[1], CONFIG, options), whole)
+    found = (sweep(other, tiny[1], CONFIG, own).found for own in (options, SMALL))
+    xr.testing.assert_identical(*found)
+    xr.testing.assert_identical(sweep(tiny[0], tiny[1], CONFIG, options).found, whole)
 
 
 def test_interruption_says_what_is_kept(tiny, tmp_path, monkeypatch):
@@ -118,13 +135,13 @@ def test_a_lost_worker_changes_nothing(tiny, whole, tmp_path):
     from distributed import LocalCluster
 
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        engine = Engine("dask", address=cluster.scheduler_address)
-        own, size = plan(tiny, replace(SMALL, layer_shards=4, engine=engine))
+        own, size = plan(tiny, replace(SMALL, layer_shards=4, source=("tiny", "cpu", "float32")))
         parts, victim = [], cluster.workers[0].pid
-        for part in finish(own.jobs(), tmp_path / "kept", engine):
-            parts.append(part)
-            if len(parts) == 1:
-                os.kill(victim, signal.SIGKILL)
+        with workers("dask", address=cluster.scheduler_address):
+            for part in finish(own.jobs(), tmp_path / "kept"):
+                parts.append(part)
+                if len(parts) == 1:
+                    os.kill(victim, signal.SIGKILL)
     assert len(parts) == len(own.jobs()) > 4
     merged = merge(parts, size, [site.layer for site in own.sites])
     np.testing.assert_allclose(merged["kl"], whole["kl"].values, rtol=1e-5, atol=1e-7)
@@ -134,12 +151,13 @@ def test_a_lost_worker_changes_nothing(tiny, whole, tmp_path):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: Engine("spark"), "spark"),  # type: ignore[arg-type]
-        (lambda: Engine(jobs=0), "too few"),
+        (lambda: workers("spark").__enter__(), "spark"),
+        (lambda: workers("local", jobs=0).__enter__(), "too few"),
+        (lambda: sweep(*load_model("tiny", "cpu"), modes=["reroute"]), "ranked by zero ablation"),
         (lambda: SweepConfig(modes=("nought",)), "modes of ablation"),
         (lambda: SweepConfig(max_segments=0), "at least one segment"),
         (lambda: passages(SweepConfig(("code",), ("de",))), "no text of the test split"),
-        (lambda: list(Engine("ray").started().__enter__()), "engine ray is not installed"),
+        (lambda: workers("ray").__enter__(), "engine ray is not installed"),
     ],
 )
 def test_bad_input(call, said):
@@ -157,8 +175,7 @@ def test_a_folder_of_results_is_found_by_what_was_asked(tiny, tmp_path: Path):
 def test_results_of_another_first_token_are_not_taken(tiny, monkeypatch):
     """Shards and records made when the opening token was ablated too are other results."""
     own, _ = plan(tiny)
-    known, (key, data) = own.key, driver_experts.record_key("tiny", CONFIG, "float32")
-    for module in (sweeps, driver_experts):
-        monkeypatch.setattr(module, "FIRST", 0)
+    known, (key, data) = own.key, record_key("tiny", CONFIG, "float32")
+    monkeypatch.setattr(sweeps, "FIRST", 0)
     assert own.key != known
-    assert address(driver_experts.record_key("tiny", CONFIG, "float32")[0], data) != address(key, data)
+    assert address(record_key("tiny", CONFIG, "float32")[0], data) != address(key, data)

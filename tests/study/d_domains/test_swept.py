@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from mechanism.study.d_domains.driver_experts import Swept
-from mechanism.study.d_domains.driver_overlap import driver_overlap
+from mechanism.study.d_domains.tables import driver_overlap
 
 LAYERS, EXPERTS, DOCUMENTS, TOKENS = 2, 20, 8, 50
 ENGLISH, GERMAN, DOMAIN = (0, 3), (1, 7), (0, 5)
@@ -47,7 +47,7 @@ def members(chosen: np.ndarray) -> list[tuple[int, ...]]:
 
 def test_drivers_of_a_language_are_not_those_of_all_text():
     swept = planted()
-    assert members(swept.drivers) == [GERMAN]
+    assert members(swept.is_driver) == [GERMAN]
     assert members(swept.common_drivers) == [ENGLISH]
 
 

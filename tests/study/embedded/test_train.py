@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mechanism.nn.checkpoint import TrainingError
 from mechanism.study.base import runs as training_runs
+from mechanism.study.base.probe_log import thin
 from mechanism.study.base.runs import load_run
 from mechanism.study.embedded import history
 from mechanism.study.embedded import train as embedded

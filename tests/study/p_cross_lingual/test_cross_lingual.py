@@ -22,7 +22,7 @@ from mechanism.study.p_cross_lingual.grid import CrossGrid, family, use_distance
 from mechanism.study.p_cross_lingual.run import Cell
 from mechanism.study.p_cross_lingual.tables import CrossExperiment, settled_tokens
 
-GRID: CrossGrid = load_grid("cross_lingual")  # type: ignore[assignment]
+GRID: CrossGrid = load_grid("cross_lingual")
 FEW = ("km", "om", "ko")
 QUIET = Console(quiet=True)
 

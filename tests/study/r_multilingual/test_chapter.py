@@ -12,14 +12,14 @@ from mechanism.corpus.store import CorpusError
 from mechanism.measure.divergence import entropy, normalised_js
 from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.study.embedded.history import History
-from mechanism.study.r_multilingual import chapter as language_chapter
 from mechanism.study.r_multilingual import sharing as language_sharing
-from mechanism.study.r_multilingual.chapter import Chapter
+from mechanism.study.r_multilingual import tables as language_tables
+from mechanism.study.r_multilingual.claims import answered, evidence
 from mechanism.study.r_multilingual.config import ChapterConfig
 from mechanism.study.r_multilingual.groups import between, grouping
 from mechanism.study.r_multilingual.language_experts import ExpertOverlap
 from mechanism.study.r_multilingual.observe import pick_layers, pool
-from mechanism.study.r_multilingual.profiles import LanguageProfiles
+from mechanism.study.r_multilingual.profiles import beyond, of_languages, shapes, u_shaped
 from mechanism.study.r_multilingual.quality import associations, byte_associations, explained, resource_associations
 from mechanism.study.r_multilingual.sharing import (
     common_tokens,
@@ -30,6 +30,7 @@ from mechanism.study.r_multilingual.sharing import (
     twin_table,
     without_bilingual,
 )
+from mechanism.study.r_multilingual.tables import Chapter
 
 LAYERS, EXPERTS, SEGMENTS = 6, 12, 40
 MIDDLE = np.array([1, 1, 0, 0, 1, 1.0])
@@ -83,27 +84,27 @@ def world() -> xr.Dataset:
 @pytest.fixture
 def chapter(world: xr.Dataset, monkeypatch) -> Chapter:
     sizes = {code: 10 ** (8 - i / 4) for i, code in enumerate(CONFIG.trained)}
-    monkeypatch.setattr(language_chapter, "training_bytes", lambda codes: {code: int(sizes[code]) for code in codes})
+    monkeypatch.setattr(language_tables, "training_bytes", lambda codes: {code: int(sizes[code]) for code in codes})
     tasks = {"sums": np.full((12, LAYERS, EXPERTS), 0.1)}
     return Chapter([world], tasks, CONFIG)
 
 
 def test_sharing_in_the_middle_is_told_from_none(world: xr.Dataset):
-    shaped = LanguageProfiles(BOOTSTRAP).u_shaped(world)
+    shaped = u_shaped(shapes(of_languages(world, "divergence"), BOOTSTRAP))
     assert shaped[list(SISTERS)].all()
     assert not shaped[list(STRANGERS)].any()
 
 
 def test_strangers_are_further_at_every_layer_only_if_they_are(chapter: Chapter):
     assert chapter.strangers() == (["sw", "yo"], ["de", "fr", "es", "it", "id", "tr"])
-    assert (chapter.held_out["low"] > 0).all()
+    assert (chapter.tables["held_out"]["low"] > 0).all()
     near = planted({"de": 1.2 * EVERY, "fr": 1.2 * EVERY, "sw": MIDDLE})
-    swapped = LanguageProfiles(BOOTSTRAP).beyond(near, ["sw"], ["de", "fr"]).set_index("layer")
+    swapped = beyond(near, ["sw"], ["de", "fr"], BOOTSTRAP)
     assert (swapped.loc[[3, 4], "high"] < 0).all()
 
 
 def test_evidence_on_every_claim(chapter: Chapter):
-    found, missing = chapter.evidence()
+    found, missing = evidence(chapter)
     assert missing == {}
     assert found.loc["R1", "estimate"] == pytest.approx(10 / 12)
     assert found.loc["R2", "high"] < -0.5
@@ -117,7 +118,7 @@ def test_evidence_on_every_claim(chapter: Chapter):
 
 def test_quality_that_has_nothing_to_do_with_routing_is_not_predicted():
     chapter = Chapter([planted({**SISTERS, **STRANGERS}, coupled=False)], {}, ChapterConfig(n_boot=100))
-    found, _ = chapter.evidence()
+    found, _ = evidence(chapter)
     assert found.loc["R2", "low"] < 0 < found.loc["R2", "high"]
 
 
@@ -221,7 +222,7 @@ def test_scripts_that_explain_divergence_are_found_and_families_are_not():
 
 
 def test_everything_shown_fits_into_one_record(chapter: Chapter):
-    found = chapter.dataset()
+    found = answered(chapter)
     assert json.loads(found.attrs["undecided"]) == {}
     assert json.loads(found.attrs["left_out"]) == {"planted": {"km": "3 segments, a profile needs 10"}}
     assert found.attrs["wide"] == "planted"
@@ -236,21 +237,21 @@ def test_everything_shown_fits_into_one_record(chapter: Chapter):
 
 def test_what_is_not_known_of_a_model_is_a_reason_not_a_number(world: xr.Dataset):
     chapter = Chapter([world.sel(lang=["en", "de", "sw"])], {}, ChapterConfig(n_boot=50))
-    found, missing = chapter.evidence()
+    found, missing = evidence(chapter)
     assert set(found.index) == {"R1", "R3", "R10"}
     assert "not known" in missing["R4"]
     assert "no task" in missing["R5"]
     assert "surely does not know" in missing["R9"]
-    assert "2 units are too few" in missing["R2"]
-    assert set(chapter.dataset()["lang"].values) == {"en", "de", "sw"}
+    assert "2 languages are too few" in missing["R2"]
+    assert set(answered(chapter)["lang"].values) == {"en", "de", "sw"}
 
 
 def test_a_model_that_knows_none_of_the_languages(world: xr.Dataset, monkeypatch):
-    monkeypatch.setattr(language_chapter, "training_bytes", lambda codes: {"en": 1000})
+    monkeypatch.setattr(language_tables, "training_bytes", lambda codes: {"en": 1000})
     config = ChapterConfig(trained=("en",), unknown=("sw", "yo"), n_boot=50)
     chapter = Chapter([world.sel(lang=["en", "sw", "yo"])], {}, config)
-    assert {"R3", "R10"} <= set(chapter.evidence()[1])
-    assert "shared" not in chapter.dataset()
+    assert {"R3", "R10"} <= set(evidence(chapter)[1])
+    assert "shared" not in answered(chapter)
 
 
 def test_pooling_keeps_documents_apart_and_pivots_alike(world: xr.Dataset):
@@ -339,7 +340,7 @@ def test_the_dense_twin_is_read_beside_a_run_of_equal_tokens_on_equal_probes(mon
 
 
 def test_a_probe_is_an_observation_with_documents():
-    found = last_probe(history("main", 0.0))
+    found = last_probe(history("main", 0.0), 16)
     assert set(found["lang"].values) == {"en", "de", "fr", "es", "ko"}
     assert 1 < len(np.unique(found["cluster"])) < found.sizes["segment"]
     assert len(shared_states(found, ["de", "fr"], BOOTSTRAP)) == 2

@@ -14,10 +14,10 @@ from mechanism.models.passes import encode
 from mechanism.models.segments import segment_pass
 from mechanism.study.base.texts import RoutingConfig, pivot_of
 from mechanism.study.r_multilingual.observe import observe, read, script_of
-from mechanism.study.r_multilingual.profiles import LanguageProfiles
+from mechanism.study.r_multilingual.profiles import estimates
 from mechanism.study.r_multilingual.quality import quality
 
-PROFILES = LanguageProfiles(ClusterBootstrap(n_boot=200))
+BOOTSTRAP = ClusterBootstrap(n_boot=200)
 CODES = ("en", "de", "km")
 
 
@@ -47,12 +47,12 @@ def test_missing_segments_are_nan_not_zero(found: xr.Dataset):
 
 
 def test_tables_over_the_observation(found: xr.Dataset):
-    layers = PROFILES.by_layer(found, "divergence").set_index(["lang", "layer"])
+    layers = estimates(found["divergence"], BOOTSTRAP)
     assert (layers["low"] <= layers["value"]).all()
-    table = quality(found)
+    table = quality(found, {})
     assert set(table.index) == {"de", "km"}
     assert (table["relative_loss"] > 1).all()
-    assert table.loc["km", "script"] == "Khmr"
+    assert table["other_script"].to_dict() == {"de": 0, "km": 1}
 
 
 def test_consistency_counts_every_language_at_the_shortest_length(found: xr.Dataset):
@@ -99,6 +99,17 @@ def test_a_language_with_too_little_text_is_named_with_its_reason():
     assert (found["divergence"].sel(lang="it") == 0).all(), "the same text twice"
 
 
+def test_a_language_without_a_segment_in_common_is_not_compared():
+    model, tokenizer = load_model("tiny", "cpu")
+    corpus = few(22)
+    corpus.columns["en"][:11] = [""] * 11
+    corpus.columns["fr"][11:] = [""] * 11
+    found = observe(model, tokenizer, corpus, RoutingConfig(split="dev"))
+    assert found["divergence"].notnull().any(("segment", "layer")).values.tolist() == [True, True, False]
+    assert found["hits"].notnull().sum(("segment", "state")).values.tolist() == [55, 55, 0]
+    assert found["entropy"].sel(lang="fr").notnull().any("layer").values.tolist() == [True] * 11 + [False] * 11
+
+
 def words(*known: str) -> PreTrainedTokenizerFast:
     """A tokenizer of whole words that knows only these."""
     vocabulary = {word: i for i, word in enumerate(("<unk>", "<eos>", *known))}
@@ -109,12 +120,12 @@ def words(*known: str) -> PreTrainedTokenizerFast:
 
 def test_a_script_that_the_tokenizer_does_not_know_is_a_reason():
     tokenizer = words("hello", "world")
-    assert read(tokenizer, ["hello world"] * 12, 20).problem == ""
-    assert read(tokenizer, ["привет мир"] * 12, 20).problem == "the tokenizer knows less than half of the text"
-    assert read(tokenizer, ["hello"] * 12 + [""], 20).present.tolist() == list(range(12))
+    assert read(tokenizer, ["hello world"] * 12, 20)[1] == ""
+    assert read(tokenizer, ["привет мир"] * 12, 20)[1] == "the tokenizer knows less than half of the text"
+    assert read(tokenizer, ["hello"] * 12 + [""], 20)[0].index.tolist() == list(range(12))
     long = read(tokenizer, ["hello " * 30] * 12, 20)
-    assert long.problem == "0 segments give between 1 and 20 tokens, a profile needs 10"
-    assert "0 segments give between" in read(tokenizer, [" "] * 12, 20).problem
+    assert long[1] == "0 segments give between 1 and 20 tokens, a profile needs 10"
+    assert "0 segments give between" in read(tokenizer, [" "] * 12, 20)[1]
 
 
 def test_a_tokenizer_without_a_token_to_open_with():
