@@ -23,8 +23,8 @@ def grid_path(name: str) -> Path:
 
 
 def load_grid(name: str) -> Any:
-    """A committed grid by name, or the grid of a file, as its chapter's kind of `RunGrid`. Its `made_by` names the module beneath `study` whose
-    `load_grid(path)` reads it.
+    """A committed grid by name, or the grid of a file, as its chapter's kind of `RunGrid`: its `made_by` names the
+    module beneath `study` whose `load_grid(path)` reads it.
 
     Raises:
         FileNotFoundError: there is none; the message lists the committed ones.

@@ -1,12 +1,15 @@
 """Making the runs of a grid: small trainings, each recorded at its content address, shared among processes."""
 
+import hashlib
 import json
 import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,20 +30,29 @@ WAIT = 5.0
 """Seconds between looks at runs that other processes make."""
 
 
+@dataclass(frozen=True)
 class RecordedRun:
     """A run and its places, by its content address.
 
     Attributes:
-        grid: name of the grid that it belongs to; train: optimisation and architecture.
+        grid: name of the grid that it belongs to; train: optimisation and architecture; aside: fields that do not
+            decide its numbers.
     """
 
     grid: str
     train: TrainConfig
 
+    aside: ClassVar[tuple[str, ...]] = ("grid", "cell")
+
     @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name not in self.aside}
+
+    @cached_property
     def hash(self) -> str:
-        """Content address, of what decides the numbers."""
-        raise NotImplementedError
+        """Content address: twelve hexadecimal digits of the SHA-256 of its identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:
@@ -132,10 +144,6 @@ class RunGrid(ABC, Generic[Run]):
     @abstractmethod
     def figure_of(self, result: dict[str, Any]) -> float:
         """The number of a run's result that the table of the grid shows."""
-
-    @abstractmethod
-    def about(self, run: Run) -> dict[str, Any]:
-        """What `config.json` says of a run."""
 
     def ready(self, run: Run) -> bool:
         """Whether a run that is missing can be made now."""
@@ -262,7 +270,7 @@ class RunGrid(ABC, Generic[Run]):
     def _record(self, run: Run, result: dict[str, Any]) -> None:
         """Write what the run is and, last, its result; its checkpoints are dropped."""
         run.record.mkdir(parents=True, exist_ok=True)
-        dump_json(run.record / CONFIG, self.about(run))
+        dump_json(run.record / CONFIG, asdict(run))
         dump_json(run.record / RESULT, result)
         if not self.keeps(run):
             shutil.rmtree(run.workspace, ignore_errors=True)

@@ -1,7 +1,7 @@
 """A grid of training runs: the multi-head experiment as data, its runs, and in which order they are made."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +141,10 @@ class Grid(RunGrid[GridRun]):
         """Perplexity of the test windows, of the dev windows where only they are scored."""
         return float(np.exp(result.get("test", result["dev"])["loss"]))
 
-    def about(self, run: GridRun) -> dict[str, Any]:
-        identity = {"grid": run.grid, "block": run.block, "variant": run.variant, "tuning": run.tuning}
-        return identity | {"train": asdict(run.train), "text": asdict(run.text), "data": run.data}
-
     def run(self, block: str, variant: str, tuning: bool = False, **train: Any) -> GridRun:
         """A run of a variant, with fields of `TrainConfig` that are its own."""
         config = TrainConfig(model=self.model(block, variant), **{**self.train, **train})
-        return GridRun(self.name, block, variant, tuning, config, self.text, self.data)
+        return GridRun(self.name, config, block, variant, tuning, self.text, self.data)
 
 
 def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:

@@ -1,9 +1,7 @@
 """A run of the grid of multi-head layers, and what is measured of it."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,7 +10,6 @@ from transformers import PreTrainedModel
 from ...corpus.tokenizer import load_tokenizer
 from ...nn.checkpoint import TrainingError
 from ...nn.feedforward import DenseConfig
-from ...nn.train_config import TrainConfig
 from ...nn.training import Trainer
 from ...nn.variants import VariantConfig
 from ...trace import RoutingStats
@@ -32,19 +29,12 @@ class GridRun(RecordedRun):
         train: architecture and optimisation; text: what is scored; data: content hash of the corpora.
     """
 
-    grid: str
+    aside = ("grid", "block", "variant")
     block: str
     variant: str
     tuning: bool
-    train: TrainConfig
     text: TextConfig
     data: str
-
-    @cached_property
-    def hash(self) -> str:
-        """Content address, of what decides the numbers: twelve hexadecimal digits of its SHA-256."""
-        payload = {"train": asdict(self.train), "text": asdict(self.text), "data": self.data, "tuning": self.tuning}
-        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:

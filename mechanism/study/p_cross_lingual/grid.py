@@ -1,7 +1,7 @@
 """The grid of chapter P as data: its cells' runs, and in which order they are made."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from ...nn.train_config import TrainConfig
 from ...nn.variants import VariantConfig
 from ..base import runs as training_runs
 from ..grid.run import Planned, RunGrid
-from .run import USE, Adaptation, Cell, CrossRun
-from .score import HeldOut
-from .train import CrossWorkshop
+from .held_out import HeldOut
+from .run import USE, Adaptation, Cell, LanguageRun
+from .training import LanguageWorkshop
 
 BASE, PARENT = "none", "dense half"
 
 
 @dataclass(frozen=True)
-class CrossGrid(RunGrid[CrossRun]):
+class LanguageGrid(RunGrid[LanguageRun]):
     """The experiment; fields as in its file."""
 
     name: str
@@ -87,7 +87,7 @@ class CrossGrid(RunGrid[CrossRun]):
         sizes["experts"] = cell.experts or cell.common + max(groups) + 1
         return LanguageMoEConfig(**sizes, **options, groups=groups, common=cell.common, redundant=cell.redundant)
 
-    def run(self, name: str, seed: int) -> CrossRun | None:
+    def run(self, name: str, seed: int) -> LanguageRun | None:
         """One run of a cell; None while what it depends on is missing."""
         cell = self.cells[name]
         layer = self.layer_config(cell, seed)
@@ -100,12 +100,12 @@ class CrossGrid(RunGrid[CrossRun]):
         config = TrainConfig(model=VariantConfig(layer, **self.frame), probes=tuple(int(m) for m in marks), **train)
         stream = LanguageStreamConfig(self.codes(cell), alpha=0.0 if cell.even else 0.7, told=cell.told)
         parent = self.run(PARENT, seed) if cell.start else None
-        return CrossRun(
-            self.name, name, config, stream, self.held, cell.start, parent.hash if parent else "", cell.then,
+        return LanguageRun(
+            self.name, config, name, stream, self.held, cell.start, parent.hash if parent else "", cell.then,
             self.new_language, self.adaptation, self.data, parent.train.steps if parent else 0,
         )  # fmt: skip
 
-    def runs(self, name: str) -> list[CrossRun]:
+    def runs(self, name: str) -> list[LanguageRun]:
         """A cell's runs, one for each seed; none while what they depend on is missing."""
         found = [self.run(name, seed) for seed in range(self.cells[name].seeds or self.seeds)]
         return [run for run in found if run is not None]
@@ -123,29 +123,26 @@ class CrossGrid(RunGrid[CrossRun]):
             )
             yield Planned(name, steps, self.run(name, seed))
 
-    def ready(self, run: CrossRun) -> bool:
+    def ready(self, run: LanguageRun) -> bool:
         """Whether the run that it starts from is there."""
         return not run.start or self._parent(run).done
 
-    def keeps(self, run: CrossRun) -> bool:
+    def keeps(self, run: LanguageRun) -> bool:
         """Weights that other runs begin from."""
         return run.cell == PARENT
 
-    def _parent(self, run: CrossRun) -> CrossRun:
+    def _parent(self, run: LanguageRun) -> LanguageRun:
         found = self.run(PARENT, run.train.seed)
         assert found is not None
         return found
 
-    def workshop(self) -> CrossWorkshop:
+    def workshop(self) -> LanguageWorkshop:
         """See `RunGrid`."""
-        return CrossWorkshop(self._parent)
+        return LanguageWorkshop(self._parent)
 
     def figure_of(self, result: Mapping[str, Any]) -> float:
         """Bits per byte of test text, mean over languages."""
         return result["test"]
-
-    def about(self, run: CrossRun) -> dict[str, Any]:
-        return asdict(run)
 
     def complete(self, *names: str) -> bool:
         """Whether every run of the cells is recorded."""
@@ -174,7 +171,7 @@ def _distance(paths: tuple[Path, ...]) -> np.ndarray:
     return np.mean([use_distance(use) for use in found], 0)
 
 
-def load_grid(path: Path) -> CrossGrid:
+def load_grid(path: Path) -> LanguageGrid:
     """The grid of a file.
 
     Raises:
@@ -188,6 +185,6 @@ def load_grid(path: Path) -> CrossGrid:
     plan["methods"] = tuple((method, size) for method, size in plan["methods"])
     plan["marks"] = tuple(plan["marks"])
     held = HeldOut(**payload.pop("held"))
-    return CrossGrid(
+    return LanguageGrid(
         path.stem, tuple(payload.pop("languages")), adaptation=Adaptation(**plan), held=held, cells=cells, **payload
     )

@@ -12,8 +12,8 @@ from sklearn.metrics import adjusted_rand_score
 from ...measure.divergence import entropy
 from ...measure.evidence import Evidence
 from ...measure.paired import PairedDifference, SeedMean
-from .grid import BASE, CrossGrid
-from .run import CrossRun
+from .grid import BASE, LanguageGrid
+from .run import LanguageRun
 
 NOISE = 0.08
 TENFOLD = 1 / np.log10(4)
@@ -25,18 +25,18 @@ GOAL = "4 languages 8 experts"
 
 
 @dataclass(frozen=True)
-class CrossExperiment:
+class Experiment:
     """The records of a grid.
 
     Attributes:
         grid: what was planned; seed: of bootstraps and permutations.
     """
 
-    grid: CrossGrid
+    grid: LanguageGrid
     seed: int = 0
 
     @cached_property
-    def made(self) -> dict[str, list[CrossRun]]:
+    def made(self) -> dict[str, list[LanguageRun]]:
         """Finished runs of each cell, by seed."""
         return {name: [run for run in self.grid.runs(name) if run.done] for name in self.grid.cells}
 
@@ -209,7 +209,7 @@ def _weights(table: pd.DataFrame) -> np.ndarray:
 
 
 def _inside(goal: np.ndarray, small: np.ndarray, large: np.ndarray, most: float) -> None:
-    """See `CrossExperiment.growth`: losses by seed of 4 languages, and of 16 in two sizes; growth from one size to the
+    """See `Experiment.growth`: losses by seed of 4 languages, and of 16 in two sizes; growth from one size to the
     other for ten times the languages."""
     above, below = goal >= small, (goal < small) & (goal < large)
     if not (above | below).any():

@@ -1,10 +1,9 @@
 """The grid of models of clone languages: what they are trained on, and what is kept of each."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +47,12 @@ class CloneRun(RecordedRun):
             data: content hash of the corpora and of the tokenizer.
     """
 
-    grid: str
+    aside = ("grid", "cell", "weights")
     cell: str
-    train: TrainConfig
     clones: CloneConfig
     held: HeldOut
     weights: bool
     data: str
-
-    @cached_property
-    def hash(self) -> str:
-        """Content address, of what decides the numbers: twelve hexadecimal digits of its SHA-256."""
-        decides = {name: asdict(getattr(self, name)) for name in ("train", "clones", "held")} | {"data": self.data}
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:
@@ -96,7 +88,7 @@ class CloneGrid(RunGrid[CloneRun]):
         )
         clones = {**self.clones, **cell.clones}
         stream = CloneConfig(**{**clones, "shares": tuple(map(float, clones["shares"]))})
-        return CloneRun(self.name, name, config, stream, self.held, cell.weights, self.data)
+        return CloneRun(self.name, config, name, stream, self.held, cell.weights, self.data)
 
     def runs(self, name: str) -> list[CloneRun]:
         """A cell's runs, one for each seed."""
@@ -109,9 +101,6 @@ class CloneGrid(RunGrid[CloneRun]):
                 if seed < (cell.seeds or self.seeds):
                     run = self.run(name, seed)
                     yield Planned(name, run.train.steps, run)
-
-    def about(self, run: CloneRun) -> dict[str, Any]:
-        return asdict(run)
 
     def figure_of(self, result: dict[str, Any]) -> float:
         """Nats per token of English."""

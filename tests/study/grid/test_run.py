@@ -17,9 +17,7 @@ QUIET = Console(quiet=True)
 
 @dataclass(frozen=True)
 class Run(RecordedRun):
-    grid: str
     letter: str
-    train: TrainConfig = TrainConfig()
 
     @property
     def hash(self) -> str:
@@ -28,6 +26,10 @@ class Run(RecordedRun):
     @property
     def name(self) -> str:
         return self.letter
+
+
+def toy(letter: str) -> Run:
+    return Run("toy", TrainConfig(), letter)
 
 
 @dataclass
@@ -40,16 +42,13 @@ class Toy(RunGrid[Run]):
 
     def planned(self) -> Iterator[Planned]:
         for name in "abc":
-            yield Planned("all", 4, Run("toy", name))
+            yield Planned("all", 4, toy(name))
 
     def workshop(self) -> Workshop[Run]:
         return object()  # type: ignore[return-value]
 
     def figure_of(self, result: dict[str, Any]) -> float:
         return result["loss"]
-
-    def about(self, run: Run) -> dict[str, Any]:
-        return {"name": run.name}
 
     def make_run(self, run: Run, shop: Workshop[Run], console: Console, steps: int | None = None) -> bool:
         if self.ends:
@@ -67,7 +66,7 @@ def grid(tmp_path, monkeypatch) -> Toy:
 
 
 def test_a_run_that_another_process_makes_is_left_to_it_and_taken_over_when_given_up(grid, monkeypatch):
-    other, real = Run("toy", "a").lock.acquire(), Toy.make_run
+    other, real = toy("a").lock.acquire(), Toy.make_run
 
     def make_run(self, run, *rest):
         if len(self.made) == 1:
@@ -82,7 +81,7 @@ def test_a_run_that_another_process_makes_is_left_to_it_and_taken_over_when_give
 
 def test_what_another_process_finished_is_not_made_again(grid, monkeypatch):
     grid.make(QUIET, runs=1)
-    runs, looks = [Run("toy", name) for name in "abc"], []
+    runs, looks = [toy(name) for name in "abc"], []
 
     def missing(self):  # the first look is that of a process that does not know of `a` yet
         looks.append(1)
@@ -109,12 +108,12 @@ def test_it_stops_after_so_many_and_where_a_run_is_not_finished(grid, monkeypatc
     monkeypatch.setattr(Toy, "make_run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         grid.make(QUIET)
-    with Run("toy", "b").lock.acquire(blocking=False):
+    with toy("b").lock.acquire(blocking=False):
         pass
 
 
 def test_a_run_that_diverged_is_done_and_not_usable(grid):
-    run = Run("toy", "b")
+    run = toy("b")
     grid._record(run, {"diverged": "the loss is nan at step 1", "step_seconds": None})
     assert run.done
     assert not run.usable

@@ -21,7 +21,7 @@ from mechanism.study.base import runs as training_runs
 from mechanism.study.grid import english
 from mechanism.study.grid.english import English, TextConfig, score
 from mechanism.study.grids import load_grid
-from mechanism.study.m_multi_head import live_pair
+from mechanism.study.m_multi_head import demonstration
 from mechanism.study.m_multi_head.grid import VARIANTS, Grid, variant_layer
 from mechanism.study.m_multi_head.tables import Experiment
 from mechanism.study.m_multi_head.training import EnglishWorkshop
@@ -274,13 +274,13 @@ def test_text_is_read_once_and_then_from_the_cache(place, monkeypatch):
 
 def test_the_live_pair_reads_the_same_batches_and_shows_its_sub_tokens(place, tokenizer, monkeypatch):
     text = English(TextConfig(8, 8, 8), tokenizer)
-    pair = live_pair.train_pair(text, live_pair.LiveConfig(steps=2, batch=2, length=8, layers=2))
+    pair = demonstration.train_pair(text, demonstration.PairConfig(steps=2, batch=2, length=8, layers=2))
     assert {len(run.losses) for run in pair.values()} == {2}
     word = tokenizer.decode([310, 311])
     monkeypatch.setattr(text, "encode", lambda given: np.array([0, 11, 12]))
-    experts = live_pair.sub_token_experts(pair["heads3"].model, text, word)
+    experts = demonstration.sub_token_experts(pair["heads3"].model, text, word)
     assert dict(experts.sizes) == {"token": 2, "layer": 1, "head": 3, "slot": 3}
-    table = live_pair.routes(experts, 1)
+    table = demonstration.routes(experts, 1)
     assert len(table) == 2
     assert table["distinct"].between(3, 9).all()
 

@@ -13,7 +13,7 @@ import torch
 
 from mechanism.nn.experts import Experts
 from mechanism.nn.lm import LMConfig
-from mechanism.study.p_cross_lingual import efficiency as e
+from mechanism.study.p_cross_lingual import parameter_formulas as e
 from mechanism.study.p_cross_lingual.calculator import FORMULAS, Sizes, calculate, form
 from mechanism.study.p_cross_lingual.expressivity import (
     SubsetCheck,

@@ -19,24 +19,24 @@ from ...nn.variants import VariantConfig
 from ..base.probe_log import ProbeLog, join_probes, write_stats
 from ..base.runs import TOKENIZER
 from ..grid.run import Workshop
-from .extra import EXTRA_MEASURES
-from .run import USE, CrossRun
-from .score import bits_table, macro_loss, use_of_experts
+from .held_out import bits_table, macro_loss, use_of_experts
+from .measures import MEASURES
+from .run import USE, LanguageRun
 
 DISTIL_STEP = 10**9  # a step of the stream that no run reaches: its batches are what experts are fitted on
 
 
-class CrossWorkshop(Workshop[CrossRun]):
+class LanguageWorkshop(Workshop[LanguageRun]):
     """The report's tokenizer for all runs.
 
     Args:
         parent: the dense twin that a run starts from.
     """
 
-    def __init__(self, parent: Callable[[CrossRun], CrossRun]) -> None:
+    def __init__(self, parent: Callable[[LanguageRun], LanguageRun]) -> None:
         self.parent, self.tokenizer = parent, load_tokenizer(TOKENIZER)
 
-    def trainer(self, run: CrossRun) -> Trainer:
+    def trainer(self, run: LanguageRun) -> Trainer:
         """The run's trainer at its newest checkpoint; at the start, with what it takes over from its dense twin."""
         stream, config = LanguageStream(run.stream, self.tokenizer), run.train
         listens = not isinstance(_variant(run).layer, DenseConfig)
@@ -55,7 +55,7 @@ class CrossWorkshop(Workshop[CrossRun]):
             self._take_over(run, trainer.model, torch.as_tensor(batches(DISTIL_STEP)[0], dtype=torch.long))
         return trainer
 
-    def _take_over(self, run: CrossRun, model: PreTrainedModel, ids: torch.Tensor) -> None:
+    def _take_over(self, run: LanguageRun, model: PreTrainedModel, ids: torch.Tensor) -> None:
         parent = self.parent(run)
         with parent.lock:
             dense = self.trainer(parent)
@@ -65,7 +65,7 @@ class CrossWorkshop(Workshop[CrossRun]):
         else:
             distil(model, dense.model.eval(), ids.to(dense.device), Distillation(seed=run.train.seed))
 
-    def measure(self, run: CrossRun, trainer: Trainer) -> dict[str, Any]:
+    def measure(self, run: LanguageRun, trainer: Trainer) -> dict[str, Any]:
         """Write `bits.csv` (dev and test documents), `use.nc` and what `then` names; returns losses and sizes."""
         model, codes = trainer.model, run.stream.languages
         tables = {
@@ -84,10 +84,10 @@ class CrossWorkshop(Workshop[CrossRun]):
             "shares": LanguageStream(run.stream, self.tokenizer).language_shares,
         }  # fmt: skip
         for name in run.then:
-            result |= EXTRA_MEASURES[name](run, trainer, self.tokenizer)
+            result |= MEASURES[name](run, trainer, self.tokenizer)
         return result
 
-    def _use(self, run: CrossRun, model: PreTrainedModel, split: str, segments: int) -> xr.DataArray:
+    def _use(self, run: LanguageRun, model: PreTrainedModel, split: str, segments: int) -> xr.DataArray:
         return use_of_experts(model, self.tokenizer, run.stream.languages, run.told_ids, split, segments)
 
 
@@ -95,6 +95,6 @@ def _no_probe(model: PreTrainedModel, tokens: int) -> None:
     """A dense model uses no experts."""
 
 
-def _variant(run: CrossRun) -> VariantConfig:
+def _variant(run: LanguageRun) -> VariantConfig:
     assert isinstance(run.train.model, VariantConfig)
     return run.train.model

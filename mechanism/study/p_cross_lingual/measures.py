@@ -17,14 +17,14 @@ from ...nn.language import tell
 from ...nn.optim import build_optimisers
 from ...nn.training import Trainer
 from ...nn.variants import VariantConfig
-from .run import CrossRun
-from .score import bits_table, macro_loss, speaking, use_of_experts
+from .held_out import bits_table, macro_loss, speaking, use_of_experts
+from .run import LanguageRun
 
 TURNS = 15
 BALANCE_TURNS = 60
 
 
-def measure_wrong(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+def measure_wrong(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
     """`wrong.csv`: loss and mis-routing of each language when it is told right, and when it is told another language.
 
     Columns `lang`, `told`, `bits`, `bytes`, `misrouted`: share of tokens without an expert of their true language's
@@ -54,7 +54,7 @@ def misrouted_share(
     return 1 - float(np.mean(reached))
 
 
-def measure_int8(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+def measure_int8(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
     """`int8`: loss with experts used less than the mean in 8 bits, memory that they save, speed against full layers."""
     model, codes = trainer.model.eval(), run.stream.languages
     told = list(range(len(codes))) if run.stream.told else [UNTOLD] * len(codes)
@@ -97,7 +97,7 @@ def speed_ratios(model: PreTrainedModel, stored: PreTrainedModel, trainer: Train
     return [round(seconds(model) / seconds(stored), 4) for _ in range(TURNS)]
 
 
-def measure_balance(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+def measure_balance(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
     """`balance_time`: time of training steps with the balance loss over that without, in turns of which every other
     begins with the loss; once a cell."""
     if run.train.seed:
@@ -115,7 +115,7 @@ def measure_balance(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokeni
     return {"balance_time": ratios.round(4).tolist()}
 
 
-def measure_adaptation(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+def measure_adaptation(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
     """`adapt.csv`: losses along the learning of the new language by each method.
 
     Columns `method`, `tuned` (parameters), `step`, `lang`, `bits`, `bytes`. The new language is told as unknown.
@@ -136,7 +136,7 @@ def measure_adaptation(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTok
     return {"adapted": [tuning.name for tuning in run.adaptation.tunings()]}
 
 
-def _adapt(run: CrossRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+def _adapt(run: LanguageRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
     """Train on the new language; yields step and losses of it and of the others at each mark."""
     plan, codes = run.adaptation, (run.new_language, *run.stream.languages)
     told = [UNTOLD] + [UNTOLD if not run.stream.told else i for i in range(len(run.stream.languages))]
@@ -150,7 +150,7 @@ def _adapt(run: CrossRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
             _adapt_step(model.train(), stream, run, step, optimisers)
 
 
-def _adapt_step(model: PreTrainedModel, stream: LanguageStream, run: CrossRun, step: int, optimisers: list) -> None:
+def _adapt_step(model: PreTrainedModel, stream: LanguageStream, run: LanguageRun, step: int, optimisers: list) -> None:
     ids, lang = stream.told_batch(run.train.seed, step, run.adaptation.batch, run.train.length)
     tokens = torch.as_tensor(ids, dtype=torch.long)
     with tell(model, torch.as_tensor(lang)):
@@ -163,7 +163,7 @@ def _adapt_step(model: PreTrainedModel, stream: LanguageStream, run: CrossRun, s
         optimiser.zero_grad()
 
 
-Measure = Callable[[CrossRun, Trainer, PreTrainedTokenizerFast], dict]
-EXTRA_MEASURES: dict[str, Measure] = {
+Measure = Callable[[LanguageRun, Trainer, PreTrainedTokenizerFast], dict]
+MEASURES: dict[str, Measure] = {
     "wrong": measure_wrong, "int8": measure_int8, "adapt": measure_adaptation, "balance": measure_balance,
 }  # fmt: skip
