@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -196,22 +197,19 @@ def score(model: PreTrainedModel, windows: Windows, stats: RoutingStats | None =
     """
     model.eval()
     nll, tokens = np.zeros(len(windows.documents)), np.zeros(len(windows.documents))
-    if stats is None:
-        _score(model, windows, batch, nll, lambda names: None)
-    else:
-        with attach(model, stats=stats, keep=False) as trace:
-            _score(model, windows, batch, nll, trace.label)
+    with attach(model, stats=stats, keep=False) if stats else nullcontext() as trace:
+        for start in range(0, len(windows.ids), batch):
+            rows = slice(start, start + batch)
+            if trace:
+                trace.label([windows.documents[d][0] for d in windows.document[rows]])
+            np.add.at(nll, windows.document[rows], _window_nll(model, windows, rows))
     np.add.at(tokens, windows.document, windows.sizes)
     seen = tokens > 0
     return Score(nll[seen], tokens[seen], [d for d, there in zip(windows.documents, seen, strict=True) if there])
 
 
-def _score(model: PreTrainedModel, windows: Windows, batch: int, nll: np.ndarray, label) -> None:
-    for start in range(0, len(windows.ids), batch):
-        rows = slice(start, start + batch)
-        ids, sizes = (torch.as_tensor(part[rows]).to(model.device) for part in (windows.ids, windows.sizes))
-        label([windows.documents[d][0] for d in windows.document[rows]])
-        mask = (torch.arange(ids.shape[1], device=ids.device) <= sizes[:, None]).long()
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        scores = next_token_nll(logits, ids) * mask[:, 1:]
-        np.add.at(nll, windows.document[rows], scores.sum(1, dtype=torch.float64).cpu().numpy())
+def _window_nll(model: PreTrainedModel, windows: Windows, rows: slice) -> np.ndarray:
+    ids, sizes = (torch.as_tensor(part[rows]).to(model.device) for part in (windows.ids, windows.sizes))
+    mask = (torch.arange(ids.shape[1], device=ids.device) <= sizes[:, None]).long()
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return (next_token_nll(logits, ids) * mask[:, 1:]).sum(1, dtype=torch.float64).cpu().numpy()

@@ -187,13 +187,30 @@ class RunGrid(ABC, Generic[Run]):
         hours = "" if seconds is None else f", {seconds / 3600:.1f} h of training in one process"
         return f"{missing} of {self.size()} runs left{hours}"
 
-    def status(self) -> pd.DataFrame:
-        """A row per cell: `runs` made of those wanted, the mean of the figure over them, and `step`, seconds of a step;
-        None before a run is made."""
+    def cells_of_runs(self) -> dict[str, list[Any]]:
+        """The runs of each cell; None for one that depends on what is missing."""
         cells: dict[str, list[Any]] = {}
         for plan in self.planned():
             cells.setdefault(plan.cell, []).append(plan.run)
-        return pd.DataFrame([self._row(cell, runs) for cell, runs in cells.items()])
+        return cells
+
+    def lacking(self) -> str:
+        """Which cells lack runs, with the command that makes them, and which runs diverged; empty when all is well."""
+        cells, told = self.cells_of_runs(), []
+        if lost := [run.name for runs in cells.values() for run in runs if run and run.done and not run.usable]:
+            told.append(f"Diverged, and left out: {', '.join(lost)}.")
+        made = {cell: sum(run is not None and run.done for run in runs) for cell, runs in cells.items()}
+        if short := [f"{cell} {made[cell]} of {len(runs)}" for cell, runs in cells.items() if made[cell] < len(runs)]:
+            told.append(
+                f"Not made yet: {'; '.join(short)}. `mechanism train --grid {self.name}` makes the missing runs; what "
+                "needs them is left out, and the claims that need them stay undecided."
+            )
+        return " ".join(told)
+
+    def status(self) -> pd.DataFrame:
+        """A row per cell: `runs` made of those wanted, the mean of the figure over them, and `step`, seconds of a step;
+        None before a run is made."""
+        return pd.DataFrame([self._row(cell, runs) for cell, runs in self.cells_of_runs().items()])
 
     def _row(self, cell: str, runs: list[Any]) -> dict[str, Any]:
         results = [run.result() for run in runs if run is not None and run.usable]

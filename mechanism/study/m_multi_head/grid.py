@@ -20,7 +20,11 @@ from ..grid.run import Planned, RunGrid
 from .training import EnglishWorkshop, GridRun
 
 CELLS = {"heads2_none": (False, False), "heads2_head": (True, False), "heads2_merge": (False, True)}
-VARIANTS = ("dense", "sparse", "fine_grained", "heads2", "heads3", *CELLS)
+LABELS = {
+    "dense": "dense", "sparse": "sparse", "fine_grained": "fine-grained", "heads2": "2 heads", "heads3": "3 heads",
+    "heads2_none": "neither layer", "heads2_head": "head layer only", "heads2_merge": "merge layer only",
+}  # fmt: skip
+VARIANTS = tuple(LABELS)
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,11 @@ class Grid(RunGrid[GridRun]):
         seeds = range(self.blocks[block].seeds if rate else 0)
         return [self.run(block, variant, lr=rate, seed=seed) for seed in seeds]
 
-    def complete(self, block: str) -> bool:
-        """Whether all runs of a block are there."""
-        found = [self.runs(block, variant) for variant in self.blocks[block].variants]
+    def complete(self, *blocks: str) -> bool:
+        """Whether the grid has these blocks, and all their runs are there."""
+        if not set(blocks) <= set(self.blocks):
+            return False
+        found = [self.runs(*cell) for cell in self.cells() if cell[0] in blocks]
         return all(runs and all(run.done for run in runs) for runs in found)
 
     def cells(self) -> Iterator[tuple[str, str]]:
@@ -127,11 +133,11 @@ class Grid(RunGrid[GridRun]):
         for seed in range(max(block.seeds for block in self.blocks.values())):
             for block, variant in self.cells():
                 tried = self.tuning_runs(block, variant) if seed == 0 else []
-                yield from (Planned(f"{block} {variant} rates", run.train.steps, run) for run in tried)
+                yield from (Planned(f"{block} {LABELS[variant]} rates", run.train.steps, run) for run in tried)
                 if seed < self.blocks[block].seeds:
                     rate = self.rate(block, variant)
                     run = self.run(block, variant, lr=rate, seed=seed) if rate else None
-                    yield Planned(f"{block} {variant}", self.run(block, variant).train.steps, run)
+                    yield Planned(f"{block} {LABELS[variant]}", self.run(block, variant).train.steps, run)
 
     def workshop(self) -> EnglishWorkshop:
         """See `RunGrid`."""

@@ -1,4 +1,4 @@
-"""What learning one more language needs and costs: numbers for claims P5 and P6, judged in `cross_claims`."""
+"""What learning one more language needs and costs: numbers for claims P5 and P6, judged in `claims`."""
 
 import numpy as np
 import pandas as pd

@@ -1,12 +1,11 @@
 """On what claims P4 to P13 and P15 are judged, from the records of the cross-lingual grid."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ...measure.correlation import Correlation
 from ...measure.evidence import Evidence
 from ...measure.statistics import median_interval
+from ..grid.records import Judges, judged
 from .adaptation import embedding_share, needed_share, retained
 from .grid import BASE
 from .tables import BUDGETS, GOAL, Experiment
@@ -81,7 +80,7 @@ def _p15(x: Experiment) -> Evidence:
 
 
 _SIZES = GOAL, *(f"16 languages {e} experts{ending}" for ending in BUDGETS.values() for e in (8, 32))
-JUDGES: dict[str, tuple[tuple[str, ...], Callable[[Experiment], Evidence]]] = {
+JUDGES: Judges = {
     "P4": (_SIZES, _p4),
     "P5": ((BASE,), _p5),
     "P6": ((BASE,), retained),
@@ -95,19 +94,8 @@ JUDGES: dict[str, tuple[tuple[str, ...], Callable[[Experiment], Evidence]]] = {
     "P13": (("dedicated", "alpha 0", "alpha 0.3", "alpha 1"), _p13),
     "P15": ((BASE,), _p15),
 }  # fmt: skip
-"""For each claim, the cells it needs and how it is judged."""
 
 
 def claims(experiment: Experiment) -> dict[str, Evidence | str]:
-    """What each claim is judged on, as `data/claims.yaml` fixes it; or the reason why it cannot be judged:
-    runs that are missing, or numbers that say nothing."""
-    found: dict[str, Evidence | str] = {}
-    for claim, (cells, judge) in JUDGES.items():
-        if not experiment.grid.complete(*cells):
-            found[claim] = f"it needs all runs of {', '.join(cells)}, see above"
-            continue
-        try:
-            found[claim] = judge(experiment)
-        except ValueError as reason:
-            found[claim] = str(reason)
-    return found
+    """What each claim is judged on, or the reason why not; see `judged`."""
+    return judged(JUDGES, experiment)

@@ -156,7 +156,7 @@ def test_records_of_a_whole_grid(place):
     own = np.array([windows.documents[d][0] == "fiction" for d in windows.document])
     assert chosen.sum() == (windows.sizes[own] + 1).sum() * 2 * 2  # two heads, two slots, the first token included
     table = grid.status().set_index("cell")
-    assert table.loc["plain heads2", "runs"] == table.loc["plain heads2 rates", "runs"] == "2 of 2"
+    assert table.loc["plain 2 heads", "runs"] == table.loc["plain 2 heads rates", "runs"] == "2 of 2"
     assert float(table.loc["plain dense", "ppl"]) > 1
     assert grid.complete("plain")
 

@@ -253,7 +253,7 @@ def planted(places):
 
 
 def test_planted_effects_are_recovered_and_judged(planted):
-    assert planted.missing() == ""
+    assert GRID.lacking() == ""
     assert GRID.complete(*GRID.cells)
     found: Any = claims(planted)
     rules = load_claims()
@@ -293,9 +293,9 @@ def test_claims_without_all_their_runs_are_left_out(places):
     experiment = Experiment(GRID)
     assert set(claims(experiment)) == set(JUDGES)
     assert claims(experiment)["P8"] == "it needs all runs of dedicated, redundant, see above"
-    assert "`mechanism train --grid cross_lingual` makes the missing runs" in experiment.missing()
+    assert "`mechanism train --grid cross_lingual` makes the missing runs" in experiment.grid.lacking()
     plant(made(GRID, "none", 0))
-    assert "none 1 of 3" in Experiment(GRID).missing()
+    assert "none 1 of 3" in GRID.lacking()
 
 
 def test_nothing_forgotten_cannot_be_judged(planted):
