@@ -1,6 +1,6 @@
 """The grid of chapter P as data: its cells' runs, and in which order they are made."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import yaml
 
 from ...corpus.language_stream import LanguageStreamConfig
 from ...corpus.languages import language
@@ -21,17 +20,16 @@ from ...nn.language_moe import LanguageMoEConfig
 from ...nn.train_config import TrainConfig
 from ...nn.variants import VariantConfig
 from ..base import runs as training_runs
-from ..grid.run import Planned, RunGrid
+from ..grid.run import Planned, RunGrid, Workshop
 from .held_out import HeldOut
 from .run import USE, Adaptation, Cell, LanguageRun
-from .training import LanguageWorkshop
 
 BASE, PARENT = "none", "dense half"
 
 
 @dataclass(frozen=True)
 class LanguageGrid(RunGrid[LanguageRun]):
-    """The experiment; fields as in its file."""
+    """The experiment; fields as in its file, and the `shop` that makes its runs."""
 
     name: str
     languages: tuple[str, ...]
@@ -45,6 +43,7 @@ class LanguageGrid(RunGrid[LanguageRun]):
     held: HeldOut
     cells: Mapping[str, Cell]
     figure = ("test", 4)
+    shop: "Callable[[LanguageGrid], Workshop[LanguageRun]] | None" = None
     data: str = field(default_factory=training_runs.data_hash)
 
     def codes(self, cell: Cell) -> tuple[str, ...]:
@@ -125,20 +124,22 @@ class LanguageGrid(RunGrid[LanguageRun]):
 
     def ready(self, run: LanguageRun) -> bool:
         """Whether the run that it starts from is there."""
-        return not run.start or self._parent(run).done
+        return not run.start or self.parent(run).done
 
     def keeps(self, run: LanguageRun) -> bool:
         """Weights that other runs begin from."""
         return run.cell == PARENT
 
-    def _parent(self, run: LanguageRun) -> LanguageRun:
+    def parent(self, run: LanguageRun) -> LanguageRun:
+        """The dense twin of the same seed."""
         found = self.run(PARENT, run.train.seed)
         assert found is not None
         return found
 
-    def workshop(self) -> LanguageWorkshop:
+    def workshop(self) -> Workshop[LanguageRun]:
         """See `RunGrid`."""
-        return LanguageWorkshop(self._parent)
+        assert self.shop is not None
+        return self.shop(self)
 
     def figure_of(self, result: Mapping[str, Any]) -> float:
         """Bits per byte of test text, mean over languages."""
@@ -169,22 +170,3 @@ def use_distance(use: np.ndarray) -> np.ndarray:
 def _distance(paths: tuple[Path, ...]) -> np.ndarray:
     found = [xr.load_dataset(path)["dev"].isel(tokens_seen=-1).values for path in paths]
     return np.mean([use_distance(use) for use in found], 0)
-
-
-def load_grid(path: Path) -> LanguageGrid:
-    """The grid of a file.
-
-    Raises:
-        TypeError: a field that does not exist, or a missing one.
-        ValueError: see `Cell`.
-    """
-    payload = yaml.safe_load(path.read_text("utf-8"))
-    del payload["made_by"]
-    cells = {name: Cell(**{**cell, "then": tuple(cell.get("then", ()))}) for name, cell in payload.pop("cells").items()}
-    plan = payload.pop("adaptation")
-    plan["methods"] = tuple((method, size) for method, size in plan["methods"])
-    plan["marks"] = tuple(plan["marks"])
-    held = HeldOut(**payload.pop("held"))
-    return LanguageGrid(
-        path.stem, tuple(payload.pop("languages")), adaptation=Adaptation(**plan), held=held, cells=cells, **payload
-    )

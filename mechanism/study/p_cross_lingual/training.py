@@ -1,12 +1,13 @@
 """Making the runs of the cross-lingual grid: what they read and start from, and what is measured of them."""
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+import yaml
 from transformers import PreTrainedModel
 
 from ...corpus.language_stream import LanguageStream
@@ -19,22 +20,19 @@ from ...nn.variants import VariantConfig
 from ..base.probe_log import ProbeLog, join_probes, write_stats
 from ..base.runs import TOKENIZER
 from ..grid.run import Workshop
-from .held_out import bits_table, macro_loss, use_of_experts
+from .grid import LanguageGrid
+from .held_out import HeldOut, bits_table, macro_loss, use_of_experts
 from .measures import MEASURES
-from .run import USE, LanguageRun
+from .run import USE, Adaptation, Cell, LanguageRun
 
 DISTIL_STEP = 10**9  # a step of the stream that no run reaches: its batches are what experts are fitted on
 
 
 class LanguageWorkshop(Workshop[LanguageRun]):
-    """The report's tokenizer for all runs.
+    """The report's tokenizer for all runs."""
 
-    Args:
-        parent: the dense twin that a run starts from.
-    """
-
-    def __init__(self, parent: Callable[[LanguageRun], LanguageRun]) -> None:
-        self.parent, self.tokenizer = parent, load_tokenizer(TOKENIZER)
+    def __init__(self, grid: LanguageGrid) -> None:
+        self.grid, self.tokenizer = grid, load_tokenizer(TOKENIZER)
 
     def trainer(self, run: LanguageRun) -> Trainer:
         """The run's trainer at its newest checkpoint; at the start, with what it takes over from its dense twin."""
@@ -56,7 +54,7 @@ class LanguageWorkshop(Workshop[LanguageRun]):
         return trainer
 
     def _take_over(self, run: LanguageRun, model: PreTrainedModel, ids: torch.Tensor) -> None:
-        parent = self.parent(run)
+        parent = self.grid.parent(run)
         with parent.lock:
             dense = self.trainer(parent)
             dense.run()  # ends at once where the twin's weights are there
@@ -98,3 +96,28 @@ def _no_probe(model: PreTrainedModel, tokens: int) -> None:
 def _variant(run: LanguageRun) -> VariantConfig:
     assert isinstance(run.train.model, VariantConfig)
     return run.train.model
+
+
+def load_grid(path: Path) -> LanguageGrid:
+    """The grid of a file.
+
+    Raises:
+        TypeError: a field that does not exist, or a missing one.
+        ValueError: see `Cell`.
+    """
+    payload = yaml.safe_load(path.read_text("utf-8"))
+    del payload["made_by"]
+    cells = {name: Cell(**{**cell, "then": tuple(cell.get("then", ()))}) for name, cell in payload.pop("cells").items()}
+    plan = payload.pop("adaptation")
+    plan["methods"] = tuple((method, size) for method, size in plan["methods"])
+    plan["marks"] = tuple(plan["marks"])
+    held = HeldOut(**payload.pop("held"))
+    return LanguageGrid(
+        path.stem,
+        tuple(payload.pop("languages")),
+        adaptation=Adaptation(**plan),
+        held=held,
+        cells=cells,
+        shop=LanguageWorkshop,
+        **payload,
+    )
