@@ -29,7 +29,7 @@ def bench_compression(json_: Json = False) -> None:
     The ratio is the median over languages and corpora of PPM's to xz's."""
     from ..study.embedded import compression as baselines
 
-    table = baselines.load(lambda line: err.print(line, style="dim"), make=True)
+    table = baselines.made(lambda line: err.print(line, style="dim"))
     ratio = round(float((table["ppm"] / table["xz"]).median()), 4)
     found = {"name": "compression", "ratio": ratio, "cases": table.to_dict("records")}
     print_bench(found, json_, "bits per byte, compression")

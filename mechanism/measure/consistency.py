@@ -56,17 +56,3 @@ class Consistency:
         if self.pairing == "adjacent":
             rows, columns = np.arange(tokens - 1), np.arange(1, tokens)
         return np.asarray(jaccard(chosen, chosen)[..., rows, columns].mean(-1))
-
-
-def between_consistency(
-    first: Bool[np.ndarray, "*batch a expert"], second: Bool[np.ndarray, "*batch b expert"]
-) -> Float[np.ndarray, "*batch"]:
-    """Mean Jaccard similarity of tokens of two sequences: what `Consistency` is to be compared with, since a language
-    that uses few experts is consistent between its sequences too.
-
-    Raises:
-        ValueError: an empty sequence, or a token without experts.
-    """
-    if not all(side.shape[-2] and side.any(-1).all() for side in (first, second)):
-        raise ValueError("both sequences need tokens, and every token experts")
-    return np.asarray(jaccard(first, second).mean((-2, -1)))

@@ -33,18 +33,6 @@ def normalised_js(p: Float[np.ndarray, "... expert"], q: Float[np.ndarray, "... 
     return np.asarray(js_divergence(p, q) / np.maximum(room, 1e-6))
 
 
-def routing_entropy(importance: Float[np.ndarray, "segment layer expert"]) -> Float[np.ndarray, "layer"]:
-    """Mean over segments of the entropy of their importance distributions, in nats, within [0, log E]
-    (arXiv 2510.04694, appendix). It is the entropy of the mean over tokens, not the mean entropy of tokens.
-
-    Segments that are NaN (a language without that text) are left out.
-
-    Raises:
-        ValueError: no segment is left.
-    """
-    return np.asarray(entropy(_present(importance)).mean(0))
-
-
 def routing_divergence(
     reference: Float[np.ndarray, "segment layer expert"], other: Float[np.ndarray, "segment layer expert"]
 ) -> Float[np.ndarray, "layer"]:

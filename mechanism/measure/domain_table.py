@@ -17,9 +17,9 @@ COUNTED: Mapping[str, Metric] = MappingProxyType({
     "activation_entropy": specialisation.activation_entropy,
     "certainty": specialisation.certainty,
     "cwas": specialisation.cwas,
-    "lift": specialisation.Lift(),
-    "information": specialisation.Information(),
-    "mutual_information": specialisation.MutualInformation(),
+    "lift": specialisation.lift,
+    "information": specialisation.information,
+    "mutual_information": specialisation.mutual_information,
     "token_ratio": relevance.token_ratio,
 })  # fmt: skip
 WEIGHED: Mapping[str, tuple[str, Metric]] = MappingProxyType({

@@ -1,32 +1,7 @@
-"""What a sequence asks of the experts: mean router probabilities, and how often each expert is selected."""
+"""What a sequence asks of the experts: how often each is selected."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
-
-
-def importance(
-    probs: Float[np.ndarray, "*batch token expert"], mask: Bool[np.ndarray, "*batch token"] | None = None
-) -> Float[np.ndarray, "*batch expert"]:
-    """Expert-importance distribution of a sequence (arXiv 2510.04694, eq. 1): the mean over its tokens of the router's
-    softmax over all experts, neither masked to the top k nor renormalised; sums to 1.
-
-    Args:
-        mask: tokens to count; all of them without it.
-
-    Raises:
-        ValueError: no token to count; rows of counted tokens that are not distributions (logits, or top-k weights).
-    """
-    probs = np.asarray(probs, np.float64)
-    counted = np.ones(probs.shape[:-1], dtype=bool) if mask is None else mask
-    if not counted.any(-1).all():
-        raise ValueError("a sequence without tokens has no importance distribution")
-    rows = probs[counted]
-    if not ((rows >= 0).all() and np.allclose(rows.sum(-1), 1, atol=1e-3)):
-        raise ValueError(
-            "router probabilities must be at least 0 and sum to 1 over all experts: apply softmax to logits"
-        )
-    total = np.where(counted[..., None], probs, 0).sum(-2)
-    return np.asarray(total / counted.sum(-1)[..., None])
+from jaxtyping import Float, Int, Shaped
 
 
 def slot_sums(

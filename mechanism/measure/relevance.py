@@ -24,25 +24,6 @@ def token_ratio(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
     return np.asarray(np.where(total > 0, found / np.where(total > 0, total, 1), np.nan))
 
 
-def relevant_experts(score: Float[np.ndarray, "layer expert"], share: float) -> Bool[np.ndarray, "layer expert"]:
-    """ESFT's selection (arXiv 2407.01906, eq. 8): in each layer the fewest experts whose scores reach `share` of the
-    layer's sum. The source takes scores as they sum; dividing by their sum makes unnormalised gates comparable.
-
-    Raises:
-        ValueError: a share outside (0, 1], a negative score, or a layer whose scores sum to 0.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share lies within (0, 1], got {share}")
-    if not ((score >= 0).all() and (score.sum(1) > 0).all()):
-        raise ValueError("scores have to be at least 0, and above it somewhere in every layer")
-    order = np.argsort(-score, axis=1, kind="stable")
-    ranked = np.take_along_axis(score, order, 1) / score.sum(1, keepdims=True)
-    before = np.cumsum(ranked, 1) - ranked
-    chosen = np.zeros(score.shape, dtype=bool)
-    np.put_along_axis(chosen, order, before < share - 1e-12, 1)
-    return chosen
-
-
 def expert_activity(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
     """Mean over a domain's tokens of `|g| ||E(x)||`, 0 where the expert is not selected (arXiv 2604.02178): the size of
     what the expert adds to the residual stream, in its units; comparable within a layer only."""

@@ -8,7 +8,6 @@ It is made of counts, not gate weights, so that it means the same for every rout
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -68,62 +67,29 @@ class Strongest:
         return np.asarray(self.metric(domains).max(-1))
 
 
-def _prior(domains: Domains, prior: str) -> np.ndarray:
-    return (
-        domains.tokens / domains.tokens.sum()
-        if prior == "token"
-        else np.full(len(domains.tokens), 1 / len(domains.tokens))
-    )
+def _base(rate: np.ndarray) -> np.ndarray:
+    """Mean rate over domains, `(layer, expert, 1)`."""
+    return (rate @ np.full(rate.shape[-1], 1 / rate.shape[-1]))[..., None]
 
 
-@dataclass(frozen=True)
-class Lift:
-    """Activation rate in a domain over the base rate, `P(expert | domain) / P(expert)`: 1 is chance, at most 1 / prior.
-
-    Attributes:
-        prior: the base rate averages over domains (`domain`) or over all tokens (`token`), where a large domain is
-            compared with little else than itself.
-    """
-
-    prior: Literal["domain", "token"] = "domain"
-
-    def __call__(self, domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
-        """Lift of each cell; NaN for an unused expert."""
-        rate = activation_rate(domains)
-        base = (rate @ _prior(domains, self.prior))[..., None]
-        return np.asarray(np.where(base > 0, rate / np.where(base > 0, base, 1), np.nan))
+def lift(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
+    """Activation rate in a domain over the base rate, the mean over domains: 1 is chance, at most the number of
+    domains; NaN for an unused expert."""
+    rate = activation_rate(domains)
+    base = _base(rate)
+    return np.asarray(np.where(base > 0, rate / np.where(base > 0, base, 1), np.nan))
 
 
-@dataclass(frozen=True)
-class Information:
+def information(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
     """A domain's share of the mutual information, in nats, between a token's domain and whether it selects the expert:
-    `P(domain) KL(Bernoulli(rate) || Bernoulli(base rate))`, at least 0. Preference and avoidance both count: an expert
-    that a domain shuns tells as much as one that it seeks.
-
-    Attributes:
-        prior: see `Lift`.
-    """
-
-    prior: Literal["domain", "token"] = "domain"
-
-    def __call__(self, domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
-        """Information of each cell; 0 for an unused expert."""
-        rate, prior = activation_rate(domains), _prior(domains, self.prior)
-        base = np.clip(rate @ prior, 0, 1)[..., None]
-        return np.asarray(np.maximum(prior * (rel_entr(rate, base) + rel_entr(1 - rate, 1 - base)), 0))
+    `KL(Bernoulli(rate) || Bernoulli(base rate)) / D`, at least 0, and 0 for an unused expert. Preference and avoidance
+    both count: an expert that a domain shuns tells as much as one that it seeks."""
+    rate = activation_rate(domains)
+    base = np.clip(_base(rate), 0, 1)
+    return np.asarray(np.maximum(1 / rate.shape[-1] * (rel_entr(rate, base) + rel_entr(1 - rate, 1 - base)), 0))
 
 
-@dataclass(frozen=True)
-class MutualInformation:
-    """Mutual information in nats of a token's domain and whether it selects the expert: `Information` over domains,
-    within [0, min(log 2, H(domain))].
-
-    Attributes:
-        prior: see `Lift`.
-    """
-
-    prior: Literal["domain", "token"] = "domain"
-
-    def __call__(self, domains: Domains) -> Float[np.ndarray, "layer expert"]:
-        """Information of each expert; 0 for an unused one."""
-        return np.asarray(Information(self.prior)(domains).sum(-1))
+def mutual_information(domains: Domains) -> Float[np.ndarray, "layer expert"]:
+    """Mutual information in nats of a token's domain and whether it selects the expert, within [0, min(log 2, log D)]:
+    `information` over domains."""
+    return np.asarray(information(domains).sum(-1))

@@ -10,7 +10,7 @@ from .documents import Documents, Domains
 from .domain_inference import DocumentBootstrap, LabelNull
 from .domain_table import labelled
 from .evidence import Evidence
-from .specialisation import Lift, Strongest, activation_rate, cwas
+from .specialisation import Strongest, activation_rate, cwas, lift
 
 
 class Specialists(NamedTuple):
@@ -58,7 +58,7 @@ class SpecialistTest:
         """
         scores = self.null.draws(documents, Strongest(cwas))
         tested = self.null.test(documents, Strongest(cwas)(Domains(documents)), scores)
-        rates, lifts = activation_rate(Domains(documents)), Lift()(Domains(documents))
+        rates, lifts = activation_rate(Domains(documents)), lift(Domains(documents))
         best = rates.argmax(-1)
         found = {
             "domain": documents.names[best],
@@ -69,9 +69,9 @@ class SpecialistTest:
         found["strong"] = found["specialist"] & (found["lift"] >= self.fold)
         experts = tested.rename(value="score")[["score", "null_mean", "z", "q"]]
         experts = experts.assign({name: labelled(documents, values) for name, values in found.items()})
-        draws = self.bootstrap.draws(documents, Lift())
+        draws = self.bootstrap.draws(documents, lift)
         held = (_at(draws, best) >= self.fold) & found["specialist"]
-        chance = (self.null.draws(documents, Strongest(Lift())) >= self.fold).mean((1, 2))
+        chance = (self.null.draws(documents, Strongest(lift)) >= self.fold).mean((1, 2))
         strong = self._share(found["strong"], held)
         null = float(np.quantile(chance, 0.95))
         return Specialists(experts, float(found["specialist"].mean()), strong, null, scores)

@@ -176,13 +176,6 @@ def _no_bias(config: SparseMoEConfig) -> dict[str, Any]:
     return {"bias": False} if isinstance(config, MultiHeadMoEConfig) else {}
 
 
-def source_operations(d: int, width: int, top_k: int, heads: int = 1, squares: int = 0) -> int:
-    """Multiplications and additions of a token in layers of two matrices without bias, as the source counts them
-    (arXiv 2411.16205, eq. 6 with `squares = 2`, eq. 7 without): a product of length n takes n multiplications and n - 1
-    additions, and the sum over slots is not counted."""
-    return squares * (2 * d * d - d) + (4 * d * width - d - width * heads) * top_k
-
-
 SOURCE_BASELINE = SparseMoEConfig(768, experts=8, top_k=1, width=2048, normalise=False)
 """The sparse layer of arXiv 2411.16205: every second of 12 layers, SwiGLU."""
 

@@ -201,13 +201,6 @@ def _by_claim(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
-def read_numbers(notebook: str, folder: Path | None = None) -> dict[str, Any]:
-    """Numbers of a notebook by name; empty where there are none yet."""
-    path = results_folder(folder) / NUMBERS / f"{notebook}.json"
-    kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return {name: entry["value"] for name, entry in kept.items()}
-
-
 def _evidence_rows(evidence: Evidence, unit: str) -> list[tuple[str, str]]:
     bounds = f"{evidence.estimate:.4g} [{evidence.low:.4g}, {evidence.high:.4g}]"
     rows = [("estimate", f"{bounds} {unit}".rstrip()), ("n", f"{evidence.n:,}")]

@@ -45,7 +45,7 @@ def test_the_last_variant_is_what_the_main_run_uses():
 @pytest.mark.parametrize("command", ["train", "compression"])
 def test_json_has_name_ratio_and_cases(command, monkeypatch):
     table = pd.DataFrame({"corpus": ["tech", "udhr"], "lang": "en", "bytes": 9, "ppm": [2.0, 3.0], "xz": [4.0, 4.0]})
-    monkeypatch.setattr(baselines, "load", lambda report, make: table)
+    monkeypatch.setattr(baselines, "made", lambda report: table)
     monkeypatch.setattr(bench, "bench", lambda steps: {"name": "train", "ratio": 2.0, "cases": [{"ratio": 2.0}]})
     shown = CliRunner().invoke(cli.app, ["bench", command, "--json"])
     found = json.loads(shown.output)

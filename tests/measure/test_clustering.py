@@ -4,11 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.spatial.distance import pdist, squareform
-from scipy.stats import pearsonr
 
-from mechanism.measure.clustering import LabelTest, Mantel, cluster, condensed, cut
+from mechanism.measure.clustering import LabelTest, cluster, cut
 from mechanism.measure.divergence import divergence_matrix
-from mechanism.measure.importance import importance
 
 LABELS = np.array(list("aaabbbccc"))
 
@@ -20,22 +18,19 @@ def blobs(spread: float, seed: int = 0) -> np.ndarray:
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 1000), st.sampled_from(["average", "complete", "single"]))
-def test_tree_equals_scipy(seed, method):
+@given(st.integers(0, 1000))
+def test_tree_equals_scipy(seed):
     pairs = pdist(np.random.default_rng(seed).normal(size=(6, 3)))
-    expected = cophenet(linkage(pairs, method), pairs)[0]
-    assert np.isclose(cluster(squareform(pairs), method).cophenetic, expected)
+    expected = cophenet(linkage(pairs, "average"), pairs)[0]
+    assert np.isclose(cluster(squareform(pairs)).cophenetic, expected)
 
 
-@pytest.mark.parametrize("statistic", ["distance", "tree", "cut"])
-def test_planted_groups_are_found_and_absent_ones_are_not(statistic):
-    test = LabelTest(statistic, n_perm=99)
+def test_planted_groups_are_found_and_absent_ones_are_not():
+    test = LabelTest(n_perm=99)
     found = test(blobs(0.1), LABELS)
     assert found.p < 0.03
     assert found.value > found.null
     assert np.median([test(blobs(100.0, seed), LABELS).p for seed in range(5)]) > 0.1
-    if statistic == "cut":
-        assert found.value == 1
 
 
 def test_label_statistic_is_independent_of_the_order_of_items():
@@ -53,16 +48,8 @@ def test_script_explains_a_family_that_has_no_distance_of_its_own():
     assert LabelTest(n_perm=300)(distance, family, script).p > 0.05
 
 
-def test_mantel_is_a_correlation_of_pairs():
-    first, second = blobs(3.0, 1), blobs(3.0, 2)
-    found = Mantel(n_perm=200)(first, second)
-    assert np.isclose(found.value, pearsonr(condensed(first), condensed(second)).statistic)
-    assert found.p < 0.05
-    assert Mantel(n_perm=200)(first, blobs(100.0, 5)).p > 0.05
-
-
 def test_planted_languages_cluster_with_those_they_share_experts_with(planted):
-    q = np.stack([importance(probs.swapaxes(1, 2)) for probs in planted.probs.values()])
+    q = np.stack([probs.swapaxes(1, 2).mean(-2) for probs in planted.probs.values()])
     found, _ = divergence_matrix(q)
     assert cut(cluster(found[2]), 2).tolist() in ([0, 0, 1, 1], [1, 1, 0, 0])
     assert len(set(cut(cluster(found[0]), 3)[:3])) == 3
@@ -85,6 +72,4 @@ def test_labels_that_say_nothing_are_errors():
     for labels in (np.arange(9), np.zeros(9)):
         with pytest.raises(ValueError, match="two groups"):
             LabelTest()(blobs(1.0), labels)
-    with pytest.raises(ValueError, match="equal"):
-        Mantel()(blobs(1.0), 1 - np.eye(9))
     assert np.isnan(cluster(1 - np.eye(4)).cophenetic)

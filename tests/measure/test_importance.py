@@ -1,31 +1,7 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mechanism.measure.importance import activation_frequency, frequency_difference, importance, slot_sums
-
-
-@given(st.integers(0, 1000))
-def test_importance_is_the_mean_over_counted_tokens(seed):
-    rng = np.random.default_rng(seed)
-    probs = rng.dirichlet(np.ones(5), size=(3, 7))
-    mask = rng.random((3, 7)) < 0.7
-    mask[:, 0] = True
-    found = importance(probs, mask)
-    assert np.allclose(found.sum(-1), 1)
-    assert np.allclose(found[1], probs[1][mask[1]].mean(0))
-    order = rng.permutation(5)
-    assert np.allclose(importance(probs[..., order], mask), found[..., order])
-
-
-def test_importance_ignores_what_padding_holds_and_refuses_logits():
-    probs = np.array([[0.5, 0.5], [np.nan, np.nan]])
-    assert np.allclose(importance(probs, np.array([True, False])), 0.5)
-    with pytest.raises(ValueError, match="softmax"):
-        importance(np.array([[2.0, -1.0]]))
-    with pytest.raises(ValueError, match="without tokens"):
-        importance(np.array([[0.5, 0.5]]), np.array([False]))
+from mechanism.measure.importance import activation_frequency, frequency_difference, slot_sums
 
 
 def test_slot_sums_equal_the_obvious_loop():

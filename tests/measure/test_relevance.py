@@ -7,7 +7,6 @@ from mechanism.measure.relevance import (
     expert_activity,
     gate_score,
     peak,
-    relevant_experts,
     super_experts,
     token_ratio,
 )
@@ -36,17 +35,6 @@ def test_peak_is_the_largest_of_the_domain():
     tokens, ones = np.ones(3, dtype=int), np.ones((3, 1, 1))
     given = Documents(np.array(["a", "a", "b"]), tokens, ones, peak=np.array([1.0, 4.0, 2.0])[:, None, None])
     assert peak(Domains(given)).tolist() == [[[4, 2]]]
-
-
-def test_fewest_experts_that_reach_the_share():
-    score = np.array([[0.5, 0.1, 0.4], [2.0, 6.0, 2.0]])
-    assert relevant_experts(score, 0.5).tolist() == [[True, False, False], [False, True, False]]
-    assert relevant_experts(score, 0.6).tolist() == [[True, False, True], [False, True, False]]
-    assert relevant_experts(score, 1.0).all()
-    with pytest.raises(ValueError, match="share"):
-        relevant_experts(score, 0.0)
-    with pytest.raises(ValueError, match="every layer"):
-        relevant_experts(np.zeros((1, 2)), 0.5)
 
 
 def test_super_experts_stand_out_in_forming_layers():

@@ -14,7 +14,7 @@ from ...measure.causal import Concentration, Effects, gini, top_count, top_exper
 from ...measure.correlation import Correlation
 from ...measure.documents import Documents, Domains
 from ...measure.relevance import super_experts
-from ...measure.specialisation import MutualInformation, Strongest, certainty, cwas
+from ...measure.specialisation import Strongest, certainty, cwas, mutual_information
 from .cheap import GRADIENTS, OUTPUTS
 from .domain_text import SweepConfig
 
@@ -184,7 +184,7 @@ class Swept:
         if self.documents is not None:
             domains = Domains(self.documents)
             found |= {"certainty": np.nan_to_num(certainty(domains)), "CWAS": Strongest(cwas)(domains),
-                      "mutual information": MutualInformation()(domains)}  # fmt: skip
+                      "mutual information": mutual_information(domains)}  # fmt: skip
         found |= {name: cheap[name] for name in (*OUTPUTS, *GRADIENTS) if name in cheap}
         return found
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
-import pyppmd
 
 from ...corpus.languages import LANGUAGES
 from ...corpus.library import DATA, DOMAINS, PARALLEL, committed, training_budgets, training_rows
@@ -17,7 +16,15 @@ FOLDER = DATA / "baselines"
 
 
 def ppm_size(payload: bytes) -> int:
-    """Bytes that PPMd (variant H, order 5) needs."""
+    """Bytes that PPMd (variant H, order 5) needs.
+
+    Raises:
+        ValueError: pyppmd is not installed.
+    """
+    try:
+        import pyppmd
+    except ImportError:
+        raise ValueError("PPM comes with pyppmd, which is not installed: pip install pyppmd") from None
     encoder = pyppmd.Ppmd7Encoder(ORDER, MEMORY)
     return len(encoder.encode(payload)) + len(encoder.flush())
 
@@ -31,13 +38,9 @@ def xz_size(payload: bytes) -> int:
 SIZES: dict[str, Callable[[bytes], int]] = {"ppm": ppm_size, "xz": xz_size}
 
 
-def conditional_bits(size: Callable[[bytes], int], train: bytes, test: bytes, alone: int | None = None) -> int:
-    """Bits for `test` after `train` has been read: the size of both less that of `train`.
-
-    Args:
-        alone: `size(train)`, if it is known.
-    """
-    return 8 * (size(train + test) - (size(train) if alone is None else alone))
+def conditional_bits(size: Callable[[bytes], int], train: bytes, alone: int, test: bytes) -> int:
+    """Bits for `test` after `train` has been read: the size of both less that of `train` `alone`."""
+    return 8 * (size(train + test) - alone)
 
 
 def training_text(code: str) -> bytes:
@@ -49,7 +52,7 @@ def training_text(code: str) -> bytes:
     return "\n".join(parts).encode()
 
 
-def compute(report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
+def compute(report: Callable[[str], None]) -> pd.DataFrame:
     """Bits per byte on the test text that the records of runs are evaluated on, of every language and corpus: columns
     `corpus, lang, bytes, ppm, xz`. Languages without training text start from nothing."""
     rows = []
@@ -57,7 +60,7 @@ def compute(report: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
         train = training_text(code) if LANGUAGES[code].train_chars != 0 else b""
         alone = {name: size(train) for name, size in SIZES.items()}
         for corpus, test in _tests(code):
-            bits = {name: conditional_bits(size, train, test, alone[name]) for name, size in SIZES.items()}
+            bits = {name: conditional_bits(size, train, alone[name], test) for name, size in SIZES.items()}
             rows.append({"corpus": corpus, "lang": code, "bytes": len(test)})
             rows[-1] |= {name: round(value / len(test), 4) for name, value in bits.items()}
         report(f"{code}: {len(train) / 1e6:.2f} MB of training text")
@@ -77,20 +80,15 @@ def record() -> Path:
     return FOLDER / f"{data_hash()}.csv"
 
 
-def load(report: Callable[[str], None] = lambda line: None, make: bool = False) -> pd.DataFrame:
-    """The committed baselines of these data.
+def recorded() -> pd.DataFrame | None:
+    """The committed baselines of these data, None where there are none."""
+    return pd.read_csv(record()) if record().exists() else None
 
-    Args:
-        make: compute and write them if they are not there (some ten minutes).
 
-    Raises:
-        FileNotFoundError: they are not there and `make` is off.
-    """
-    path = record()
-    if not path.exists():
-        if not make:
-            raise FileNotFoundError(f"no baselines at {path}; `mechanism bench compression` makes them")
+def made(report: Callable[[str], None]) -> pd.DataFrame:
+    """The baselines of these data, computed (some ten minutes) and written where they are not there."""
+    if not record().exists():
         table = compute(report)
-        path.parent.mkdir(exist_ok=True)
-        table.to_csv(path, index=False)
-    return pd.read_csv(path)
+        record().parent.mkdir(exist_ok=True)
+        table.to_csv(record(), index=False)
+    return pd.read_csv(record())

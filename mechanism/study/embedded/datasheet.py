@@ -1,8 +1,5 @@
 """What the corpora hold: sizes, shares, samples, and how the tokenizer cuts each language."""
 
-from collections.abc import Iterable
-
-import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
@@ -10,15 +7,14 @@ from ...corpus.build import read_manifest
 from ...corpus.languages import LANGUAGES
 from ...corpus.library import DOMAINS, PARALLEL, ROOT, committed, training_budgets, training_rows
 from ...corpus.store import SPLITS, Corpus
+from ..base.texts import even
 
-NAMES = (*PARALLEL, *DOMAINS)
 
-
-def sizes(names: Iterable[str] = NAMES) -> pd.DataFrame:
+def sizes() -> pd.DataFrame:
     """One row per corpus, language and split: `segments`, `chars` and `bytes` (UTF-8), with `script`, `family` and
     `resource` of the language."""
     rows = []
-    for name in names:
+    for name in (*PARALLEL, *DOMAINS):
         corpus = committed(name)
         for code in corpus.languages:
             for split in SPLITS:
@@ -44,36 +40,28 @@ def _traits(code: str) -> dict[str, str]:
 
 
 def _size(texts: list[str]) -> dict[str, int]:
-    return {
-        "segments": len(texts),
-        "chars": sum(map(len, texts)),
-        "bytes": sum(len(text.encode()) for text in texts),
-    }
+    encoded = sum(len(text.encode()) for text in texts)
+    return {"segments": len(texts), "chars": sum(map(len, texts)), "bytes": encoded}
 
 
-def samples(corpus: Corpus, code: str, count: int = 3) -> list[str]:
-    """Evenly spaced lines of a corpus in a language, none of them a test line where there is another split."""
+def samples(corpus: Corpus, code: str) -> list[str]:
+    """Three evenly spaced lines of a corpus in a language, none a test line where there is another split."""
     split = "train" if corpus.split("train") else "test"
     texts = [text for text in corpus.texts(code, corpus.split(split)) if text]
-    return [texts[i] for i in np.linspace(0, len(texts) - 1, count + 2).round().astype(int)[1:-1]]
+    return even(texts, 5)[1:-1]
 
 
-def fertility(tokenizer: PreTrainedTokenizerBase, name: str = "udhr") -> pd.DataFrame:
-    """Per language: characters and bytes per token, and tokens per token of the English of the same segments."""
-    corpus = committed(name)
+def fertility(tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """Per language of the declaration of human rights: characters and bytes per token, and tokens per token of the
+    English of the same segments."""
+    corpus = committed("udhr")
     rows = []
     for code in corpus.languages:
         shared = [i for i in range(len(corpus.rows)) if corpus.columns[code][i] and corpus.columns["en"][i]]
         own, english = corpus.texts(code, shared), corpus.texts("en", shared)
-        tokens = _tokens(tokenizer, own)
-        rows.append(
-            {
-                "lang": code,
-                "chars_per_token": sum(map(len, own)) / tokens,
-                "bytes_per_token": sum(len(t.encode()) for t in own) / tokens,
-                "tokens_over_english": tokens / _tokens(tokenizer, english),
-            }
-        )
+        tokens, size = _tokens(tokenizer, own), _size(own)
+        row = {"lang": code, "chars_per_token": size["chars"] / tokens, "bytes_per_token": size["bytes"] / tokens}
+        rows.append({**row, "tokens_over_english": tokens / _tokens(tokenizer, english)})
     return pd.DataFrame(rows)
 
 

@@ -66,33 +66,26 @@ def evaluate(
     Raises:
         CorpusError: nothing to evaluate: no named corpus has a named language.
     """
-    model.eval()
+    own = _Evaluation(model.eval(), tokenizer, config, ClusterBootstrap(seed=config.seed))
     rows: list[dict] = []
     choices = _Choices(config.seed)
     for name in config.data:
         corpus = load(name, config.languages or ())
         for code in config.codes(corpus):
             progress(f"{corpus.name} {code}")
-            rows += [
-                row | {"corpus": corpus.name, "lang": code}
-                for row in _corpus_rows(model, tokenizer, corpus, code, config, choices)
-            ]
+            rows += [row | {"corpus": corpus.name, "lang": code} for row in own.corpus(corpus, code, choices)]
     rows += choices.pooled()
     for code in word_problems.languages():
         if config.languages is None or code in config.languages:
             progress(f"word problems {code}")
-            rows += [
-                row | {"corpus": "word_problems", "lang": code} for row in _problem_rows(model, tokenizer, code, config)
-            ]
+            rows += [row | {"corpus": "word_problems", "lang": code} for row in own.problems(code)]
     if not rows:
         raise CorpusError(f"nothing to evaluate: {config.data} have none of the languages {config.languages}")
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
 def _row(task: str, estimate: Evidence, chance: float | None = None, layer: int | None = None) -> dict:
-    return {
-        "task": task, "layer": layer, **estimate.row(), "chance": chance,
-    }  # fmt: skip
+    return {"task": task, "layer": layer, **estimate.row(), "chance": chance}
 
 
 class _Choices:
@@ -116,23 +109,7 @@ class _Choices:
             yield _row("next_segment_pooled", estimate, 1 / tasks.CHOICES) | {"corpus": POOLED, "lang": code}
 
 
-def _corpus_rows(
-    model, tokenizer, corpus: Corpus, code: str, config: EvaluateConfig, choices: _Choices
-) -> Iterator[dict]:
-    bootstrap = ClusterBootstrap(seed=config.seed)
-    documents = running_text(corpus, code, config.split, config.max_segments)
-    if documents:
-        score = score_text(model, tokenizer, documents)
-        yield _row("bits_per_byte", bootstrap(score.nll / np.log(2), score.bytes))
-    items = tasks.next_segment(corpus, code, config.split, limit=config.max_segments, seed=config.seed)
-    if items:
-        hits = score_choices(model, tokenizer, items, per_byte=True)
-        yield choices.row(corpus.name, code, hits, np.array([item.cluster for item in items]))
-    if code != "en" and "en" in corpus.columns:
-        yield from _parallel_rows(model, tokenizer, corpus, code, config)
-
-
-def running_text(corpus: Corpus, code: str, split: str, max_segments: int | None = None) -> list[str]:
+def running_text(corpus: Corpus, code: str, split: str, max_segments: int | None) -> list[str]:
     """Documents of a split as running text, evenly chosen groups until about `max_segments` segments are used."""
     documents, used = [], 0
     groups = [[i for i in rows if corpus.columns[code][i]] for rows in corpus.groups(split).values()]
@@ -148,33 +125,56 @@ def running_text(corpus: Corpus, code: str, split: str, max_segments: int | None
     return documents
 
 
-def _parallel_rows(model, tokenizer, corpus: Corpus, code: str, config: EvaluateConfig) -> Iterator[dict]:
-    rows = tasks.retrieval_rows(corpus, code, config.split, min(config.max_segments, 200))
-    if len(rows) < 2:
-        return
-    bootstrap = ClusterBootstrap(seed=config.seed)
-    clusters = np.array([corpus.rows[i].group for i in rows])
-    own = segment_pass(model, tokenizer, corpus.texts(code, rows))
-    english = segment_pass(model, tokenizer, corpus.texts("en", rows))
-    yield _row("relative_loss", bootstrap(own.nll, english.nll, clusters))
-    for key, centre in (("retrieval", False), ("retrieval_centred", True)):
-        for layer in range(own.hidden.shape[1]):
-            hits = retrieval_hits(own.hidden[:, layer], english.hidden[:, layer], centre)
-            yield _row(key, bootstrap(hits, clusters=clusters), 1 / len(rows), layer)
+@dataclass(frozen=True)
+class _Evaluation:
+    """Rows of one model."""
 
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    config: EvaluateConfig
+    bootstrap: ClusterBootstrap
 
-def _problem_rows(model, tokenizer, code: str, config: EvaluateConfig) -> Iterator[dict]:
-    bootstrap = ClusterBootstrap(seed=config.seed)
+    def corpus(self, corpus: Corpus, code: str, choices: _Choices) -> Iterator[dict]:
+        """Running text, choices and, beside English, retrieval in one language of a corpus."""
+        config = self.config
+        documents = running_text(corpus, code, config.split, config.max_segments)
+        if documents:
+            score = score_text(self.model, self.tokenizer, documents)
+            yield _row("bits_per_byte", self.bootstrap(score.nll / np.log(2), score.bytes))
+        items = tasks.next_segment(corpus, code, config.split, limit=config.max_segments, seed=config.seed)
+        if items:
+            hits = score_choices(self.model, self.tokenizer, items, per_byte=True)
+            yield choices.row(corpus.name, code, hits, np.array([item.cluster for item in items]))
+        if code != "en" and "en" in corpus.columns:
+            yield from self._parallel(corpus, code)
 
-    def count(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _parallel(self, corpus: Corpus, code: str) -> Iterator[dict]:
+        rows = tasks.retrieval_rows(corpus, code, self.config.split, min(self.config.max_segments, 200))
+        if len(rows) < 2:
+            return
+        clusters = np.array([corpus.rows[i].group for i in rows])
+        own, english = (segment_pass(self.model, self.tokenizer, corpus.texts(c, rows)) for c in (code, "en"))
+        yield _row("relative_loss", self.bootstrap(own.nll, english.nll, clusters))
+        for key, centre in (("retrieval", False), ("retrieval_centred", True)):
+            for layer in range(own.hidden.shape[1]):
+                hits = retrieval_hits(own.hidden[:, layer], english.hidden[:, layer], centre)
+                yield _row(key, self.bootstrap(hits, clusters=clusters), 1 / len(rows), layer)
 
-    def items(words: bool) -> list[tasks.ChoiceItem]:
-        return tasks.word_problem_items(code, count, config.split, config.max_segments, words, config.seed)
+    def problems(self, code: str) -> Iterator[dict]:
+        """Word problems in one language."""
+        digits = self._items(code, words=False)
+        yield self._chosen("word_problem", digits)
+        yield _row("word_problem_exact", self.bootstrap(exact_match(self.model, self.tokenizer, digits)))
+        if code in word_problems.WORD_ANSWER_LANGUAGES:
+            yield self._chosen("word_problem_words", self._items(code, words=True))
 
-    digits = items(words=False)
-    yield _row("word_problem", bootstrap(score_choices(model, tokenizer, digits, per_byte=False)), 1 / tasks.CHOICES)
-    yield _row("word_problem_exact", bootstrap(exact_match(model, tokenizer, digits)))
-    if code in word_problems.WORD_ANSWER_LANGUAGES:
-        hits = score_choices(model, tokenizer, items(words=True), per_byte=False)
-        yield _row("word_problem_words", bootstrap(hits), 1 / tasks.CHOICES)
+    def _chosen(self, task: str, items: list[tasks.ChoiceItem]) -> dict:
+        hits = score_choices(self.model, self.tokenizer, items, per_byte=False)
+        return _row(task, self.bootstrap(hits), 1 / tasks.CHOICES)
+
+    def _items(self, code: str, words: bool) -> list[tasks.ChoiceItem]:
+        def count(text: str) -> int:
+            return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        own = self.config
+        return tasks.word_problem_items(code, count, own.split, own.max_segments, words, own.seed)

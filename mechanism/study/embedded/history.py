@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.stats import entropy
 
 from ..base.runs import records
 
@@ -47,9 +48,9 @@ def load_history(name: str) -> History:
     return History(name, folder.name, result, config, metrics, xr.load_dataset(folder / "stats.nc"))
 
 
-def smooth_loss(history: History, span: int = 20) -> pd.DataFrame:
-    """Training loss in nats per token, an exponential moving average over `span` recorded steps."""
-    loss = history.metrics["loss"].ewm(span=span).mean()
+def smooth_loss(history: History) -> pd.DataFrame:
+    """Training loss in nats per token, an exponential moving average with a span of 20 recorded steps."""
+    loss = history.metrics["loss"].ewm(span=20).mean()
     return pd.DataFrame({"tokens": history.metrics["tokens"], "loss": loss})
 
 
@@ -61,5 +62,4 @@ def expert_shares(stats: xr.Dataset, corpus: str, lang: str) -> xr.DataArray:
 
 def effective_experts(shares: xr.DataArray) -> xr.DataArray:
     """Exponential of the entropy of the shares: how many experts are in use, from 1 to E."""
-    logs = np.log(shares.where(shares > 0, 1.0))
-    return xr.DataArray(np.exp(-(shares * logs).sum("expert")))
+    return np.exp(xr.apply_ufunc(entropy, shares, input_core_dims=[["expert"]], kwargs={"axis": -1}))

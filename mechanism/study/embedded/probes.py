@@ -43,14 +43,12 @@ def probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> xr.Data
             texts = corpus.texts(code, rows)
             present = np.array([i for i, text in enumerate(texts) if text])
             own = english if code == "en" else segment_pass(model, tokenizer, [texts[i] for i in present])
-            languages.append(_language(own, english, present, [texts[i] for i in present], len(rows), code))
+            languages.append(_language(own, english, present, len(rows), code))
         parts.append(xr.concat(languages, "lang", join="exact").expand_dims(corpus=[name]))
     return xr.concat(parts, "corpus", join="outer", fill_value=np.nan)
 
 
-def _language(
-    own: SegmentPass, english: SegmentPass, present: np.ndarray, texts: list[str], size: int, code: str
-) -> xr.Dataset:
+def _language(own: SegmentPass, english: SegmentPass, present: np.ndarray, size: int, code: str) -> xr.Dataset:
     def spread(values: np.ndarray) -> np.ndarray:
         full = np.full((size, *values.shape[1:]), np.nan, dtype=np.float32)
         full[present] = values
@@ -58,7 +56,7 @@ def _language(
 
     data: dict[str, tuple] = {
         "nll": ("segment", spread(own.nll)),
-        "bytes": ("segment", spread(np.array([len(t.encode()) for t in texts]))),
+        "bytes": ("segment", spread(own.bytes)),
         "tokens": ("segment", spread(own.tokens)),
     }
     states = own.hidden.transpose(1, 0, 2), english.hidden[present].transpose(1, 0, 2)

@@ -33,7 +33,7 @@ def to_make(names: Iterable[str] = SIBLINGS, compression: bool = True) -> str:
     names = list(names)
     there = evaluations(names)
     commands = [f"`mechanism train --config {name}`" for name in names if name not in there]
-    if compression and not baselines.record().exists():
+    if compression and baselines.recorded() is None:
         commands.append("`mechanism bench compression`")
     return f"Not recorded yet, and left out here; made by {', '.join(commands)}." if commands else ""
 
@@ -44,11 +44,6 @@ def lacking(run: str | None, names: Iterable[str]) -> str:
     if run not in FAMILY:
         return "it is about siblings of the report's own model, and this model has none here"
     return to_make(names, compression=False)
-
-
-def baseline_table() -> pd.DataFrame | None:
-    """The committed compression baselines, None where there are none."""
-    return baselines.load() if baselines.record().exists() else None
 
 
 def bits_table(tables: Mapping[str, pd.DataFrame], compression: pd.DataFrame | None = None) -> pd.DataFrame:

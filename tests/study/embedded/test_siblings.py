@@ -9,7 +9,6 @@ from mechanism.study.base import runs as training_runs
 from mechanism.study.embedded import compression as baselines
 from mechanism.study.embedded.acceptance import acceptance, best_layer, languages_accepted
 from mechanism.study.embedded.siblings import (
-    baseline_table,
     bits_table,
     choice_table,
     comparison,
@@ -63,7 +62,7 @@ def recorded(place, name, **files):
 
 def test_without_records_the_sentence_names_every_command(place):
     assert evaluations(["dense"]) == {}
-    assert baseline_table() is None
+    assert baselines.recorded() is None
     sentence = to_make(["seed0", "dense"])
     for command in ("train --config seed0", "train --config dense", "bench compression"):
         assert f"`mechanism {command}`" in sentence
