@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ...corpus import word_problems
 from ...corpus.store import Corpus, CorpusError
 from ...corpus.tasks import ChoiceItem, next_segment, word_problem_items
-from ..base.texts import even
+from ...corpus.text import even
 from .domain_text import Piece, pieces
 
 PROBLEMS = "problems"

@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...corpus.text import even
 from ...measure.documents import Domains
 from ...measure.matching import MatchedExperts
 from ...measure.specialisation import activation_rate, cwas
 from ...trace import ScaleWeight
 from ...trace.interventions import Targets
-from ..base.texts import even
 from .domain_passes import documents, route
 from .reweighting_items import Tasks
 from .reweighting_plan import DOMAIN, DRIVER, NONE, RANDOM, ReweightingConfig, Setting
