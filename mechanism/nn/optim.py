@@ -42,6 +42,7 @@ class Muon(torch.optim.Optimizer):
 
     def _direction(self, p: Tensor, group: dict) -> Tensor:
         buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+        assert p.grad is not None
         buffer.lerp_(p.grad, 1 - group["momentum"])
         return p.grad.lerp(buffer, group["momentum"]).to(self.dtype)
 

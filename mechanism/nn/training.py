@@ -198,7 +198,7 @@ class Trainer:
         if self.on_gpu:
             self._graphed = self._graphed or GraphedStep(self)
             ends = [step for step in (*self.config.probe_steps(), last) if step > self.step]
-            found = list(self._graphed(min(*ends, self.step + GraphedStep.BLOCK) - self.step))
+            found: Any = list(self._graphed(min(*ends, self.step + GraphedStep.BLOCK) - self.step))
         else:
             found = [self._step()]
         seconds = (time.monotonic() - started) / len(found)

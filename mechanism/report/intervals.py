@@ -39,19 +39,19 @@ def forest(
     groups = dict(list(known.groupby(by, sort=False))) if by else {"ours": known}
     shifts = np.linspace(-0.15, 0.15, len(groups)) if known.index.has_duplicates else np.zeros(len(groups))
     shades = dict(zip(groups, palette(len(groups)), strict=True)) if by else _row_colours(names, table.index.name)
-    shades |= colours or {}
+    shades |= dict(colours or {})
     for (group, own), shift in zip(groups.items(), shifts, strict=True):
         for name, row in own.iterrows():
-            place, look = names.index(name) + shift, {"color": shades[group if by else name]}
-            axis.plot([row["low"], row["high"]], [place] * 2, **look)
-            axis.plot(row["estimate"], place, "o", label=str(group), **look)
+            place, colour = names.index(name) + shift, shades[group if by else name]
+            axis.plot([row["low"], row["high"]], [place] * 2, color=colour)
+            axis.plot(row["estimate"], place, "o", color=colour, label=str(group))
             if null:
                 axis.plot(row["null"], place, "|", color="black", markersize=14)
     for name, row in points.iterrows():
         some = row.dropna()
         spread = np.linspace(-0.15, 0.15, len(some)) if len(some) > MANY else np.zeros(len(some))
-        look = {"color": "#808080", "markersize": 5, "label": points.columns.name}
-        axis.plot(some, names.index(name) + 0.3 + spread, "x" if cross else "o", linestyle="", **look)
+        look: dict[str, Any] = {"linestyle": "", "color": "#808080", "markersize": 5, "label": points.columns.name}
+        axis.plot(some, names.index(name) + 0.3 + spread, "x" if cross else "o", **look)
     if reference is not None:
         axis.axvline(reference, **DASHED)
     axis.set_yticks(range(len(names)), [text(name) for name in names])

@@ -77,7 +77,7 @@ def test_the_full_profile_is_computed_once_and_judged_on(own_text, tmp_path, mon
 @pytest.mark.parametrize(
     ("parameters", "match"),
     [
-        ({"profile": "large"}, "unknown profile 'large': there are small and full"),
+        ({"profile": "large"}, "no profile 'large': use auto, small, full"),
         ({"layers": [0, 9]}, r"layers \[9\] have no router"),
         ({"max_segments": 5}, "ten are the fewest"),
     ],

@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mechanism.report import charts
 from mechanism.report.figures import PALETTE, RESOURCE_LINES, language_colours
@@ -41,22 +42,20 @@ def legend(owner: Axes | Figure) -> list[str]:
     return [text.get_text() for text in found.get_texts()] if found else []
 
 
+def ends(line: Line2D) -> tuple[list[float], list[float]]:
+    """Both coordinates of a line's points."""
+    x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+    return x.tolist(), y.tolist()
+
+
 def segments(axis: Axes) -> list[tuple[list[float], list[float]]]:
-    """Both coordinates of every line with two ends."""
-    return [
-        (list(map(float, x)), list(map(float, y)))
-        for x, y in (line.get_data() for line in axis.lines)
-        if len(x) == 2 and line_is_data(axis, x, y)
-    ]
-
-
-def line_is_data(axis: Axes, x: object, y: object) -> bool:
-    return list(map(float, x)) != [0.0, 1.0] and list(map(float, y)) != [0.0, 1.0]  # type: ignore[call-overload]
+    """Lines with two ends."""
+    return [ends(line) for line in axis.lines if len(ends(line)[0]) == 2]
 
 
 def dots(axis: Axes, marker: str = "o") -> list[tuple[float, float]]:
     found = [line for line in axis.lines if line.get_marker() == marker and line.get_linestyle() == "None"]
-    return [(float(x), float(y)) for line in found for x, y in zip(*line.get_data(), strict=True)]
+    return [spot for line in found for spot in zip(*ends(line), strict=True)]
 
 
 def names(axis: Axes, side: str = "y") -> list[str]:
@@ -78,9 +77,9 @@ def test_a_band_ends_at_the_bounds_and_a_line_without_them_has_none():
     both = pd.concat({"steered": table, "chance": table["low"]}, axis=1, names=["kind"])
     axis = only(charts.lines(both, styles={"chance": charts.CHANCE}))
     (band,) = axis.collections
-    ends = {tuple(map(float, point)) for point in band.get_paths()[0].vertices}  # type: ignore[union-attr]
-    assert {(1, 0.1), (1, 0.4), (2, 0.4), (2, 0.6)} <= ends
-    assert axis.lines[0].get_ydata().tolist() == [0.2, 0.5]  # type: ignore[union-attr]
+    corners = {tuple(point) for point in np.asarray(band.get_paths()[0].vertices).tolist()}
+    assert {(1, 0.1), (1, 0.4), (2, 0.4), (2, 0.6)} <= corners
+    assert ends(axis.lines[0])[1] == [0.2, 0.5]
     assert (axis.lines[1].get_color(), axis.lines[1].get_linestyle()) == ("black", "--")
     assert axis.get_xlabel() == "layer"
     assert axis.get_xticks().tolist() == [1, 2]
@@ -124,13 +123,13 @@ def test_many_lines_have_their_legend_outside():
 def test_reference_and_threshold_stand_where_they_are_said_to():
     axis = only(charts.lines(CURVES, reference=0.25, threshold=0.3))
     across, upright = axis.lines[2:]
-    assert across.get_ydata() == [0.25, 0.25]
-    assert upright.get_xdata() == [0.3, 0.3]
+    assert ends(across)[1] == [0.25, 0.25]
+    assert ends(upright)[0] == [0.3, 0.3]
 
 
 def test_tokens_are_shown_in_millions():
     axis = only(charts.over_tokens(CURVES, ylabel="loss"))
-    assert axis.lines[0].get_xdata().tolist() == [0, 1, 2]  # type: ignore[union-attr]
+    assert ends(axis.lines[0])[0] == [0, 1, 2]
     assert axis.get_xlabel() == "training tokens, millions"
 
 
@@ -141,7 +140,7 @@ def test_a_forest_has_a_row_for_each_language_in_the_reports_order():
     assert dots(axis) == [(0.2, 1), (0.5, 0)]
     low, high = axis.get_ylim()
     assert low > high, "the first row is on top"
-    assert axis.lines[-1].get_xdata() == [0.25, 0.25]
+    assert ends(axis.lines[-1])[0] == [0.25, 0.25]
     assert same_color(axis.lines[0].get_color(), language_colours(["sw"])["sw"])
 
 
@@ -208,8 +207,8 @@ def test_a_map_with_words_in_its_cells_and_given_limits():
 def test_points_are_coloured_by_name_or_by_number_and_some_are_ringed():
     table = pd.DataFrame({"x": [1, 2, 3], "y": [4, 5, 6], "domain": ["a", "b", "a"], "driver": [False, True, False]})
     axis = only(charts.scatter(table, "x", "y", by="domain", ring="driver", yscale="log"))
-    assert [line.get_xdata().tolist() for line in axis.lines] == [[1, 3], [2]]  # type: ignore[union-attr]
-    assert axis.collections[0].get_offsets().tolist() == [[2, 5]]  # type: ignore[union-attr]
+    assert [ends(line)[0] for line in axis.lines] == [[1, 3], [2]]
+    assert np.asarray(axis.collections[0].get_offsets()).tolist() == [[2, 5]]
     assert legend(axis) == ["a", "b", "driver"]
     assert (axis.get_xlabel(), axis.get_yscale()) == ("x", "log")
     shaded, bar = charts.scatter(table.assign(layer=[0, 1, 2]), "x", "y", by="layer").axes
@@ -223,7 +222,9 @@ def test_languages_are_named_beside_their_points():
     assert {text.get_text(): text.xy for text in axis.texts} == {"sw": (1, 0.2), "en": (3, 0.5)}  # type: ignore[attr-defined]
     assert segments(axis)[:2] == [([3, 3], [0.4, 0.6]), ([1, 1], [0.1, 0.4])]
     assert [line.get_marker() for line in axis.lines if line.get_marker() not in ("None", "")] == ["o", "x"]
-    assert ([1, 3], pytest.approx([-0.15, 0.85])) in segments(axis), "a line through the means"
+    (fitted,) = (line for line in axis.lines if line.get_color() == "grey")
+    assert ends(fitted)[0] == [1, 3]
+    assert ends(fitted)[1] == pytest.approx([-0.15, 0.85]), "a line through the means"
 
 
 def test_names_of_points_that_lie_together_do_not_cover_one_another():
@@ -239,7 +240,7 @@ def test_bars_are_named_in_full_and_ordered():
     axis = only(charts.bars(LANGUAGES["estimate"], reference=1, xlabel="share"))
     assert names(axis) == ["English (en)", "Swahili (sw)"]
     assert [patch.get_width() for patch in axis.patches] == [0.5, 0.2]  # type: ignore[attr-defined]
-    assert axis.lines[0].get_xdata() == [1, 1]
+    assert ends(axis.lines[0])[0] == [1, 1]
 
 
 def test_parts_of_a_bar_are_stacked():
@@ -265,11 +266,11 @@ def test_panels_name_their_tables_and_share_what_they_are_told_to():
 
 def test_a_panel_of_each_quantity_has_a_line_of_each_table():
     first = pd.DataFrame([[1, 2, 3, 9], [2, 3, 4, 8]], columns=["bits", "bits_low", "bits_high", "loss"])
-    columns = {"change": ["bits", "bits_low", "bits_high"], "loss, nats": "loss"}
+    columns: dict[str, str | list[str]] = {"change": ["bits", "bits_low", "bits_high"], "loss, nats": "loss"}
     figure = charts.quantities({"domain": first, "driver": first + 1}, columns, reference=0)
     left, right = figure.axes
     assert [axis.get_ylabel() for axis in figure.axes] == ["change", "loss, nats"]
-    assert [line.get_ydata().tolist() for line in right.lines[:2]] == [[9, 8], [10, 9]]
+    assert [ends(line)[1] for line in right.lines[:2]] == [[9, 8], [10, 9]]
     assert (len(left.collections), len(right.collections)) == (2, 0)
     assert [legend(axis) for axis in figure.axes] == [["domain", "driver"], []]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib import pyplot as plt
+from matplotlib.colors import LogNorm
 
-from mechanism.report.expert_maps import interactive_map, static_maps
+from mechanism.report.expert_maps import interactive_map, lift_map, lift_panels, static_maps
 
 
 @pytest.fixture
@@ -60,3 +61,31 @@ def test_what_is_not_known_is_no_number_in_json(values: xr.DataArray):
     assert cell["z"][1][2] is None
     assert cell["customdata"][1][2] == [None]
     assert len(payload) < 20_000
+
+
+def test_marks_stand_on_their_cells_and_a_norm_takes_the_place_of_limits(values: xr.DataArray):
+    norm = LogNorm(0.1, 1)
+    of_expert = (values > 1).any("domain")
+    figure = static_maps(abs(values), "", norm, of_expert, "o")
+    rows, columns = np.nonzero(of_expert.values)
+    assert len(figure.axes) == 6, "no colour bar"
+    for axis in figure.axes[:5]:
+        assert axis.images[0].norm is norm
+        np.testing.assert_array_equal(axis.lines[0].get_data(), [columns, rows])
+    by_domain = static_maps(values, "lift", 2.0, values > 1)
+    np.testing.assert_array_equal(by_domain.axes[2].lines[0].get_data(), np.nonzero((values > 1).sel(domain="c"))[::-1])
+    plt.close("all")
+
+
+def test_lift_is_doublings_up_to_three_and_never_selected_is_unknown(values: xr.DataArray):
+    lift = xr.full_like(values, 2.0)
+    lift[0, 0, 0], lift[0, 1, 0] = 0, 5
+    drawn = np.ma.filled(np.ma.asarray(lift_panels(lift).axes[0].images[0].get_array()), np.nan)
+    assert np.isnan(drawn[0, 0])
+    assert drawn[0, 1] == pytest.approx(np.log2(5))
+    assert lift_panels(lift).axes[0].images[0].get_clim() == (-2.5, 2.5)
+    assert lift_panels(lift * 100).axes[0].images[0].get_clim() == (-3, 3)
+    page = lift_map(lift, {"rate": lift}, {}, "language-map", "language").html()
+    assert 'aria-label="Map of layers by experts, one language at a time' in page
+    assert "than languages on average do" in page
+    plt.close("all")

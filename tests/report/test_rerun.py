@@ -431,10 +431,11 @@ def test_routing_is_observed_under_the_hooks_that_move_tensors_between_devices()
 def two_runs(pages, tmp_path) -> list[Path]:
     """A run that judged R2 and left R12 undecided, and one of another model that found something else."""
     told = """
+    from mechanism.measure.evidence import Evidence
     from mechanism.report.judge import Judge
     from mechanism.report.provenance import Provenance
     judge = Judge(model, Provenance({}, {}))
-    judge("R2", {"estimate": estimate, "low": -0.8, "high": -0.3, "n": 18, "p": 0.01}, unit="<b>")
+    judge("R2", Evidence(estimate, -0.8, -0.3, 18, p=0.01), unit="<b>")
     judge("R12", None, reason="no control")
     """
     cell = "\n".join(line.strip() for line in told.splitlines())

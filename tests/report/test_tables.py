@@ -1,7 +1,8 @@
 import numpy as np
 import pandas as pd
+import pytest
 
-from mechanism.report.tables import interval_text, page_table
+from mechanism.report.tables import interval_text, listing, page_table
 
 TABLE = pd.DataFrame({"estimate": [0.523, np.nan], "low": [0.441, np.nan], "high": [0.6, np.nan]}, index=["en", "sw"])
 
@@ -10,6 +11,19 @@ def test_an_interval_as_text():
     assert interval_text(TABLE).tolist() == ["0.52 [0.44, 0.60]", ""]
     assert interval_text(TABLE, 1)["en"] == "0.5 [0.4, 0.6]"
     assert interval_text(TABLE.iloc[:0]).empty
+    assert interval_text(TABLE.rename(columns={"estimate": "value"}))["en"] == "0.52 [0.44, 0.60]"
+
+
+def test_a_table_without_bounds_has_no_intervals():
+    with pytest.raises(ValueError, match="needs columns estimate, low and high; the table has estimate, low"):
+        interval_text(TABLE[["estimate", "low"]])
+
+
+def test_facts_stand_one_below_the_other_as_they_are():
+    shown = listing({"run": "main", "loss": 2.123456, "tokens": 3})._repr_html_()
+    assert "<th>run</th>" in shown
+    assert "<td>2.123456</td>" in shown
+    assert "value" not in shown
 
 
 def test_a_cell_without_a_number_is_empty():

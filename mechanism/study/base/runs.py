@@ -17,6 +17,8 @@ from ...nn.train_config import TrainConfig, read_config
 TOKENIZER = DATA / "tokenizer"
 RUNS = DATA / "runs"
 CONFIGS = DATA / "configs"
+EVALUATION, SHARES = "evaluation.csv", "shares.json"
+"""Files in the record of a finished run: its task table, and what share of its stream each kind of document had."""
 
 
 @dataclass(frozen=True)

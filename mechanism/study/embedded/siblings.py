@@ -9,10 +9,9 @@ import xarray as xr
 
 from ...corpus.languages import TRAINED
 from ...corpus.library import PARALLEL
-from ..base.runs import records
+from ..base.runs import EVALUATION, SHARES, records
 from . import compression as baselines
 from .history import History, load_history
-from .train import EVALUATION, SHARES
 
 ENGLISH_PROBLEMS = 0.6
 ENOUGH = 150  # candidates below which retrieval is not compared with that among 200

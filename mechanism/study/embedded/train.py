@@ -20,12 +20,10 @@ from ...corpus.tokenizer import load_tokenizer
 from ...models.load import MODELS, save_model
 from ...nn.checkpoint import TrainingError, checkpoint_files, dump_json
 from ...nn.training import Trainer
-from ..base.runs import TOKENIZER, Run
+from ..base.runs import EVALUATION, SHARES, TOKENIZER, Run
 from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
 from .probes import ProbeLog, join_probes, write_stats
 from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, thin, write_stage
-
-EVALUATION, SHARES = "evaluation.csv", "shares.json"
 
 
 def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:

@@ -44,8 +44,7 @@ def claims(found: xr.Dataset) -> dict[str, Evidence | str]:
     run, seed = found.attrs["run"], found.attrs["seed"]
     if isinstance(judged["R4"], Evidence):
         judged["R4"] = judged["R4"]._replace(note=_told(resources(found), found.attrs["pivot"]))
-    if isinstance(judged["R10"], Evidence):
-        judged["R10"] = _beside_twin(judged["R10"], run, seed)
+    judged["R10"] = _beside_twin(judged["R10"], run, seed)
     return judged | {"R12": _without_bilingual(run)}
 
 
@@ -170,10 +169,12 @@ def _told(rows: pd.DataFrame, pivot: str) -> str:
     return f"rank correlation {'; '.join(told)}" if told else ""
 
 
-def _beside_twin(own: Evidence, run: str, seed: int) -> Evidence | str:
+def _beside_twin(own: Evidence | str, run: str, seed: int) -> Evidence | str:
     """R10 with the share of languages that the dense twin shares in its middle layers as null."""
     if absent := siblings.lacking(run, sharing.TWINS):
         return absent
+    if isinstance(own, str):
+        return own
     probes = sharing.twin_probes()
     if not probes:
         return "the dense twin or its sibling is not finished"

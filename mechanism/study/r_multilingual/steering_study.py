@@ -12,6 +12,7 @@ from ...corpus.library import load
 from ...corpus.store import CorpusError, sha256
 from ...models.load import ModelError
 from ..base.records import model_hash, recorded, stored, texts_hash
+from ..base.study import check_profile
 from .steering import steer
 from .steering_plan import SteeringConfig
 from .steering_results import SteeringResults
@@ -19,7 +20,6 @@ from .steering_tasks import SteeringTask, TaskConfig, domain_task, word_problem_
 
 GENERIC, DOMAIN = "udhr", "tech"
 TASKS = ("word problems", "domain")
-PROFILES = ("small", "full")
 FULL = {"dev": 200, "test": 300, "segments": 200}
 # Languages of the second task in the small profile: those of its corpus with most items, and one of another script.
 FEW = ("en", "de", "fr", "el")
@@ -131,13 +131,13 @@ def run(
 
     Args:
         spec, dtype: of the model, for the address of the record.
-        study: the small profile; profile: `small` computes it, `full` its full one, once, and keeps it in `data/runs`.
+        study: the small profile; profile: `small` computes it; `full` its full one, once, and keeps it in `data/runs`;
+            `auto` shows the recorded full one where there is one.
 
     Raises:
         ValueError: no such profile. InterventionError: a chosen layer has no router.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r}: there are {' and '.join(PROFILES)}")
+    check_profile(profile)
     whole, made = study.full(), Steered()
     command = f"mechanism notebooks --only 11 --parameter model={spec} --parameter profile=full"
     for name in TASKS:
@@ -146,7 +146,9 @@ def run(
                 found: xr.Dataset = whole.stored(name, spec, dtype, model, tokenizer, progress, command=command)
                 kept: xr.Dataset | None = found
             else:
-                found, kept = study.run(name, model, tokenizer, progress), whole.recorded(name, spec, dtype)
+                kept = whole.recorded(name, spec, dtype)
+                shown = kept if profile == "auto" else None
+                found = study.run(name, model, tokenizer, progress) if shown is None else shown
         except (CorpusError, ModelError) as error:
             made.told[name] = str(error)
         else:

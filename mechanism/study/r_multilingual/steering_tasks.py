@@ -173,10 +173,11 @@ def _generic(
     """
     rows = RoutingConfig(max_segments=config.segments, split=_first_split(corpus)).rows(corpus)
     codes = list(dict.fromkeys([pivot, *(c for c in corpus.languages if c in (config.languages or corpus.languages))]))
-    found = {code: read(tokenizer, corpus.texts(code, rows), MAX_TOKENS) for code in codes}
-    if found[pivot].problem:
-        raise CorpusError(f"corpus {corpus.name!r} in {pivot!r}: {found[pivot].problem}")
-    usable = {code: own.texts for code, own in found.items() if not own.problem}
+    texts = {code: corpus.texts(code, rows) for code in codes}
+    found = {code: read(tokenizer, own, MAX_TOKENS) for code, own in texts.items()}
+    if problem := found[pivot][1]:
+        raise CorpusError(f"corpus {corpus.name!r} in {pivot!r}: {problem}")
+    usable = {code: [texts[code][i] for i in kept.index] for code, (kept, problem) in found.items() if not problem}
     if len(usable) < 2:
         raise CorpusError(f"corpus {corpus.name!r} has no second language to find multilingual experts with")
     return usable
@@ -189,7 +190,7 @@ def _usable(tokenizer: PreTrainedTokenizerBase, task: SteeringTask) -> SteeringT
         fewest = min(len(own), len(task.dev[code]))
         if fewest < FEWEST:
             problems[code] = f"{fewest} items in a split, ten are the fewest"
-        elif problem := read(tokenizer, [item.context for item in own], MAX_TOKENS).problem:
+        elif problem := read(tokenizer, [item.context for item in own], MAX_TOKENS)[1]:
             problems[code] = problem
     kept = [code for code in task.test if code not in problems]
     if task.pivot not in kept or len(kept) < 2:
