@@ -8,7 +8,8 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.store import Corpus
-from ..base.records import model_hash, recorded, stored, texts_hash
+from ...models.load import model_hash
+from ..base.records import recorded, stored, texts_hash
 from .domain_text import Piece, common_language, load_domains, pieces
 from .effects import FIRST
 from .reweighting_items import tasks

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...corpus import word_problems
 from ...corpus.library import load
 from ...corpus.store import CorpusError, sha256
-from ...models.load import ModelError
-from ..base.records import model_hash, recorded, stored, texts_hash
+from ...models.load import ModelError, model_hash
+from ..base.records import recorded, stored, texts_hash
 from ..base.study import check_profile
 from .steering import steer
 from .steering_plan import SteeringConfig
