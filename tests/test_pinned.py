@@ -11,7 +11,7 @@ from mechanism.report.record import read_records
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.records import address, recorded, texts_hash
 from mechanism.study.d_domains import sweep
-from mechanism.study.grids import grid_code
+from mechanism.study.grids import load_grid
 from mechanism.study.r_multilingual.config import ChapterConfig
 from mechanism.study.r_multilingual.steering_study import TASKS, SteeringStudy
 
@@ -48,8 +48,7 @@ GRIDS = sorted({name.split("/")[0] for name in ADDRESSES if "/" in name})
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_grids_find_all_their_runs(grid: str):
-    code = grid_code(grid)
-    assert code.summary(code.load()).startswith("all ")
+    assert load_grid(grid).summary().startswith("all ")
 
 
 def test_studies_of_the_embedded_model_find_their_records():

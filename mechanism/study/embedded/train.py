@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,10 +21,11 @@ from ...corpus.tokenizer import load_tokenizer
 from ...models.load import MODELS, save_model
 from ...nn.checkpoint import TrainingError, checkpoint_files, dump_json
 from ...nn.training import Trainer
+from ..base.probe_log import ProbeLog, join_probes, thin, write_stats
 from ..base.runs import EVALUATION, SHARES, TOKENIZER, Run
 from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
-from .probes import ProbeLog, join_probes, write_stats
-from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, thin, write_stage
+from .probes import probe
+from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, write_stage
 
 
 def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
@@ -36,7 +38,9 @@ def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
     def batches(step: int) -> np.ndarray:
         return mixture.batch(config.seed, step, config.batch, config.length)
 
-    return Trainer(config, batches, run.workspace, ProbeLog(run.workspace / "probes", tokenizer))
+    return Trainer(
+        config, batches, run.workspace, ProbeLog(run.workspace / "probes", partial(probe, tokenizer=tokenizer))
+    )
 
 
 def stream_shares(run: Run, mixture: Mixture | None = None) -> dict[str, float]:
@@ -112,9 +116,9 @@ def branch(run: Run, parent: Run) -> int:
     (run.workspace / "probes").mkdir(parents=True, exist_ok=True)
     shutil.copy(found[max(shared)], run.workspace)
     shutil.copy(parent.workspace / "metrics.csv", run.workspace)
-    for probe in (parent.workspace / "probes").glob("*.nc"):
-        if int(probe.stem) <= max(shared) * run.train.step_tokens:
-            shutil.copy(probe, run.workspace / "probes")
+    for path in (parent.workspace / "probes").glob("*.nc"):
+        if int(path.stem) <= max(shared) * run.train.step_tokens:
+            shutil.copy(path, run.workspace / "probes")
     return max(shared)
 
 

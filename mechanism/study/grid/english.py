@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -84,7 +85,7 @@ class English:
 
     def __init__(self, config: TextConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         self.config, self.tokenizer = config, tokenizer
-        columns, held = _tokens(tokenizer)
+        columns, held = english_tokens(tokenizer)
         self.mixture = Mixture(STREAM, tokenizer, columns)
         parts = [column.tokens for column in columns.values()] + [ids for part in held.values() for _, _, ids in part]
         self.vocabulary = np.unique(np.concatenate([*parts, [tokenizer.eos_token_id]]))
@@ -131,9 +132,9 @@ class English:
         return Windows(filled, sizes, document, documents)
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[Columns, dict[str, list[Document]]]:
+def english_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[Columns, dict[str, list[Document]]]:
     """Training columns and held-out documents; read once, then from the cache."""
-    path = training_runs.cache_folder() / "english" / f"{_address()}.npz"
+    path = training_runs.cache_folder() / "english" / f"{_address(tokenizer)}.npz"
     if not path.exists():
         columns = Mixture(STREAM, tokenizer).columns
         held = {split: list(_held_out(tokenizer, split)) for split in SPLITS}
@@ -142,10 +143,11 @@ def _tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[Columns, dict[str, list
         return _read(file)
 
 
-def _address() -> str:
-    """Hash of the data and of the code that reads them."""
-    code = (Path(str(file)).read_bytes() for file in (mixture.__file__, library.__file__, __file__))
-    return hashlib.sha256(training_runs.data_hash().encode() + b"".join(code)).hexdigest()[:16]
+def _address(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Hash of the data, of the tokenizer and of the code that reads them."""
+    code = [Path(str(file)).read_bytes() for file in (mixture.__file__, library.__file__, __file__)]
+    read = training_runs.data_hash() + tokenizer.backend_tokenizer.to_str()
+    return hashlib.sha256(read.encode() + b"".join(code)).hexdigest()[:16]
 
 
 def _held_out(tokenizer: PreTrainedTokenizerFast, split: str) -> Iterator[Document]:
@@ -195,22 +197,19 @@ def score(model: PreTrainedModel, windows: Windows, stats: RoutingStats | None =
     """
     model.eval()
     nll, tokens = np.zeros(len(windows.documents)), np.zeros(len(windows.documents))
-    if stats is None:
-        _score(model, windows, batch, nll, lambda names: None)
-    else:
-        with attach(model, stats=stats, keep=False) as trace:
-            _score(model, windows, batch, nll, trace.label)
+    with attach(model, stats=stats, keep=False) if stats else nullcontext() as trace:
+        for start in range(0, len(windows.ids), batch):
+            rows = slice(start, start + batch)
+            if trace:
+                trace.label([windows.documents[d][0] for d in windows.document[rows]])
+            np.add.at(nll, windows.document[rows], _window_nll(model, windows, rows))
     np.add.at(tokens, windows.document, windows.sizes)
     seen = tokens > 0
     return Score(nll[seen], tokens[seen], [d for d, there in zip(windows.documents, seen, strict=True) if there])
 
 
-def _score(model: PreTrainedModel, windows: Windows, batch: int, nll: np.ndarray, label) -> None:
-    for start in range(0, len(windows.ids), batch):
-        rows = slice(start, start + batch)
-        ids, sizes = (torch.as_tensor(part[rows]).to(model.device) for part in (windows.ids, windows.sizes))
-        label([windows.documents[d][0] for d in windows.document[rows]])
-        mask = (torch.arange(ids.shape[1], device=ids.device) <= sizes[:, None]).long()
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        scores = next_token_nll(logits, ids) * mask[:, 1:]
-        np.add.at(nll, windows.document[rows], scores.sum(1, dtype=torch.float64).cpu().numpy())
+def _window_nll(model: PreTrainedModel, windows: Windows, rows: slice) -> np.ndarray:
+    ids, sizes = (torch.as_tensor(part[rows]).to(model.device) for part in (windows.ids, windows.sizes))
+    mask = (torch.arange(ids.shape[1], device=ids.device) <= sizes[:, None]).long()
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return (next_token_nll(logits, ids) * mask[:, 1:]).sum(1, dtype=torch.float64).cpu().numpy()

@@ -10,20 +10,18 @@ import pandas as pd
 import xarray as xr
 
 from ...measure.evidence import Evidence
-from ...measure.paired import PairedDifference, SeedMean
+from ...measure.paired import SeedMean
 from ...nn.accounting import Count
 from ...nn.parity import source_table
 from ..base import runs as training_runs
-from .grid import Grid, GridRun, load_grid
+from ..grid.records import by_seed, paired
+from .grid import LABELS, Grid
+from .training import GridRun
 
-LABELS = {
-    "dense": "dense", "sparse": "sparse", "fine_grained": "fine-grained", "heads2": "2 heads", "heads3": "3 heads",
-    "heads2_none": "neither layer", "heads2_head": "head layer only", "heads2_merge": "merge layer only",
-}  # fmt: skip
 ORDER = (("heads2", "sparse"), ("heads2", "fine_grained"), ("heads3", "heads2"))
 """Comparisons of the source's order, better first."""
 ACTIVE = 0.5
-NOTHING = Evidence(np.nan, np.nan, np.nan, np.nan)  # type: ignore[arg-type]
+UNTIMED = "are not measured: `mechanism bench steps --write` does it"
 Cell = tuple[str, str]
 
 
@@ -56,28 +54,12 @@ class Experiment:
 
     def missing(self) -> str:
         """What is not there and the command that makes it, and what diverged; empty when all is well."""
-        told = [self._diverged(), self._lacking()]
-        if self.times is None:
-            told.append("Times of steps are not measured: `mechanism bench steps --write` does it.")
-        return " ".join(filter(None, told))
-
-    def _diverged(self) -> str:
-        lost = [run.name for cell in self.grid.cells() for run in self.grid.runs(*cell) if run.done and not run.usable]
-        return f"Diverged, and left out: {', '.join(lost)}." if lost else ""
-
-    def _lacking(self) -> str:
-        made = {cell: sum(run.done for run in self.grid.runs(*cell)) for cell in self.grid.cells()}
-        lacking = [
-            f"{block} {LABELS[variant]} {made[block, variant]} of {self.grid.blocks[block].seeds}"
-            for block, variant in self.grid.cells()
-            if made[block, variant] < self.grid.blocks[block].seeds
-        ]
-        if not lacking:
-            return ""
-        return (
-            f"Seeds made so far: {'; '.join(lacking)}. `mechanism train --grid {self.grid.name}` makes the missing "
-            "runs; what needs them is left out, and the claims that need them stay undecided."
+        times = (
+            ""
+            if self.times is not None
+            else "Times of steps are not measured: `mechanism bench steps --write` does it."
         )
+        return " ".join(filter(None, (self.grid.lacking(), times)))
 
     def cell(self, block: str, variant: str) -> Cell:
         """Where a variant's runs stand: the full layer of the ablation is that of the plain block."""
@@ -85,28 +67,16 @@ class Experiment:
 
     def documents(self, cell: Cell) -> pd.DataFrame:
         """Loss of each test document, summed over its tokens: rows (corpus, document, tokens), a column a seed."""
-        columns = {
-            run.train.seed: pd.read_csv(run.record / "test.csv").set_index(["corpus", "document", "tokens"])["nll"]
-            for run in self.made[cell]
-        }
-        return pd.DataFrame(columns)
+        return by_seed(self.made[cell], "test.csv", ["corpus", "document", "tokens"], "nll")
 
-    def difference(self, ours: Cell, theirs: Cell, corpus: str | None = None) -> Evidence | None:
-        """Log perplexity of one variant minus that of another, paired by seed and document; None below two common
-        seeds.
+    def difference(self, ours: Cell, theirs: Cell) -> Evidence:
+        """Log perplexity of one variant minus that of another, paired by seed and document.
 
-        Args:
-            corpus: of which the test text is taken; all of them by default.
+        Raises:
+            ValueError: see `paired`.
         """
-        pair = [self.documents(self.cell(*cell)) for cell in (ours, theirs)]
-        seeds = sorted(set(pair[0]) & set(pair[1]))
-        if len(seeds) < 2:
-            return None
-        first, second = (table if corpus is None else table.loc[[corpus]] for table in pair)
-        if not first.index.equals(second.index):
-            raise ValueError(f"{ours} and {theirs} were scored on different documents; make the runs again")
-        tokens = first.index.get_level_values("tokens").to_numpy(np.float64)
-        return PairedDifference(self.confidence)((first[seeds] - second[seeds]).to_numpy().T, tokens)
+        first, second = (self.documents(self.cell(*cell)) for cell in (ours, theirs))
+        return paired(first, second, "tokens", confidence=self.confidence)
 
     def perplexity(self, cell: Cell) -> pd.Series:
         """Perplexity by corpus, and over `all` test text, the geometric mean over seeds; empty without a run."""
@@ -126,26 +96,30 @@ class Experiment:
             found = self.perplexity(self.cell(block, variant))
             if found.empty:
                 continue
-            paired = None if variant == reference else self.difference((block, variant), (block, reference))
-            rows[variant] = {"ppl": found["all"], **(paired or NOTHING).row()}
-        return pd.DataFrame.from_dict(rows, orient="index")
+            rows[variant] = {"ppl": found["all"]}
+            if variant != reference and self._common((block, variant), (block, reference)) > 1:
+                rows[variant] |= self.difference((block, variant), (block, reference)).row()
+        columns = ["ppl", "estimate", "low", "high", "n"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns if rows else None)
+
+    def _common(self, *cells: Cell) -> int:
+        """Number of seeds that all cells have."""
+        return len(set.intersection(*({run.train.seed for run in self.made[self.cell(*cell)]} for cell in cells)))
 
     def order(self, block: str, pairs: Sequence[tuple[str, str]] = ORDER) -> pd.DataFrame:
         """The source's comparisons, a row each: `estimate`, `low`, `high`, `n`; the interval that reaches highest
-        first. Empty where a run is missing."""
-        found = {f"{a} - {b}": self.difference((block, a), (block, b)) for a, b in pairs}
-        if any(estimate is None for estimate in found.values()):
-            return pd.DataFrame()
-        table = pd.DataFrame({name: own.row() for name, own in found.items() if own}).T
-        return table.sort_values("high", ascending=False)
+        first.
+
+        Raises:
+            ValueError: see `paired`.
+        """
+        found = {f"{a} - {b}": self.difference((block, a), (block, b)).row() for a, b in pairs}
+        return pd.DataFrame(found).T.sort_values("high", ascending=False)
 
     def curves(self, cell: Cell, span: int = 10) -> pd.DataFrame:
         """Training loss over `tokens`, an exponential moving average over recorded steps, a column a seed."""
-        columns = {
-            run.train.seed: pd.read_csv(run.record / "metrics.csv").set_index("tokens")["loss"]
-            for run in self.made[cell]
-        }
-        return pd.DataFrame(columns).ewm(span=span).mean() if columns else pd.DataFrame()
+        table = by_seed(self.made[cell], "metrics.csv", "tokens", "loss")
+        return table if table.empty else table.ewm(span=span).mean()
 
     def facts(self, variant: str) -> pd.DataFrame:
         """A row per seed of a variant of the plain block: `flops` of a token's forward pass, `parameters`; and, of
@@ -183,11 +157,6 @@ class Experiment:
 def steps_record(grid: Grid) -> Path:
     """Where the times of training steps stand that `mechanism bench steps --write` keeps."""
     return training_runs.RUNS / grid.name / "steps.csv"
-
-
-def load_experiment(grid: str) -> Experiment:
-    """The records of a grid by its name; see `load_grid`."""
-    return Experiment(load_grid(grid))
 
 
 def parity_table() -> pd.DataFrame:

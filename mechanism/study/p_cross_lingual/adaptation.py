@@ -1,16 +1,16 @@
-"""What learning one more language needs and costs: numbers for claims P5 and P6, judged in `cross_claims`."""
+"""What learning one more language needs and costs: numbers for claims P5 and P6, judged in `claims`."""
 
 import numpy as np
 import pandas as pd
 
 from ...measure.evidence import Evidence
 from .grid import BASE
-from .tables import CrossExperiment
+from .tables import Experiment
 
 ENOUGH = 0.9
 
 
-def adaptation(x: CrossExperiment) -> pd.DataFrame:
+def adaptation(x: Experiment) -> pd.DataFrame:
     """Losses along adaptation: `seed`, `method`, `tuned`, `share` of all parameters, `step`, `new` (loss on the new
     language) and `old` (mean loss on the others)."""
     table = x.csv(BASE, "adapt.csv")
@@ -21,7 +21,7 @@ def adaptation(x: CrossExperiment) -> pd.DataFrame:
     return found.assign(share=found["tuned"] / x.made[BASE][0].result()["parameters"])
 
 
-def needed_share(x: CrossExperiment) -> Evidence:
+def needed_share(x: Experiment) -> Evidence:
     """P5: smallest share of parameters that reaches 90 % of the fall by tuning everything; the interval is the
     range over seeds."""
     falls = _falls(adaptation(x))
@@ -30,13 +30,13 @@ def needed_share(x: CrossExperiment) -> Evidence:
     return Evidence(_smallest(mean), min(by_seed), max(by_seed), len(by_seed))
 
 
-def embedding_share(x: CrossExperiment) -> float:
+def embedding_share(x: Experiment) -> float:
     """Share of all parameters that the word embedding has."""
     share = adaptation(x).groupby("method")["share"].first()
     return float(share["experts 2 + embedding"] - share["experts 2"])
 
 
-def retained(x: CrossExperiment, frozen: str = "experts 2", free: str = "all") -> Evidence:
+def retained(x: Experiment, frozen: str = "experts 2", free: str = "all") -> Evidence:
     """P6: share of the rise on earlier languages that freezing avoids at equal fall on the new one, the smaller of
     the two final falls.
 

@@ -27,33 +27,35 @@ class DescribedGate(nn.Module):
 
     def __init__(self, d: int, experts: int, languages: int) -> None:
         super().__init__()
-        self.language, self.scorer = nn.Embedding(languages, d), nn.Linear(d, experts)
+        self.language, self.scorer = nn.Embedding(languages, d), nn.Linear(self.scored(d), experts)
+
+    def scored(self, d: int) -> int:
+        """Width of what is scored."""
+        return d
+
+    def told(self, x: Tensor, lang: Tensor) -> Tensor:
+        """Each token with its language."""
+        return torch.cat([x, self.language(lang)], dim=-1)
 
     def forward(self, x: Tensor, lang: Tensor) -> Tensor:
-        return F.softmax(self.scorer(torch.cat([x, self.language(lang)], dim=-1)), dim=-1)
+        return F.softmax(self.scorer(self.told(x, lang)), dim=-1)
 
 
 class MendedGate(DescribedGate):
     """The same with a scorer as wide as its input, and the language given to every token of its sequence."""
 
-    def __init__(self, d: int, experts: int, languages: int) -> None:
-        super().__init__(d, experts, languages)
-        self.scorer = nn.Linear(2 * d, experts)
+    def scored(self, d: int) -> int:
+        return 2 * d
 
-    def forward(self, x: Tensor, lang: Tensor) -> Tensor:
-        told = self.language(lang)[:, None].expand(-1, x.shape[1], -1)
-        return F.softmax(self.scorer(torch.cat([x, told], dim=-1)), dim=-1)
+    def told(self, x: Tensor, lang: Tensor) -> Tensor:
+        return torch.cat([x, self.language(lang)[:, None].expand_as(x)], dim=-1)
 
 
-class AddedGate(nn.Module):
+class AddedGate(DescribedGate):
     """The gate of section 3.3 as described: the language's embedding added to the token, no axis for positions."""
 
-    def __init__(self, d: int, experts: int, languages: int) -> None:
-        super().__init__()
-        self.language, self.scorer = nn.Embedding(languages, d), nn.Linear(d, experts)
-
-    def forward(self, x: Tensor, lang: Tensor) -> Tensor:
-        return F.softmax(self.scorer(x + self.language(lang)), dim=-1)
+    def told(self, x: Tensor, lang: Tensor) -> Tensor:
+        return x + self.language(lang)
 
 
 class DescribedLayer(nn.Module):

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.library import committed, training_budgets, training_rows
@@ -22,61 +21,39 @@ from ...measure.placement import (
     traffic,
 )
 from ...measure.statistics import ClusterBootstrap
-from ...models.passes import encode, padded_batches, padding_token
-from ...trace import attach
+from ...models.passes import RoutedTokens, encode, padding_token, room, routed_tokens
 from ..base.texts import RoutingConfig
 
 DEVICES = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass
-class Routed:
-    """Selected experts of every token of a text.
+class RoutedText:
+    """Routing of a text in several languages.
 
     Attributes:
-        index: `(token, layer, slot)`; sequence: `(token,)`; lang: `(sequence,)` number of the language; cluster:
-            `(sequence,)` document; experts: of a layer; width: of a hidden state; codes: languages by number.
+        tokens: selected experts of every token; lang: `(sequence,)` number of the language; cluster: `(sequence,)`
+            document; width: of a hidden state; codes: languages by number.
     """
 
-    index: np.ndarray
-    sequence: np.ndarray
+    tokens: RoutedTokens
     lang: np.ndarray
     cluster: np.ndarray
-    experts: int
     width: int
     codes: tuple[str, ...]
 
 
-@torch.no_grad()
-def routed_tokens(
+def route_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, corpus: Corpus, codes: Sequence[str],
     config: RoutingConfig,
-) -> Routed:  # fmt: skip
-    """Run a text in every language and keep which experts its tokens select; the token that opens a sequence and
-    padding are left out."""
+) -> RoutedText:  # fmt: skip
+    """Run a text in every language and keep which experts its tokens select."""
     rows = config.rows(corpus)
     texts = [(n, i, corpus.columns[code][i]) for n, code in enumerate(codes) for i in rows if corpus.columns[code][i]]
-    sequences = encode(tokenizer, [text for _, _, text in texts])
-    kept: dict[int, np.ndarray] = {}
-    with attach(model) as trace:
-        for batch, ids, mask in padded_batches(model, sequences, padding_token(tokenizer)):
-            trace.records.clear()
-            model(input_ids=ids, attention_mask=mask, use_cache=False)
-            (record,) = trace.records
-            index = np.stack([record.layers[layer].index.numpy() for layer in sorted(record.layers)], 2)
-            for row, i in enumerate(batch):
-                kept[i] = index[row, 1 : len(sequences[i])]
-    experts = int(next(iter(record.layers.values())).logits.shape[-1])
-    sizes = [len(kept[i]) for i in range(len(texts))]
-    return Routed(
-        np.concatenate([kept[i] for i in range(len(texts))]),
-        np.repeat(np.arange(len(texts)), sizes),
-        np.array([n for n, _, _ in texts]),
-        np.array([corpus.rows[i].group for _, i, _ in texts]),
-        experts,
-        int(model.config.hidden_size),
-        tuple(codes),
-    )
+    numbers, chosen, sequences = zip(*texts, strict=True)
+    tokens = routed_tokens(model, encode(tokenizer, sequences, room(model)), padding_token(tokenizer))
+    cluster = np.array([corpus.rows[i].group for i in chosen])
+    return RoutedText(tokens, np.array(numbers), cluster, int(model.config.hidden_size), tuple(codes))
 
 
 def text_shares(codes: Sequence[str], alpha: float = 0.7) -> dict[str, float]:
@@ -95,7 +72,7 @@ def text_shares(codes: Sequence[str], alpha: float = 0.7) -> dict[str, float]:
 
 
 def compare_placements(
-    fit: Routed, test: Routed, shares: Mapping[str, float], devices: Sequence[int] = DEVICES, seed: int = 0
+    fit: RoutedText, test: RoutedText, shares: Mapping[str, float], devices: Sequence[int] = DEVICES, seed: int = 0
 ) -> pd.DataFrame:
     """Relative fall in bytes between devices from experts in order and sequences spread, by number of devices.
 
@@ -114,23 +91,23 @@ def compare_placements(
     return pd.DataFrame([row for d in devices if (row := _row(fit, test, share, d, seed)) is not None])
 
 
-def _row(fit: Routed, test: Routed, share: np.ndarray, devices: int, seed: int) -> dict[str, Any] | None:
+def _row(fit: RoutedText, test: RoutedText, share: np.ndarray, devices: int, seed: int) -> dict[str, Any] | None:
     try:
-        plain = in_order(fit.index.shape[1], fit.experts, devices)
+        plain = in_order(fit.tokens.index.shape[1], fit.tokens.experts, devices)
     except PlacementError:
         return None
-    seats = traffic(fit.index, _homes(fit, share, devices), _weights(fit, share), devices, fit.experts)
+    seats = traffic(fit.tokens.index, _homes(fit, share, devices), _weights(fit, share), devices, fit.tokens.experts)
     pinned, sent = by_traffic(seats), AllToAll(test.width)
     sequences = len(test.lang)
-    home, spread_home = _homes(test, share, devices), spread(sequences, devices)[test.sequence]
+    home, spread_home = _homes(test, share, devices), spread(sequences, devices)[test.tokens.sequence]
     weight = _weights(test, share)
 
     def volume(place: np.ndarray, at: np.ndarray) -> np.ndarray:
-        return np.bincount(test.sequence, sent(test.index, at, place) * weight, minlength=sequences)
+        return np.bincount(test.tokens.sequence, sent(test.tokens.index, at, place) * weight, minlength=sequences)
 
     base, moved = volume(plain, spread_home), volume(pinned, home)
     ratio = ClusterBootstrap(seed=seed)(moved, base, test.cluster)
-    used = traffic(test.index, home, weight, devices, test.experts)
+    used = traffic(test.tokens.index, home, weight, devices, test.tokens.experts)
     return {
         "devices": devices, "fall": 1 - ratio.estimate, "low": 1 - ratio.high, "high": 1 - ratio.low, "n": ratio.n,
         "in order": float(base.sum() / weight.sum()), "pinned": float(moved.sum() / weight.sum()),
@@ -139,12 +116,12 @@ def _row(fit: Routed, test: Routed, share: np.ndarray, devices: int, seed: int) 
     }  # fmt: skip
 
 
-def _homes(routed: Routed, share: np.ndarray, devices: int) -> np.ndarray:
-    return by_language(routed.lang, share, devices)[routed.sequence]
+def _homes(routed: RoutedText, share: np.ndarray, devices: int) -> np.ndarray:
+    return by_language(routed.lang, share, devices)[routed.tokens.sequence]
 
 
-def _weights(routed: Routed, share: np.ndarray) -> np.ndarray:
+def _weights(routed: RoutedText, share: np.ndarray) -> np.ndarray:
     """Weight of each token, so that languages weigh as much as their shares."""
-    lang = routed.lang[routed.sequence]
+    lang = routed.lang[routed.tokens.sequence]
     counts = np.bincount(lang, minlength=len(share))
     return share[lang] / counts[lang] * len(lang)

@@ -1,6 +1,6 @@
 """The grid of chapter P as data: its cells' runs, and in which order they are made."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import yaml
 
 from ...corpus.language_stream import LanguageStreamConfig
 from ...corpus.languages import language
@@ -21,16 +20,16 @@ from ...nn.language_moe import LanguageMoEConfig
 from ...nn.train_config import TrainConfig
 from ...nn.variants import VariantConfig
 from ..base import runs as training_runs
-from .run import USE, Adaptation, Cell, CrossRun
-from .score import HeldOut
+from ..grid.run import Planned, RunGrid, Workshop
+from .held_out import HeldOut
+from .run import USE, Adaptation, Cell, LanguageRun
 
-KIND = "cross_lingual"
 BASE, PARENT = "none", "dense half"
 
 
 @dataclass(frozen=True)
-class CrossGrid:
-    """The experiment; fields as in its file."""
+class LanguageGrid(RunGrid[LanguageRun]):
+    """The experiment; fields as in its file, and the `shop` that makes its runs."""
 
     name: str
     languages: tuple[str, ...]
@@ -43,6 +42,8 @@ class CrossGrid:
     adaptation: Adaptation
     held: HeldOut
     cells: Mapping[str, Cell]
+    figure = ("test", 4)
+    shop: "Callable[[LanguageGrid], Workshop[LanguageRun]] | None" = None
     data: str = field(default_factory=training_runs.data_hash)
 
     def codes(self, cell: Cell) -> tuple[str, ...]:
@@ -85,7 +86,7 @@ class CrossGrid:
         sizes["experts"] = cell.experts or cell.common + max(groups) + 1
         return LanguageMoEConfig(**sizes, **options, groups=groups, common=cell.common, redundant=cell.redundant)
 
-    def run(self, name: str, seed: int) -> CrossRun | None:
+    def run(self, name: str, seed: int) -> LanguageRun | None:
         """One run of a cell; None while what it depends on is missing."""
         cell = self.cells[name]
         layer = self.layer_config(cell, seed)
@@ -98,12 +99,12 @@ class CrossGrid:
         config = TrainConfig(model=VariantConfig(layer, **self.frame), probes=tuple(int(m) for m in marks), **train)
         stream = LanguageStreamConfig(self.codes(cell), alpha=0.0 if cell.even else 0.7, told=cell.told)
         parent = self.run(PARENT, seed) if cell.start else None
-        return CrossRun(
-            self.name, name, config, stream, self.held, cell.start, parent.hash if parent else "", cell.then,
+        return LanguageRun(
+            self.name, config, name, stream, self.held, cell.start, parent.hash if parent else "", cell.then,
             self.new_language, self.adaptation, self.data, parent.train.steps if parent else 0,
         )  # fmt: skip
 
-    def runs(self, name: str) -> list[CrossRun]:
+    def runs(self, name: str) -> list[LanguageRun]:
         """A cell's runs, one for each seed; none while what they depend on is missing."""
         found = [self.run(name, seed) for seed in range(self.cells[name].seeds or self.seeds)]
         return [run for run in found if run is not None]
@@ -113,22 +114,41 @@ class CrossGrid:
         for seed in range(self.seeds):
             yield from ((name, seed) for name, cell in self.cells.items() if seed < (cell.seeds or self.seeds))
 
-    def missing_runs(self) -> Iterator[CrossRun]:
-        """The runs that are missing and can be made, in order."""
+    def planned(self) -> Iterator[Planned]:
+        """Every run in order."""
         for name, seed in self.order():
-            run = self.run(name, seed)
-            parent = self.run(PARENT, seed) if self.cells[name].start else None
-            if run is not None and not run.done and (parent is None or parent.done):
-                yield run
+            steps = -(
+                -round(self.train["tokens"] * self.cells[name].tokens) // (self.train["batch"] * self.train["length"])
+            )
+            yield Planned(name, steps, self.run(name, seed))
 
-    def size(self) -> int:
-        """Number of runs in all."""
-        return sum(1 for _ in self.order())
+    def ready(self, run: LanguageRun) -> bool:
+        """Whether the run that it starts from is there."""
+        return not run.start or self.parent(run).done
+
+    def keeps(self, run: LanguageRun) -> bool:
+        """Weights that other runs begin from."""
+        return run.cell == PARENT
+
+    def parent(self, run: LanguageRun) -> LanguageRun:
+        """The dense twin of the same seed."""
+        found = self.run(PARENT, run.train.seed)
+        assert found is not None
+        return found
+
+    def workshop(self) -> Workshop[LanguageRun]:
+        """See `RunGrid`."""
+        assert self.shop is not None
+        return self.shop(self)
+
+    def figure_of(self, result: Mapping[str, Any]) -> float:
+        """Bits per byte of test text, mean over languages."""
+        return result["test"]
 
     def complete(self, *names: str) -> bool:
         """Whether every run of the cells is recorded."""
         wanted = [(name, seed) for name, seed in self.order() if name in names]
-        return all((run := self.run(*at)) is not None and run.done for at in wanted)
+        return all((run := self.run(*at)) is not None and run.usable for at in wanted)
 
 
 def family(code: str) -> str:
@@ -150,23 +170,3 @@ def use_distance(use: np.ndarray) -> np.ndarray:
 def _distance(paths: tuple[Path, ...]) -> np.ndarray:
     found = [xr.load_dataset(path)["dev"].isel(tokens_seen=-1).values for path in paths]
     return np.mean([use_distance(use) for use in found], 0)
-
-
-def load_cross_grid(path: Path) -> CrossGrid:
-    """The grid of a file.
-
-    Raises:
-        TypeError: a field that does not exist, or a missing one.
-        ValueError: the file is of another kind; see `Cell`.
-    """
-    payload = yaml.safe_load(path.read_text("utf-8"))
-    if payload.pop("kind", None) != KIND:
-        raise ValueError(f"{path.name} is no grid of kind {KIND}")
-    cells = {name: Cell(**{**cell, "then": tuple(cell.get("then", ()))}) for name, cell in payload.pop("cells").items()}
-    plan = payload.pop("adaptation")
-    plan["methods"] = tuple((method, size) for method, size in plan["methods"])
-    plan["marks"] = tuple(plan["marks"])
-    held = HeldOut(**payload.pop("held"))
-    return CrossGrid(
-        path.stem, tuple(payload.pop("languages")), adaptation=Adaptation(**plan), held=held, cells=cells, **payload
-    )

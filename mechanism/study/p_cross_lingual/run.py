@@ -1,17 +1,14 @@
 """A cell of the grid of chapter P as data, and one run of it."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from typing import Any
 
 import xarray as xr
 
-from ...corpus.language_stream import LanguageStreamConfig
+from ...corpus.language_stream import UNTOLD, LanguageStreamConfig
 from ...nn.adapt import Tuning
-from ...nn.train_config import TrainConfig
-from ..grid.recorded_run import RecordedRun
-from .score import HeldOut
+from ..grid.run import RecordedRun
+from .held_out import HeldOut
 
 USE = "use.nc"
 GROUPINGS = ("", "each", "family", "routing", "random")
@@ -91,7 +88,7 @@ class Adaptation:
 
 
 @dataclass(frozen=True)
-class CrossRun(RecordedRun):
+class LanguageRun(RecordedRun):
     """One run.
 
     Attributes:
@@ -100,9 +97,7 @@ class CrossRun(RecordedRun):
             corpora; begins: step of the stream at which it begins: behind what its parent read.
     """
 
-    grid: str
     cell: str
-    train: TrainConfig
     stream: LanguageStreamConfig
     held: HeldOut
     start: str
@@ -113,20 +108,23 @@ class CrossRun(RecordedRun):
     data: str
     begins: int = 0
 
-    @cached_property
-    def hash(self) -> str:
-        """Content address, of what decides the numbers: twelve hexadecimal digits of its SHA-256."""
-        payload = {name: value for name, value in asdict(self).items() if name not in ("grid", "cell")}
-        if "adapt" not in self.then:
-            del payload["adaptation"], payload["new_language"]
-        if not self.begins:
-            del payload["begins"]
-        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
+    @property
+    def identity(self) -> dict[str, Any]:
+        """See `RecordedRun`; what says nothing of a run is left out."""
+        silent = () if "adapt" in self.then else ("adaptation", "new_language")
+        silent = silent if self.begins else (*silent, "begins")
+        return {name: value for name, value in super().identity.items() if name not in silent}
 
     @property
     def name(self) -> str:
         """For people."""
         return f"{self.cell}, seed {self.train.seed}"
+
+    @property
+    def told_ids(self) -> list[int]:
+        """The language id of each of its languages, as it is told."""
+        codes = self.stream.languages
+        return list(range(len(codes))) if self.stream.told else [UNTOLD] * len(codes)
 
     def use(self) -> xr.Dataset:
         """Selections of experts by language along training (`dev`) and at the end (`test`)."""

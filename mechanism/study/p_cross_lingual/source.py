@@ -1,6 +1,7 @@
-"""What the article "Transformer Q102" prints in numbers, none with a data set or an interval."""
+"""What the article "Transformer Q102" prints: numbers, none with a data set or an interval, and parameter formulas."""
 
 import pandas as pd
+import sympy as sp
 
 SOURCE = pd.DataFrame(
     [
@@ -25,3 +26,20 @@ SOURCE = pd.DataFrame(
     columns=["claim", "quantity", "unit", "value"],
 )
 """Claims P1, P3, P13, P16 and P17 are about formulas, a sketch of a proof, named facts and code."""
+
+LAYERS, LAYER, LANGUAGES = sp.symbols("L P n", positive=True)
+EXPERTS, ACTIVE, EXPERT = sp.symbols("m k P_e", positive=True)
+OWN, SHARED, ROUTER = sp.symbols("s t r", positive=True)
+
+PRINTED = {
+    "held, a model per language": LAYERS * LAYER * LANGUAGES,
+    "held, MoE": EXPERTS * EXPERT,
+    "active, MoE": ACTIVE * EXPERT,
+}
+"""P is the size of a layer, P_e that of an expert."""
+
+TUNED_PRINTED = LANGUAGES * (OWN + SHARED) * EXPERT
+"""Tuned parameters of MoE: s experts of a language's own and t shared ones, for each language."""
+
+EXAMPLE = {OWN: 2, SHARED: 3, LAYERS: 24}
+"""With which the article has a fifth of the parameters tuned."""

@@ -1,5 +1,5 @@
-"""What the records of the cross-lingual grid say: numbers for claims P4 and P7 to P13
-and P15, judged in `cross_claims`; those for P5 and P6 are in `cross_adaptation`."""
+"""What the records of the cross-lingual grid say: numbers for claims P4, P7 to P13 and P15; those for P5 and P6 are in
+`adaptation`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from sklearn.metrics import adjusted_rand_score
 
 from ...measure.divergence import entropy
 from ...measure.evidence import Evidence
-from ...measure.paired import PairedDifference, SeedMean
-from .grid import BASE, CrossGrid
-from .run import CrossRun
+from ...measure.paired import SeedMean
+from ..grid.records import by_seed, paired
+from .grid import BASE, LanguageGrid
+from .run import LanguageRun
 
 NOISE = 0.08
 TENFOLD = 1 / np.log10(4)
@@ -25,43 +26,26 @@ GOAL = "4 languages 8 experts"
 
 
 @dataclass(frozen=True)
-class CrossExperiment:
+class Experiment:
     """The records of a grid.
 
     Attributes:
         grid: what was planned; seed: of bootstraps and permutations.
     """
 
-    grid: CrossGrid
+    grid: LanguageGrid
     seed: int = 0
 
     @cached_property
-    def made(self) -> dict[str, list[CrossRun]]:
+    def made(self) -> dict[str, list[LanguageRun]]:
         """Finished runs of each cell, by seed."""
-        return {name: [run for run in self.grid.runs(name) if run.done] for name in self.grid.cells}
-
-    def missing(self) -> str:
-        """What is not there and the command that makes it; empty when all is."""
-        lacking = [
-            f"{name} {len(self.made[name])} of {cell.seeds or self.grid.seeds}"
-            for name, cell in self.grid.cells.items()
-            if len(self.made[name]) < (cell.seeds or self.grid.seeds)
-        ]
-        if not lacking:
-            return ""
-        return (
-            f"Not made yet: {'; '.join(lacking)}. `mechanism train --grid {self.grid.name}` makes the missing runs; "
-            "what needs them is left out, and the claims that need them stay undecided."
-        )
+        return {name: [run for run in self.grid.runs(name) if run.usable] for name in self.grid.cells}
 
     def documents(self, cell: str, split: str = "test", langs: Sequence[str] = ()) -> pd.DataFrame:
         """Bits of each document: rows (lang, corpus, document, bytes), a column a seed."""
-        columns = {}
-        for run in self.made[cell]:
-            table = pd.read_csv(run.record / "bits.csv")
-            table = table[(table["split"] == split) & (table["lang"].isin(langs) if langs else True)]
-            columns[run.train.seed] = table.set_index(["lang", "corpus", "document", "bytes"])["bits"]
-        return pd.DataFrame(columns)
+        table = by_seed(self.made[cell], "bits.csv", ["split", "lang", "corpus", "document", "bytes"], "bits")
+        table = table.loc[split]
+        return table[table.index.isin(langs, level="lang")] if langs else table
 
     def losses(self, cell: str, split: str = "test", langs: Sequence[str] = ()) -> pd.Series:
         """Bits per byte, mean over languages, by seed."""
@@ -72,24 +56,18 @@ class CrossExperiment:
         """Loss of one cell minus that of another, paired by seed and document.
 
         Raises:
-            ValueError: the two were scored on different documents.
+            ValueError: see `paired`.
         """
-        first, second = self.documents(ours), self.documents(theirs)
-        if not first.index.equals(second.index):
-            raise ValueError(f"{ours} and {theirs} were scored on different documents; make the runs again")
-        weights = _weights(first)
-        seeds = sorted(set(first) & set(second))
-        scaled = ((first[seeds] - second[seeds]).T * weights).to_numpy(np.float64)
-        share = weights * first.index.get_level_values("bytes").to_numpy(np.float64)
-        return PairedDifference()(scaled, share)
+        first = self.documents(ours)
+        return paired(first, self.documents(theirs), "bytes", _weights(first))
 
     def table(self, names: Sequence[str], reference: str) -> pd.DataFrame:
         """A row per cell that has runs: `loss`, and its difference from a reference, `estimate`, `low`, `high`, `n`."""
         rows = {}
         for name in names:
             if self.made[name]:
-                paired = len(self.made[name]) > 1 and len(self.made[reference]) > 1 and name != reference
-                own = self.difference(name, reference).row() if paired else {}
+                seeds = min(len(self.made[name]), len(self.made[reference]))
+                own = self.difference(name, reference).row() if seeds > 1 and name != reference else {}
                 rows[name] = {"loss": self.losses(name).mean(), **own}
         found = pd.DataFrame.from_dict(rows, orient="index", columns=["loss", "estimate", "low", "high", "n"])
         return found.astype({"n": "Int64"}) if rows else found
@@ -209,7 +187,7 @@ def _weights(table: pd.DataFrame) -> np.ndarray:
 
 
 def _inside(goal: np.ndarray, small: np.ndarray, large: np.ndarray, most: float) -> None:
-    """See `CrossExperiment.growth`: losses by seed of 4 languages, and of 16 in two sizes; growth from one size to the
+    """See `Experiment.growth`: losses by seed of 4 languages, and of 16 in two sizes; growth from one size to the
     other for ten times the languages."""
     above, below = goal >= small, (goal < small) & (goal < large)
     if not (above | below).any():

@@ -2,22 +2,27 @@
 
 import numpy as np
 import pytest
+from torch import nn
 
 from mechanism.corpus.library import committed
 from mechanism.models.load import load_model
+from mechanism.models.passes import RoutedTokens
 from mechanism.models.segments import segment_pass
 from mechanism.study.base.texts import RoutingConfig
-from mechanism.study.p_cross_lingual.communication import Routed, compare_placements, routed_tokens
+from mechanism.study.p_cross_lingual.communication import RoutedText, compare_placements, route_text
+from mechanism.trace.sites import Site
 
 
 def test_routed_tokens_are_those_that_a_pass_counts():
     model, tokenizer = load_model("tiny", "cpu")
     corpus = committed("tech")
-    found = routed_tokens(model, tokenizer, corpus, ("en", "de"), RoutingConfig(max_segments=10))
+    found = route_text(model, tokenizer, corpus, ("en", "de"), RoutingConfig(max_segments=10))
     rows = RoutingConfig(max_segments=10).rows(corpus)
     counted = segment_pass(model, tokenizer, corpus.texts("en", rows), hidden=False).selections.sum(0)
-    own = found.lang[found.sequence] == 0
-    layers = [np.bincount(found.index[own, layer].ravel(), minlength=8) for layer in range(found.index.shape[1])]
+    own = found.lang[found.tokens.sequence] == 0
+    layers = [
+        np.bincount(found.tokens.index[own, layer].ravel(), minlength=8) for layer in range(len(found.tokens.layers))
+    ]
     np.testing.assert_array_equal(np.stack(layers), counted)
     table = compare_placements(found, found, {"en": 0.8, "de": 0.2}, (2, 8, 32, 64))
     assert table["devices"].tolist() == [2, 8, 32]
@@ -28,7 +33,11 @@ def planted(seed):
     """Four languages with two experts of their own each, interleaved."""
     lang = np.repeat(np.arange(4), 30)
     index = np.stack([lang, lang + 4], -1)[:, None]
-    return Routed(index, np.arange(120), lang, np.arange(120) // 3, 8, 16, ("a", "b", "c", "d"))
+    one, place = np.arange(120), np.zeros(120, int)
+    none = nn.Identity()
+    site = Site(0, none, "", none, "", none, "", "standard", 8, 8, num_experts=8, top_k=2)
+    tokens = RoutedTokens(one, place, place + 1, place, index, np.empty((120, 0, 0)), [site], 120)
+    return RoutedText(tokens, lang, one // 3, 16, ("a", "b", "c", "d"))
 
 
 def test_pinning_languages_with_experts_of_their_own_ends_communication():

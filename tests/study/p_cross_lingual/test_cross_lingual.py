@@ -14,20 +14,20 @@ from mechanism.corpus.language_stream import UNTOLD, LanguageStream, LanguageStr
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.report.claims import load_claims
 from mechanism.study.base import runs as training_runs
-from mechanism.study.base.runs import CONFIGS, TOKENIZER
-from mechanism.study.p_cross_lingual import train as cross_train
+from mechanism.study.base.runs import TOKENIZER
+from mechanism.study.grids import load_grid
 from mechanism.study.p_cross_lingual.adaptation import retained
-from mechanism.study.p_cross_lingual.claims import COSTS, JUDGES, LOADED, cross_evidence
-from mechanism.study.p_cross_lingual.grid import CrossGrid, family, load_cross_grid, use_distance
+from mechanism.study.p_cross_lingual.claims import COSTS, JUDGES, LOADED, claims
+from mechanism.study.p_cross_lingual.grid import LanguageGrid, family, use_distance
 from mechanism.study.p_cross_lingual.run import Cell
-from mechanism.study.p_cross_lingual.tables import CrossExperiment, settled_tokens
+from mechanism.study.p_cross_lingual.tables import Experiment, settled_tokens
 
-GRID = load_cross_grid(CONFIGS / "grids" / "cross_lingual.yaml")
+GRID: LanguageGrid = load_grid("cross_lingual")
 FEW = ("km", "om", "ko")
 QUIET = Console(quiet=True)
 
 
-def made(grid: CrossGrid, name: str, seed: int) -> Any:
+def made(grid: LanguageGrid, name: str, seed: int) -> Any:
     """A run, without type: models and layers are of several kinds."""
     return grid.run(name, seed)
 
@@ -103,7 +103,7 @@ def test_a_sequence_is_in_one_language_and_noise_changes_its_id_only(tokenizer):
     assert (silent.told_batch(0, 3, 8, 10)[1] == UNTOLD).all()
 
 
-def toy(**cells) -> CrossGrid:
+def toy(**cells) -> LanguageGrid:
     layer = {"hidden": 16, "experts": 4, "top_k": 2, "width": 8}
     train: dict[str, Any] = {"tokens": 400, "batch": 4, "length": 24, "warmup": 1, "compile": False}
     plan = replace(GRID.adaptation, methods=(("experts", 1), ("all", 0)), steps=2, batch=2, marks=(0, 1, 2))
@@ -115,7 +115,7 @@ def toy(**cells) -> CrossGrid:
     )  # fmt: skip
 
 
-def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places, tokenizer):
+def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places):
     grid = toy(
         none={"signal": "added", "told": False, "then": ("int8", "adapt", "balance")},
         redundant={"groups": "each", "common": 1, "redundant": True, "then": ("wrong",)},
@@ -124,11 +124,11 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places, t
            "distilled half": {"signal": "added", "told": False, "tokens": 0.5, "start": "distilled"}},
     )  # fmt: skip
     assert made(grid, "clusters", 0) is None
-    cross_train.train_cross_grid(grid, QUIET, runs=1, steps=2)
+    grid.make(QUIET, runs=1, steps=2)
     assert not made(grid, "none", 0).done
-    cross_train.train_cross_grid(grid, QUIET)
+    grid.make(QUIET)
     assert not any(grid.missing_runs())
-    assert cross_train.told(grid) == "all 5 runs are there"
+    assert grid.summary() == "all 5 runs are there"
     assert not list((places / "cache" / "runs").glob("*"))
     result = made(grid, "none", 0).result()
     # 384 weights in 16 or in 8 bits, and a float32 scale for each of 32 rows
@@ -148,11 +148,11 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places, t
     use = made(grid, "none", 0).use()
     assert dict(use["dev"].sizes) == {"tokens_seen": 2, "lang": 3, "layer": 2, "expert": 4}
     np.testing.assert_allclose(use["dev"].sum("expert"), 2 * use["tokens"].broadcast_like(use["dev"].sum("expert")))
-    status = cross_train.cross_status(grid).set_index("cell")
+    status = grid.status().set_index("cell")
     assert (status["runs"] == "1 of 1").all()
 
 
-def test_a_run_reads_on_where_its_parent_stopped_and_only_then_is_that_part_of_its_hash(places, tokenizer):
+def test_a_run_reads_on_where_its_parent_stopped_and_only_then_is_that_part_of_its_hash(places):
     grid = toy(
         none={"signal": "added", "told": False},
         **{"dense half": {"dense": True, "tokens": 0.5},
@@ -161,7 +161,7 @@ def test_a_run_reads_on_where_its_parent_stopped_and_only_then_is_that_part_of_i
     whole, twin, copied = (made(grid, name, 0) for name in ("none", "dense half", "copied half"))
     assert (whole.begins, twin.begins, copied.begins) == (0, 0, twin.train.steps)
     assert replace(copied, begins=0).hash != copied.hash
-    runs = [cross_train.cross_trainer(grid, run, tokenizer) for run in (twin, copied, whole)]
+    runs = [grid.workshop().trainer(run) for run in (twin, copied, whole)]
     read = [[run.batches(step) for step in range(run.config.steps)] for run in runs]
     ids = [[batch[0] if isinstance(batch, tuple) else batch for batch in own] for own in read]
     np.testing.assert_array_equal(
@@ -249,16 +249,16 @@ def planted(places):
     for at in GRID.order():
         if at[0] != "none":
             plant(GRID.run(*at))
-    return CrossExperiment(GRID)
+    return Experiment(GRID)
 
 
 def test_planted_effects_are_recovered_and_judged(planted):
-    assert planted.missing() == ""
+    assert GRID.lacking() == ""
     assert GRID.complete(*GRID.cells)
-    found: Any = cross_evidence(planted)
-    claims = load_claims()
+    found: Any = claims(planted)
+    rules = load_claims()
     assert set(found) == set(JUDGES)
-    verdicts = {c: str(claims[c].verdict(e)) for c, e in found.items()}
+    verdicts = {c: str(rules[c].verdict(e)) for c, e in found.items()}
     assert found["P4"].estimate == pytest.approx(4 ** (0.5 / np.log10(4)), rel=0.05)
     assert found["P4"].note == "the larger of two: with equal tokens of a language"
     assert planted.growth(" short").estimate == pytest.approx(4 ** (0.25 / np.log10(4)), rel=0.05)
@@ -290,12 +290,12 @@ def test_planted_effects_are_recovered_and_judged(planted):
 
 
 def test_claims_without_all_their_runs_are_left_out(places):
-    experiment = CrossExperiment(GRID)
-    assert set(cross_evidence(experiment)) == set(JUDGES)
-    assert cross_evidence(experiment)["P8"] == "it needs all runs of dedicated, redundant, see above"
-    assert "`mechanism train --grid cross_lingual` makes the missing runs" in experiment.missing()
+    experiment = Experiment(GRID)
+    assert set(claims(experiment)) == set(JUDGES)
+    assert claims(experiment)["P8"] == "it needs all runs of dedicated, redundant, see above"
+    assert "`mechanism train --grid cross_lingual` makes the missing runs" in experiment.grid.lacking()
     plant(made(GRID, "none", 0))
-    assert "none 1 of 3" in CrossExperiment(GRID).missing()
+    assert "none 1 of 3" in GRID.lacking()
 
 
 def test_nothing_forgotten_cannot_be_judged(planted):
@@ -303,7 +303,7 @@ def test_nothing_forgotten_cannot_be_judged(planted):
     table = pd.read_csv(run.record / "adapt.csv")
     table.loc[table["lang"] != "tr", "bits"] = 4000.0
     table.to_csv(run.record / "adapt.csv", index=False)
-    assert cross_evidence(planted)["P6"] == "tuning everything forgot nothing: there is nothing to avoid"
+    assert claims(planted)["P6"] == "tuning everything forgot nothing: there is nothing to avoid"
 
 
 def test_settling_is_half_way_in_total_variation():
@@ -332,7 +332,7 @@ def shift(cell, by, seeds=3):
 )  # fmt: skip
 def test_growth_outside_of_what_was_trained_is_a_bound_and_no_verdict(planted, by, seeds, told):
     shift("4 languages 8 experts", by, seeds)
-    reason = cross_evidence(planted)["P4"]
+    reason = claims(planted)["P4"]
     assert isinstance(reason, str)
     assert reason.startswith("with equal tokens of a language, the loss to reach, ")
     assert told in reason
@@ -344,7 +344,7 @@ def test_growth_under_one_budget_alone_is_no_verdict(planted):
     inside, outside = planted.growths().values()
     assert not isinstance(inside, str)
     assert outside.endswith("in 2 of 2 seeds: the factor is at most 1")
-    assert cross_evidence(planted)["P4"] == f"with equal steps, {outside}"
+    assert claims(planted)["P4"] == f"with equal steps, {outside}"
 
 
 def convex(marks, freezing=1.0):
@@ -371,7 +371,7 @@ def plant_adaptation(table):
 
 def test_an_equal_fall_that_was_not_measured_is_no_evidence_of_forgetting_less(planted):
     plant_adaptation(convex((0, 20, 40, 60, 80, 100)))
-    reason = cross_evidence(planted)["P6"]
+    reason = claims(planted)["P6"]
     assert isinstance(reason, str)
     assert reason.startswith("the equal fall, 0.75, was not measured closely enough (all, seed 0)")
 
@@ -386,7 +386,7 @@ def test_a_method_that_gains_nothing_has_no_equal_fall(planted):
     table = convex(GRID.adaptation.marks)
     table.loc[(table["lang"] == "tr") & (table["method"] == "experts 2"), "bits"] = 4000.0
     plant_adaptation(table)
-    assert "there is no equal fall" in cross_evidence(planted)["P6"]
+    assert "there is no equal fall" in claims(planted)["P6"]
 
 
 @pytest.mark.parametrize(("middle", "verdict"), [(1.03, "replicated"), (1.02, "partly")])
@@ -394,7 +394,7 @@ def test_a_timing_whose_interval_holds_the_threshold_does_not_decide(planted, mi
     path = made(GRID, "none", 0).record / "result.json"
     result = json.loads(path.read_text())
     path.write_text(json.dumps(result | {"balance_time": np.linspace(middle - 0.1, middle + 0.1, 60).tolist()}))
-    found: Any = cross_evidence(planted)["P10"]
+    found: Any = claims(planted)["P10"]
     assert found.null < COSTS
     assert found.note.endswith(f"the timing does not decide, by its median the verdict would be *{verdict}*")
     rule = str(load_claims()["P10"].rule)

@@ -13,7 +13,8 @@ import torch
 
 from mechanism.nn.experts import Experts
 from mechanism.nn.lm import LMConfig
-from mechanism.study.p_cross_lingual import efficiency as e
+from mechanism.study.p_cross_lingual import parameter_formulas as e
+from mechanism.study.p_cross_lingual import source
 from mechanism.study.p_cross_lingual.calculator import FORMULAS, Sizes, calculate, form
 from mechanism.study.p_cross_lingual.expressivity import (
     SubsetCheck,
@@ -27,9 +28,9 @@ from ...nn.oracles import expert
 
 
 def test_the_fifth_is_five_twenty_fourths_if_an_expert_is_a_layer():
-    ratio = e.tuned_ratio().subs(e.EXAMPLE)
-    assert ratio.subs(e.EXPERT, e.LAYER) == sp.Rational(5, 24)
-    assert e.tuned_ratio(e.TUNED_LAYERS).subs(e.EXAMPLE).subs(e.EXPERT, e.LAYER) == 5
+    ratio = e.tuned_ratio().subs(source.EXAMPLE)
+    assert ratio.subs(source.EXPERT, source.LAYER) == sp.Rational(5, 24)
+    assert e.tuned_ratio(e.TUNED_LAYERS).subs(source.EXAMPLE).subs(source.EXPERT, source.LAYER) == 5
 
 
 def test_counted_ratio_follows_the_completed_formula():
@@ -38,16 +39,16 @@ def test_counted_ratio_follows_the_completed_formula():
 
 
 def test_tuned_parameters_are_linear_in_languages_not_sublinear():
-    assert not e.tuned_ratio().has(e.LANGUAGES)
-    assert sp.diff(e.TUNED_PRINTED, e.LANGUAGES, 2) == 0
-    assert sp.limit(e.tuned_ratio(e.TUNED_ONCE), e.LANGUAGES, sp.oo) == e.OWN * e.EXPERT / e.LAYER
+    assert not e.tuned_ratio().has(source.LANGUAGES)
+    assert sp.diff(source.TUNED_PRINTED, source.LANGUAGES, 2) == 0
+    assert sp.limit(e.tuned_ratio(e.TUNED_ONCE), source.LANGUAGES, sp.oo) == source.OWN * source.EXPERT / source.LAYER
 
 
 def test_growth_of_one_and_a_half_needs_170_shared_experts_for_each_own_one():
     found = e.shared_experts_for(1.5)
-    assert found == 170 * e.OWN
-    experts = (e.OWN * e.LANGUAGES + found).subs(e.OWN, 1)
-    assert experts.subs(e.LANGUAGES, 100) / experts.subs(e.LANGUAGES, 10) == sp.Rational(3, 2)
+    assert found == 170 * source.OWN
+    experts = (source.OWN * source.LANGUAGES + found).subs(source.OWN, 1)
+    assert experts.subs(source.LANGUAGES, 100) / experts.subs(source.LANGUAGES, 10) == sp.Rational(3, 2)
     assert float(10 ** e.growth_exponent(1.5)) == pytest.approx(1.5)
 
 

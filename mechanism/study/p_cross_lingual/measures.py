@@ -1,6 +1,5 @@
 """What some runs of the cross-lingual grid measure besides: wrong languages, 8-bit experts, a new language, time."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,14 +16,15 @@ from ...nn.language import tell
 from ...nn.optim import build_optimisers
 from ...nn.training import Trainer
 from ...nn.variants import VariantConfig
-from .run import CrossRun
-from .score import bits_table, macro_loss, speaking, use_of_experts
+from ..base.turns import by_case, in_turns, timed
+from .held_out import bits_table, macro_loss, speaking, use_of_experts
+from .run import LanguageRun
 
 TURNS = 15
 BALANCE_TURNS = 60
 
 
-def measure_wrong(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+def measure_wrong(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
     """`wrong.csv`: loss and mis-routing of each language when it is told right, and when it is told another language.
 
     Columns `lang`, `told`, `bits`, `bytes`, `misrouted`: share of tokens without an expert of their true language's
@@ -54,11 +54,10 @@ def misrouted_share(
     return 1 - float(np.mean(reached))
 
 
-def measure_int8(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+def measure_int8(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
     """`int8`: loss with experts used less than the mean in 8 bits, memory that they save, speed against full layers."""
     model, codes = trainer.model.eval(), run.stream.languages
-    told = list(range(len(codes))) if run.stream.told else [UNTOLD] * len(codes)
-    shares = LanguageStream(run.stream, tokenizer).language_shares
+    told, shares = run.told_ids, LanguageStream(run.stream, tokenizer).language_shares
     use = use_of_experts(model, tokenizer, codes, told, "dev", run.held.routed)
     load = sum(
         use.sel(lang=code).values / use.sel(lang=code).sum("expert").values[:, None] * shares[code] for code in codes
@@ -86,36 +85,34 @@ def speed_ratios(model: PreTrainedModel, stored: PreTrainedModel, trainer: Train
         model(input_ids=ids, use_cache=False)
     shaped = [x.view(*ids.shape, -1) for x in inputs]
 
-    def seconds(one: PreTrainedModel) -> float:
+    def seconds(one: PreTrainedModel, turn: int) -> float:
         with speaking(one, lang):
-            started = time.perf_counter()
-            for layer, x in zip(one.model.layers, shaped, strict=True):
-                layer.mlp(x)
-            return time.perf_counter() - started
+            return timed(lambda: [layer.mlp(x) for layer, x in zip(one.model.layers, shaped, strict=True)], one.device)
 
-    seconds(model), seconds(stored)
-    return [round(seconds(model) / seconds(stored), 4) for _ in range(TURNS)]
+    return _ratios(in_turns({"full": model, "stored": stored}, seconds, TURNS, warm=1))
 
 
-def measure_balance(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+def _ratios(table: pd.DataFrame) -> list[float]:
+    """Seconds of the first case over those of the second, by turn."""
+    first, second = by_case(table).values()
+    return (np.array(first) / second).round(4).tolist()
+
+
+def measure_balance(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
     """`balance_time`: time of training steps with the balance loss over that without, in turns of which every other
     begins with the loss; once a cell."""
     if run.train.seed:
         return {}
     folder = run.workspace / "balance"
-    pair = [
-        Trainer(replace(run.train, balance=weight), trainer.batches, folder / str(weight))
-        for weight in (run.train.balance, 0.0)
-    ]
-    seconds = np.empty((BALANCE_TURNS + 1, 2))
-    for turn in range(len(seconds)):
-        for which in (0, 1) if turn % 2 else (1, 0):
-            seconds[turn, which] = pair[which].advance()["seconds"]
-    ratios = seconds[1:, 0] / seconds[1:, 1]  # the first turn warms up
-    return {"balance_time": ratios.round(4).tolist()}
+    pair = {
+        name: Trainer(replace(run.train, balance=weight), trainer.batches, folder / name)
+        for name, weight in (("with", run.train.balance), ("without", 0.0))
+    }
+    steps = in_turns(pair, lambda one, turn: one.advance()["seconds"], BALANCE_TURNS, warm=1, rotate=True)
+    return {"balance_time": _ratios(steps.sort_values("case", key=lambda cases: cases == "without", kind="stable"))}
 
 
-def measure_adaptation(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+def measure_adaptation(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
     """`adapt.csv`: losses along the learning of the new language by each method.
 
     Columns `method`, `tuned` (parameters), `step`, `lang`, `bits`, `bytes`. The new language is told as unknown.
@@ -136,10 +133,10 @@ def measure_adaptation(run: CrossRun, trainer: Trainer, tokenizer: PreTrainedTok
     return {"adapted": [tuning.name for tuning in run.adaptation.tunings()]}
 
 
-def _adapt(run: CrossRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+def _adapt(run: LanguageRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
     """Train on the new language; yields step and losses of it and of the others at each mark."""
     plan, codes = run.adaptation, (run.new_language, *run.stream.languages)
-    told = [UNTOLD] + [UNTOLD if not run.stream.told else i for i in range(len(run.stream.languages))]
+    told = [UNTOLD, *run.told_ids]
     segments = max(1, run.held.segments // 3)
     stream = LanguageStream(LanguageStreamConfig((run.new_language,), told=False), tokenizer)
     optimisers = build_optimisers(model, plan.lr, weight_decay=0.0)
@@ -150,7 +147,7 @@ def _adapt(run: CrossRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
             _adapt_step(model.train(), stream, run, step, optimisers)
 
 
-def _adapt_step(model: PreTrainedModel, stream: LanguageStream, run: CrossRun, step: int, optimisers: list) -> None:
+def _adapt_step(model: PreTrainedModel, stream: LanguageStream, run: LanguageRun, step: int, optimisers: list) -> None:
     ids, lang = stream.told_batch(run.train.seed, step, run.adaptation.batch, run.train.length)
     tokens = torch.as_tensor(ids, dtype=torch.long)
     with tell(model, torch.as_tensor(lang)):
@@ -163,7 +160,7 @@ def _adapt_step(model: PreTrainedModel, stream: LanguageStream, run: CrossRun, s
         optimiser.zero_grad()
 
 
-Measure = Callable[[CrossRun, Trainer, PreTrainedTokenizerFast], dict]
-EXTRA_MEASURES: dict[str, Measure] = {
+Measure = Callable[[LanguageRun, Trainer, PreTrainedTokenizerFast], dict]
+MEASURES: dict[str, Measure] = {
     "wrong": measure_wrong, "int8": measure_int8, "adapt": measure_adaptation, "balance": measure_balance,
 }  # fmt: skip

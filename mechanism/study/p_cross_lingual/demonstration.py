@@ -14,11 +14,11 @@ from ...nn.language_moe import LanguageMoEConfig
 from ...nn.train_config import TrainConfig
 from ...nn.training import Trainer
 from ...nn.variants import VariantConfig
-from .score import bits_table, macro_loss, use_of_experts
+from .held_out import bits_table, macro_loss, use_of_experts
 
 
 @dataclass(frozen=True)
-class LiveCase:
+class Demonstration:
     """How it is trained.
 
     Attributes:
@@ -41,7 +41,7 @@ class LiveCase:
             model, tokens, self.batch, self.length, lr=6e-3, warmup=10, compile=False, seed=self.seed, probes=()
         )
 
-    def __call__(self, tokenizer: PreTrainedTokenizerFast) -> "LiveResult":
+    def __call__(self, tokenizer: PreTrainedTokenizerFast) -> "Shown":
         """Train, and score dev text with the language told right, told wrong (the next one) and withheld."""
         stream = LanguageStream(LanguageStreamConfig(self.languages, alpha=0.0), tokenizer)
 
@@ -58,11 +58,11 @@ class LiveCase:
             for name, ids in told.items()
         }
         use = use_of_experts(model, tokenizer, self.languages, right, "dev", self.segments)
-        return LiveResult(pd.DataFrame(rows).set_index("step")["loss"], pd.Series(loss), use / use.sum("expert"))
+        return Shown(pd.DataFrame(rows).set_index("step")["loss"], pd.Series(loss), use / use.sum("expert"))
 
 
 @dataclass
-class LiveResult:
+class Shown:
     """Training loss by step, dev loss in bits per byte by what was told, and shares of selections `(lang, layer,
     expert)`."""
 

@@ -1,4 +1,4 @@
-"""The parameter formulas of "Transformer Q102" as printed, completed, and counted on built models."""
+"""The parameter formulas of "Transformer Q102" completed, and both counted on built models."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,17 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ...nn.feedforward import DenseConfig
 from ...nn.moe import SparseMoEConfig
 from ...nn.variants import VariantConfig
-
-LAYERS, LAYER, LANGUAGES = sp.symbols("L P n", positive=True)
-EXPERTS, ACTIVE, EXPERT = sp.symbols("m k P_e", positive=True)
-OWN, SHARED, ROUTER = sp.symbols("s t r", positive=True)
-
-PRINTED = {
-    "held, a model per language": LAYERS * LAYER * LANGUAGES,
-    "held, MoE": EXPERTS * EXPERT,
-    "active, MoE": ACTIVE * EXPERT,
-}
-"""Section 2 of the article. P is the size of a layer, P_e that of an expert."""
+from .source import ACTIVE, EXPERT, EXPERTS, LANGUAGES, LAYER, LAYERS, OWN, PRINTED, ROUTER, SHARED, TUNED_PRINTED
 
 COMPLETED = {
     "held, a model per language": LAYERS * LAYER * LANGUAGES,
@@ -34,13 +24,10 @@ COMPLETED = {
 """The same with what a model of L layers has: experts and a router of r parameters in every layer."""
 
 TUNED_DENSE = LANGUAGES * LAYERS * LAYER
-TUNED_PRINTED = LANGUAGES * (OWN + SHARED) * EXPERT
 TUNED_LAYERS = LANGUAGES * LAYERS * (OWN + SHARED) * EXPERT
 TUNED_ONCE = LAYERS * (LANGUAGES * OWN + SHARED) * EXPERT
-"""Tuned parameters: of a model per language; of MoE as printed; with experts in every layer; and with the shared
-experts tuned once for all languages, as sharing has it."""
-
-EXAMPLE = {OWN: 2, SHARED: 3, LAYERS: 24}
+"""Tuned parameters: of a model per language; of MoE with experts in every layer; and with the shared experts tuned once
+for all languages, as sharing has it."""
 
 
 def tuned_ratio(tuned: sp.Expr = TUNED_PRINTED) -> sp.Expr:

@@ -22,7 +22,7 @@ PAIR = ("sparse", "heads3")
 
 
 @dataclass(frozen=True)
-class LiveConfig:
+class PairConfig:
     """How the pair is trained.
 
     Attributes:
@@ -50,7 +50,7 @@ class LiveConfig:
 
 
 @dataclass
-class LiveRun:
+class Trained:
     """A trained model of the pair: its `losses` by step, `seconds` of training and dev `loss` in nats per token."""
 
     model: PreTrainedModel
@@ -59,7 +59,7 @@ class LiveRun:
     loss: float
 
 
-def train_pair(english: English, config: LiveConfig = LiveConfig()) -> dict[str, LiveRun]:
+def train_pair(english: English, config: PairConfig = PairConfig()) -> dict[str, Trained]:
     """Train both, step by step in turn, on the same batches."""
     with tempfile.TemporaryDirectory() as folder:
         trainers = {variant: _trainer(english, config, variant, Path(folder)) for variant in PAIR}
@@ -67,18 +67,18 @@ def train_pair(english: English, config: LiveConfig = LiveConfig()) -> dict[str,
         for _ in range(config.steps):
             for variant, trainer in trainers.items():
                 rows[variant].append(trainer.advance())
-    return {variant: _live_run(trainers[variant].model, english, rows[variant]) for variant in PAIR}
+    return {variant: _trained(trainers[variant].model, english, rows[variant]) for variant in PAIR}
 
 
-def _trainer(english: English, config: LiveConfig, variant: str, folder: Path) -> Trainer:
+def _trainer(english: English, config: PairConfig, variant: str, folder: Path) -> Trainer:
     return english.trainer(config.train(variant, len(english.vocabulary)), folder / variant)
 
 
-def _live_run(model: PreTrainedModel, english: English, rows: list[dict]) -> LiveRun:
+def _trained(model: PreTrainedModel, english: English, rows: list[dict]) -> Trained:
     table = pd.DataFrame(rows).set_index("tokens")
     dev = english.windows["dev"]
     few = replace(dev, ids=dev.ids[::4], sizes=dev.sizes[::4], document=dev.document[::4])
-    return LiveRun(model, table["loss"], float(table["seconds"].sum()), score(model, few).loss)
+    return Trained(model, table["loss"], float(table["seconds"].sum()), score(model, few).loss)
 
 
 @torch.no_grad()
