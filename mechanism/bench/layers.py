@@ -18,10 +18,8 @@ IMPLEMENTATIONS = ("eager", "grouped_mm")
 DTYPES, PASSES = ("float32", "bfloat16"), ("forward", "forward and backward")
 
 
-def bench_layers(
-    repeats: int = 20, tokens: int = 4096, baseline: SparseMoEConfig = EMBEDDED, threads: int = 2
-) -> dict[str, Any]:
-    """Seconds of each layer on the same random tokens, new ones in each turn; two first turns are left out.
+def bench_layers(repeats: int = 20, tokens: int = 4096, baseline: SparseMoEConfig = EMBEDDED) -> dict[str, Any]:
+    """Seconds of each layer with two threads on the same random tokens, new ones in each turn.
 
     Multi-head layers and the dense one have the FLOPs of the sparse one (`nn.parity`), the former its parameters too.
 
@@ -37,7 +35,7 @@ def bench_layers(
     layers = _layers(baseline)
     _agree(layers, baseline.hidden)
     cases = []
-    with fixed_threads(threads):
+    with fixed_threads(2):
         for dtype in DTYPES:
             own = {name: layer.to(getattr(torch, dtype)) for name, layer in layers.items()}
             for backward in (False, True):

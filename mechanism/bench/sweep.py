@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..corpus.text import even
 from ..measure.causal import top_count, top_experts
 from ..models.passes import encode, padding_token
 from ..study.d_domains.domain_text import SWEEP, SweepConfig, passages
@@ -43,8 +44,7 @@ def bench_sweep(
     ids = encode(tokenizer, [p.text for p in texts], config.max_tokens)
     plan = Plan(model, ids, padding_token(tokenizer), config.modes, SweepOptions(memory=0.5))
     say(plan.describe())
-    middle = np.linspace(0, len(plan.batches) - 1, batches + 2).round().astype(int)[1:-1]
-    chosen = [plan.batches[i] for i in dict.fromkeys(middle.tolist())]
+    chosen = even(plan.batches, batches + 2)[1:-1] or plan.batches[:1]
     cases = []
     for mode in config.modes:
         cases.append(compare(plan, mode, chosen, per_layer))
@@ -63,9 +63,7 @@ def compare(plan: Plan, mode: str, batches: Sequence[Sequence[int]], per_layer: 
     fast = replace(plan.settings, modes=(mode,), keep=True)
     whole = replace(fast, way=Way({}, False, {}))
     experts = sum(site.num_experts for site in plan.sites)
-    wanted = {
-        site.layer: np.linspace(0, site.num_experts - 1, per_layer).round().astype(int).tolist() for site in plan.sites
-    }
+    wanted = {site.layer: even(range(site.num_experts), per_layer) for site in plan.sites}
     few = sum(map(len, wanted.values()))
     seconds, error, largest, far, seen = [], 0.0, 0.0, 0, 0
     for batch in batches:

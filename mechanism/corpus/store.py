@@ -163,11 +163,11 @@ def read_payload(path: Path) -> bytes:
         raise CorpusError(f"corpus file {path} is corrupted ({error}); restore it from version control") from None
 
 
-def load_folder(folder: Path, name: str | None = None, split: str = "test") -> Corpus:
+def load_folder(folder: Path) -> Corpus:
     """A folder of one text file per language (`en.txt`, `sw.txt`, ... or `.txt.xz`), one segment a line, aligned.
 
-    With an `index.tsv` (columns id, group, split) rows keep its splits; without one every row is in `split` and the
-    file is one group. Texts are NFC-normalised.
+    With an `index.tsv` (columns id, group, split) rows keep its splits; without one every row is a test row, and
+    all are one group. Texts are NFC-normalised.
 
     Raises:
         CorpusError: no folder, no language file, a language file that is empty, or files of unequal length.
@@ -182,11 +182,10 @@ def load_folder(folder: Path, name: str | None = None, split: str = "test") -> C
     for code, texts in columns.items():
         if not any(texts):
             raise CorpusError(f"corpus file {files[code]} is empty")
-    name = name or folder.name
-    return Corpus(name, name, _index(folder, columns, split), columns)
+    return Corpus(folder.name, folder.name, _index(folder, columns), columns)
 
 
-def _index(folder: Path, columns: Mapping[str, list[str]], split: str) -> list[Segment]:
+def _index(folder: Path, columns: Mapping[str, list[str]]) -> list[Segment]:
     for file in (folder / f"{INDEX_FILE}.xz", folder / INDEX_FILE):
         if file.exists():
             return decode_index(read_payload(file))
@@ -194,10 +193,10 @@ def _index(folder: Path, columns: Mapping[str, list[str]], split: str) -> list[S
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{code} {n}" for code, n in lengths.items())
         raise CorpusError(f"corpus folder {folder} is misaligned: lines per file are {told}; they must be equal")
-    return [Segment(str(i), folder.name, split) for i in range(next(iter(lengths.values())))]
+    return [Segment(str(i), folder.name, "test") for i in range(next(iter(lengths.values())))]
 
 
-def load_table(path: Path, split: str = "test") -> Corpus:
+def load_table(path: Path) -> Corpus:
     """A table (`.csv` or `.tsv`) with one column per language code and one row per segment; optional columns `id`,
     `group`, `split`.
 
@@ -210,7 +209,7 @@ def load_table(path: Path, split: str = "test") -> Corpus:
     table = list(reader)
     codes = [c for c in reader.fieldnames or () if c not in {"id", "group", "split"}]
     rows = [
-        Segment(r.get("id") or str(i), r.get("group") or path.stem, r.get("split") or split)
+        Segment(r.get("id") or str(i), r.get("group") or path.stem, r.get("split") or "test")
         for i, r in enumerate(table)
     ]
     columns = {code: [nfc(r[code] or "") for r in table] for code in codes}

@@ -7,8 +7,10 @@ import numpy as np
 
 from . import word_problems
 from .store import Corpus
+from .text import even
 
 CHOICES = 4
+CONTEXT = 2
 
 
 @dataclass(frozen=True)
@@ -30,31 +32,30 @@ class ChoiceItem:
 
 
 def next_segment(
-    corpus: Corpus, code: str, split: str = "test", context: int = 2, limit: int | None = None, seed: int = 0
+    corpus: Corpus, code: str, split: str = "test", limit: int | None = None, seed: int = 0
 ) -> list[ChoiceItem]:
-    """Which segment continues the document? The true next one stands among three others of the same document, those
-    whose length is closest, none of them in the context. Chance is one in four.
+    """Which segment continues two of a document? The true next one stands among three others of the same document,
+    those whose length is closest, none of them in the context. Chance is one in four.
 
     Args:
-        context: number of segments before.
         limit: at most this many items, evenly spaced.
     """
     column, pivot = corpus.columns[code], corpus.columns[corpus.languages[0]]
     items = []
     for group, rows in corpus.groups(split).items():
         usable = [i for i in rows if pivot[i]]
-        for at in range(context, len(usable)):
-            picked = _distractors(usable, at, context, pivot)
-            if picked and all(column[i] for i in (*usable[at - context : at], usable[at], *picked)):
-                text = corpus.joiner.join(column[i] for i in usable[at - context : at]) + corpus.joiner
+        for at in range(CONTEXT, len(usable)):
+            picked = _distractors(usable, at, pivot)
+            if picked and all(column[i] for i in (*usable[at - CONTEXT : at], usable[at], *picked)):
+                text = corpus.joiner.join(column[i] for i in usable[at - CONTEXT : at]) + corpus.joiner
                 items.append(_choice(f"{group}/{usable[at]}", group, text, column, usable[at], picked, seed))
-    return _thin(items, limit)
+    return even(items, len(items) if limit is None else limit)
 
 
-def _distractors(rows: list[int], at: int, context: int, pivot: list[str]) -> list[int]:
+def _distractors(rows: list[int], at: int, pivot: list[str]) -> list[int]:
     """Three rows of the document outside the context, closest in (pivot) length to the true one, all different."""
     true = pivot[rows[at]]
-    near = {*rows[at - context : at + 1]}
+    near = {*rows[at - CONTEXT : at + 1]}
     pool = sorted(
         (i for i in rows if i not in near and pivot[i] != true), key=lambda i: (abs(len(pivot[i]) - len(true)), i)
     )
@@ -74,13 +75,6 @@ def _choice(
     order = rng.permutation(CHOICES)
     options = [column[true], *(column[i] for i in others)]
     return ChoiceItem(id_, cluster, text, tuple(options[i] for i in order), int(np.argmin(order)))
-
-
-def _thin(items: list[ChoiceItem], limit: int | None) -> list[ChoiceItem]:
-    """Evenly spaced items; the same ids in every language as long as the languages have the same rows."""
-    if limit is None or len(items) <= limit:
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
 def word_problem_items(
@@ -116,15 +110,13 @@ def word_problem_items(
     return items
 
 
-def retrieval_rows(corpus: Corpus, code: str, split: str = "test", count: int = 200, pivot: str = "en") -> list[int]:
-    """Rows for parallel retrieval against the pivot: `count` evenly spaced rows that both languages have, with
+def retrieval_rows(corpus: Corpus, code: str, split: str = "test", count: int = 200) -> list[int]:
+    """Rows for parallel retrieval against English: `count` evenly spaced rows that both languages have, with
     distinct texts on both sides."""
     rows, seen = [], set()
-    for i in corpus.parallel(split, (pivot, code)):
-        texts = (corpus.columns[pivot][i], corpus.columns[code][i])
+    for i in corpus.parallel(split, ("en", code)):
+        texts = (corpus.columns["en"][i], corpus.columns[code][i])
         if not seen.intersection(texts):
             seen.update(texts)
             rows.append(i)
-    if len(rows) <= count:
-        return rows
-    return [rows[i] for i in np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    return even(rows, count)

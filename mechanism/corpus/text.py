@@ -1,4 +1,4 @@
-"""Text hygiene: Unicode normalisation, the newline mark, and near-duplicate detection across splits."""
+"""Text hygiene: Unicode normalisation, the newline mark, near-duplicate detection across splits; and an even choice."""
 
 import hashlib
 import html
@@ -6,13 +6,22 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
+import numpy as np
+
+T = TypeVar("T")
 NEWLINE_MARK = "␤"  # stands for a newline inside a segment, so that a corpus file holds one segment a line
 _BIDI = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\ufeff\u00ad"))
 _SPACE = re.compile(r"\s+")
 _TAG = re.compile(r"<[^>]+>")
 _WORD = re.compile(r"\w+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u1780-\u17ff]")
+
+
+def even(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spaced from the first to the last."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)]
 
 
 def nfc(text: str) -> str:
@@ -35,13 +44,13 @@ def hash_fraction(key: str) -> float:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
-def shingles(text: str, width: int = 4) -> frozenset[int]:
-    """Hashes of all runs of `width` tokens (words; single characters for scripts without spaces), case and
-    punctuation ignored. A text shorter than `width` is one shingle."""
+def shingles(text: str) -> frozenset[int]:
+    """Hashes of all runs of four tokens (words; single characters for scripts without spaces), case and punctuation
+    ignored. A shorter text is one shingle."""
     tokens = _WORD.findall(_UNSPACED.sub(r" \g<0> ", text.casefold()))
-    if len(tokens) <= width:
+    if len(tokens) <= 4:
         return frozenset({hash_text(" ".join(tokens))})
-    return frozenset(hash_text(" ".join(tokens[i : i + width])) for i in range(len(tokens) - width + 1))
+    return frozenset(hash_text(" ".join(tokens[i : i + 4])) for i in range(len(tokens) - 3))
 
 
 def hash_text(text: str) -> int:
@@ -66,7 +75,7 @@ def near_duplicates(texts: Sequence[str], against: Iterable[str], threshold: flo
     return found
 
 
-def leaking_rows(columns: Mapping[str, Sequence[str]], splits: Sequence[str], threshold: float = 0.5) -> set[int]:
+def leaking_rows(columns: Mapping[str, Sequence[str]], splits: Sequence[str]) -> set[int]:
     """Rows outside `train` that near-duplicate a training row, and rows of `test` that near-duplicate a `dev`
     row, in any language. Empty cells are ignored."""
     leaks: set[int] = set()
@@ -74,6 +83,6 @@ def leaking_rows(columns: Mapping[str, Sequence[str]], splits: Sequence[str], th
         for column in columns.values():
             rows = [i for i, s in enumerate(splits) if s == later and column[i]]
             seen = (column[i] for i, s in enumerate(splits) if s in earlier and column[i])
-            found = near_duplicates([column[i] for i in rows], seen, threshold)
+            found = near_duplicates([column[i] for i in rows], seen)
             leaks |= {rows[i] for i in found}
     return leaks

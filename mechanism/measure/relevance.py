@@ -36,13 +36,10 @@ def peak(domains: Domains) -> Float[np.ndarray, "layer expert domain"]:
 
 
 def super_experts(
-    peaks: Float[np.ndarray, "layer expert"],
-    forming: Bool[np.ndarray, "layer"] | None = None,
-    quantile: float = 0.995,
-    fraction: float = 0.1,
+    peaks: Float[np.ndarray, "layer expert"], forming: Bool[np.ndarray, "layer"] | None = None
 ) -> Bool[np.ndarray, "layer expert"]:
-    """Super experts (arXiv 2507.23279): `peak` above the quantile over all experts of the model and above a fraction of
-    the largest, in a layer that forms massive activations. The quantile alone always names some, about one in 200.
+    """Super experts (arXiv 2507.23279): `peak` above the 99.5 % quantile over all experts of the model and above a
+    tenth of the largest, in a layer that forms massive activations. The quantile alone always names one in 200.
 
     Args:
         peaks: largest absolute output over all text; forming: layers that form massive activations, all without it.
@@ -53,4 +50,4 @@ def super_experts(
     if not (np.isfinite(peaks).all() and (peaks >= 0).all()):
         raise ValueError("peaks have to be finite and at least 0")
     layers = np.ones(len(peaks), dtype=bool) if forming is None else forming
-    return np.asarray((peaks > np.quantile(peaks, quantile)) & (peaks > fraction * peaks.max()) & layers[:, None])
+    return np.asarray((peaks > np.quantile(peaks, 0.995)) & (peaks > 0.1 * peaks.max()) & layers[:, None])

@@ -163,12 +163,17 @@ def load(spec: str = "embedded", device: str = "auto", dtype: str = "float32", m
     spread = {"device_map": BALANCED} if target == BALANCED else {}
     with explained(spec, where):
         model = AutoModelForCausalLM.from_pretrained(where, dtype=precision, **revision, **spread)
-        tokenizer = AutoTokenizer.from_pretrained(where, **revision)
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+        tokenizer = _tokenizer(where, revision)
         if not Path(where).is_dir():
             model.config._commit_hash = _commit(where, revision, spec)  # read by `trace.attachable.provenance`
         return Loaded((model if spread else model.to(target)).eval(), tokenizer, spec, dtype, target)
+
+
+def _tokenizer(where: str, revision: Mapping[str, str]) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(where, **revision)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+    return tokenizer
 
 
 def as_loaded(model: Loaded | nn.Module) -> Loaded:
@@ -183,9 +188,7 @@ def as_loaded(model: Loaded | nn.Module) -> Loaded:
     if not isinstance(model, PreTrainedModel) or not where:
         raise ModelError(f"a {type(model).__name__} does not say where its tokenizer is: save it and load its folder")
     with explained(where, where):
-        tokenizer = AutoTokenizer.from_pretrained(where)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+        tokenizer = _tokenizer(where, {})
     return Loaded(model.eval(), tokenizer, where, str(model.dtype).removeprefix("torch."), str(model.device))
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .errors import LayerError
-from .language import UNKNOWN, Listener
+from .language import Listener
 from .router import TopKRouter
 
 COMMON = -1
@@ -111,19 +111,6 @@ class AllocatedRouter(TopKRouter, Listener):
 
     def _owners(self, device: torch.device) -> Int[Tensor, " expert"]:
         return torch.tensor(self.owners, device=device)
-
-
-def misrouted(
-    router: AllocatedRouter, index: Int[Tensor, "row slot"], lang: Int[Tensor, " row"]
-) -> Bool[Tensor, " row"]:
-    """Rows of which no selected expert belongs to the group of their true language.
-
-    Raises:
-        LayerError: a language without group.
-    """
-    if bool((lang == UNKNOWN).any()):
-        raise LayerError("a row of unknown language has no right experts")
-    return ~router.members(router.group_of(lang)).gather(-1, index).any(-1)
 
 
 def allocated_routers(model: nn.Module) -> list[AllocatedRouter]:

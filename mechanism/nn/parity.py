@@ -107,17 +107,6 @@ def dense(baseline: SparseMoEConfig) -> DenseConfig:
     return DenseConfig(baseline.hidden, width, baseline.activation, baseline.precision)
 
 
-def nearest(
-    baseline: SparseMoEConfig, heads: int, top_k: int, head: bool = True, merge: bool = True
-) -> tuple[Candidate, ...]:
-    """Layers of whole numbers around parity, nearest first.
-
-    Raises:
-        LayerError: see `multi_head`.
-    """
-    return _nearest(baseline, {"heads": heads, "head": head, "merge": merge}, top_k)
-
-
 def _exact(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int) -> SparseMoEConfig:
     width, experts = _solve(baseline, cut, top_k)
     if width.denominator == experts.denominator == 1 and experts >= top_k:

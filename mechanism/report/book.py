@@ -76,7 +76,7 @@ def build_book(force: bool = False, book: Path = BOOK, results: Path | None = No
     return Site(site, pages, sum(path.stat().st_size for path in files))
 
 
-def build_pdf(target: Path = PDF, book: Path = BOOK) -> Path:
+def build_pdf() -> Path:
     """Print the whole book to one PDF with Chromium.
 
     Raises:
@@ -85,20 +85,20 @@ def build_pdf(target: Path = PDF, book: Path = BOOK) -> Path:
     browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if browser is None:
         raise BuildError(f"printing to PDF needs Chromium, and none of {', '.join(CHROMIUM)} is installed")
-    _require_pages(book)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _require_pages(BOOK)
+    PDF.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mechanism-") as folder:
         out = Path(folder)
-        arguments = ["build", str(book), "--builder", "singlehtml", "--path-output", folder, *_STRICT]
-        _jupyter_book(arguments, shown_results(book))
+        arguments = ["build", str(BOOK), "--builder", "singlehtml", "--path-output", folder, *_STRICT]
+        _jupyter_book(arguments, shown_results(BOOK))
         page = (out / "_build" / "singlehtml" / "index.html").as_uri()
         printed = out / "report.pdf"
         command = [browser, *_PRINT, f"--user-data-dir={out / 'profile'}", f"--print-to-pdf={printed}", page]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not printed.exists():
             raise BuildError(f"Chromium could not print the book:\n{_tail(done.stderr)}")
-        shutil.move(printed, target)
-    return target
+        shutil.move(printed, PDF)
+    return PDF
 
 
 def external_loads(site: Path) -> Iterator[tuple[Path, str]]:

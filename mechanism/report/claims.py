@@ -100,13 +100,13 @@ def load_claims(path: Path = CLAIMS) -> dict[str, Claim]:
     return claims
 
 
-def find_claim(claim_id: str, path: Path = CLAIMS) -> Claim:
+def find_claim(claim_id: str) -> Claim:
     """The claim of an id.
 
     Raises:
         ClaimError: no such claim; the message lists the known ids.
     """
-    claims = load_claims(path)
+    claims = load_claims()
     if claim_id not in claims:
         raise ClaimError(f"unknown claim {claim_id!r}: known are {' '.join(claims)}")
     return claims[claim_id]

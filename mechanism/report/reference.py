@@ -18,7 +18,6 @@ from .normalise import normalise, tagged, texts
 from .stamp import read_notebook
 
 TAG = "nbval-check-output"
-_IGNORED = "nbval-ignore-output"
 REFERENCES = REPOSITORY / "tests" / "notebooks" / "reference"
 _NUMBER = re.compile(r"[+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
@@ -89,24 +88,6 @@ def same(expected: str, found: str) -> bool:
         return False
     pairs = zip(_NUMBER.findall(expected), _NUMBER.findall(found), strict=True)
     return all(_close(left, right) for left, right in pairs)
-
-
-def rerun_differences(first: NotebookNode, second: NotebookNode) -> list[str]:
-    """Ids of the code cells whose outputs, figures included, differ between two executions; cells tagged
-    `nbval-ignore-output`, which print times or the machine, are left out.
-
-    Raises:
-        ValueError: the two do not have the same cells.
-    """
-    one, other = (_outputs(normalise(notebook)) for notebook in (first, second))
-    if list(one) != list(other):
-        raise ValueError("the executions are not of one notebook: their cells differ")
-    return [cell for cell in one if one[cell] != other[cell]]
-
-
-def _outputs(notebook: NotebookNode) -> dict[str, str]:
-    cells = [c for c in notebook.cells if c.cell_type == "code" and _IGNORED not in c.metadata.get("tags", [])]
-    return {cell.id: json.dumps(cell.outputs, sort_keys=True) for cell in cells}
 
 
 def _skeleton(text: str) -> str:

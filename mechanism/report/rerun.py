@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..models.load import load_model, parse_device, pinned, require_memory, resolve
-from ..study.base.records import OWN, model_hash
+from ..models.load import load_model, model_hash, parse_device, pinned, require_memory, resolve
+from ..study.base.records import OWN
 from ..trace.checks import QUICK, require
 from .build import BuildError, build_notebooks, stale, variables
 from .compare import compare_html, load_run

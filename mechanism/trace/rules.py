@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 SCORES = {"softmax": lambda z: z.softmax(-1), "sigmoid": torch.sigmoid}
+TOLERANCE = 2e-2
+"""Largest relative error of a weight, wide enough for bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Rule:
     selection: str
 
 
-def infer_rule(logits: Tensor, index: Tensor, weight: Tensor, tolerance: float = 2e-2) -> Rule:
+def infer_rule(logits: Tensor, index: Tensor, weight: Tensor) -> Rule:
     """The rule that explains observed weights.
 
     Softmax over all experts renormalised over the selected is the same function as softmax over the selected logits;
@@ -33,7 +35,6 @@ def infer_rule(logits: Tensor, index: Tensor, weight: Tensor, tolerance: float =
 
     Args:
         logits: `(token, class)` float32; index, weight: `(token, slot)`.
-        tolerance: largest relative error of a weight, wide enough for bfloat16.
     """
     weight = weight.float()
     used = weight != 0
@@ -41,17 +42,17 @@ def infer_rule(logits: Tensor, index: Tensor, weight: Tensor, tolerance: float =
     follows = bool((best.sort(-1).values == index.sort(-1).values).all())
     selection = "logits" if follows else "corrected"
     total = weight.sum(-1, keepdim=True)
-    constant = index.shape[-1] > 1 and bool(((total - total.mean()).abs() < tolerance * total.mean().abs()).all())
+    constant = index.shape[-1] > 1 and bool(((total - total.mean()).abs() < TOLERANCE * total.mean().abs()).all())
     for name, score in SCORES.items():
         chosen = score(logits).gather(-1, index.clamp(0, logits.shape[-1] - 1)) * used
         shape = chosen / chosen.sum(-1, keepdim=True).clamp_min(1e-20)
-        if constant and _close(weight / total, shape, tolerance):
+        if constant and _close(weight / total, shape):
             return Rule(name, True, float(total.mean()), selection)
         ratio = float((weight[used] / chosen[used]).median()) if bool(used.any()) else 1.0
-        if _close(weight, ratio * chosen, tolerance):
+        if _close(weight, ratio * chosen):
             return Rule(name, False, ratio, selection)
     return Rule("other", None, float(total.mean()), selection)
 
 
-def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    return bool(((a - b).abs() <= tolerance * b.abs() + 1e-4).all())
+def _close(a: Tensor, b: Tensor) -> bool:
+    return bool(((a - b).abs() <= TOLERANCE * b.abs() + 1e-4).all())

@@ -1,11 +1,10 @@
 """The contract list as a table: over one model, or over every family of the installed transformers."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
 
 from .checks import FULL, Result, check
 from .errors import TraceError
@@ -25,13 +24,11 @@ def summary(family: str, results: list[Result]) -> dict[str, Any]:
     }
 
 
-def survey(
-    dtype: torch.dtype = torch.float32, build: Callable[..., nn.Module] = tiny_model, names: list[str] | None = None
-) -> Iterator[dict[str, Any]]:
+def survey(dtype: torch.dtype = torch.float32, names: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """A row per family, as each is done; a family that cannot be observed at all fails every contract."""
     for family in families() if names is None else names:
         try:
-            yield summary(family, check(build(family, dtype=dtype)))
+            yield summary(family, check(tiny_model(family, dtype=dtype)))
         except (TraceError, FamilyError) as error:
             nothing = {"passed": 0, "failed": len(FULL), "refused": 0, "void": 0}
             yield {"family": family, **nothing, "reason": f"{type(error).__name__}: {error}"}

@@ -109,3 +109,14 @@ def test_a_loaded_model_is_called_with_texts():
 
 def test_a_dense_loaded_model_says_so(dense):
     assert not load(str(dense), "cpu").moe
+
+
+def test_the_hash_of_a_model_sees_its_files(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    empty = model_hash(str(folder))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    weights = model_hash(str(folder))
+    (folder / "README.md").write_text("not part of the model")
+    assert model_hash(str(folder)) == weights != empty

@@ -3,6 +3,7 @@
 One cheap notebook by default; all of them with `MECHANISM_STRICT=1`.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -12,11 +13,31 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from mechanism.report.build import build_notebooks, stale
 from mechanism.report.files import COPIES, NOTEBOOKS
-from mechanism.report.reference import rerun_differences
+from mechanism.report.normalise import normalise
 from mechanism.report.stamp import read_notebook
 
 STRICT = os.environ.get("MECHANISM_STRICT") == "1"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) if STRICT else ["00_overview"]
+
+
+def rerun_differences(first: NotebookNode, second: NotebookNode) -> list[str]:
+    """Ids of the code cells whose outputs, figures included, differ between two executions; cells tagged
+    `nbval-ignore-output`, which print times or the machine, are left out.
+
+    Raises:
+        ValueError: the two do not have the same cells.
+    """
+    one, other = (_outputs(normalise(notebook)) for notebook in (first, second))
+    if list(one) != list(other):
+        raise ValueError("the executions are not of one notebook: their cells differ")
+    return [cell for cell in one if one[cell] != other[cell]]
+
+
+def _outputs(notebook: NotebookNode) -> dict[str, str]:
+    cells = [
+        c for c in notebook.cells if c.cell_type == "code" and "nbval-ignore-output" not in c.metadata.get("tags", [])
+    ]
+    return {cell.id: json.dumps(cell.outputs, sort_keys=True) for cell in cells}
 
 
 @pytest.mark.parametrize("name", NAMES)

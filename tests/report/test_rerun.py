@@ -19,7 +19,7 @@ from mechanism.corpus.library import DATA, committed
 from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.models import load as models
-from mechanism.models.load import ModelError, load_config, load_model, pinned, require_memory
+from mechanism.models.load import ModelError, load_config, load_model, model_hash, pinned, require_memory
 from mechanism.models.memory import footprint, lacking
 from mechanism.nn.lm import LMConfig
 from mechanism.report import build
@@ -35,7 +35,6 @@ from mechanism.report.rerun_plan import Rerun, plan
 from mechanism.report.run_folder import RerunError
 from mechanism.report.stamp import read_notebook
 from mechanism.report.verdicts import Verdict
-from mechanism.study.base.records import model_hash
 from mechanism.study.d_domains import constant_compute
 from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.steering_plan import SteeringConfig

@@ -11,13 +11,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...models.passes import encode, padding_token, room, routed_tokens
 from ...trace import find_sites
 
+COUNT = 4
+"""Tokens named of an expert, at most."""
+
 
 def expert_tokens(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Mapping[str, Sequence[str]],
     dim: str = "domain",
-    count: int = 4,
     least: int = 3,
 ) -> xr.Dataset:
     """Selections of each group of texts, and the tokens that each expert receives beyond its share.
@@ -27,7 +29,7 @@ def expert_tokens(
 
     Args:
         texts: by group; dim: name of the groups' axis.
-        count: tokens named per expert; least: selections that a token needs to be named.
+        least: selections that a token needs to be named.
 
     Returns a dataset over `(layer, expert, dim)`: `rate`, the share of tokens whose top-k contains the expert, and
     `tokens`, text escaped for HTML, empty where none stands out.
@@ -37,7 +39,7 @@ def expert_tokens(
     """
     if not texts or not any(texts.values()):
         raise ValueError("no text to pass through the model")
-    found = [_group(model, tokenizer, own, count, least) for own in texts.values()]
+    found = [_group(model, tokenizer, own, least) for own in texts.values()]
     layers = [site.layer for site in find_sites(model)]
     rate, named = (np.stack(part, -1) for part in zip(*found, strict=True))
     coords = {"layer": layers, "expert": range(rate.shape[1]), dim: list(texts)}
@@ -46,7 +48,7 @@ def expert_tokens(
 
 
 def _group(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], count: int, least: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], least: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rates and typical tokens of one group, both `(layer, expert)`."""
     found = routed_tokens(model, encode(tokenizer, texts, room(model)), padding_token(tokenizer))
@@ -60,7 +62,7 @@ def _group(
         expected = np.outer(table.sum(1), table.sum(0)) / max(table.sum(), 1)
         excess = np.where((table >= least) & (table > expected), (table - expected) / np.sqrt(expected + 1e-9), 0.0)
         for expert in range(site.num_experts):
-            best = np.argsort(-excess[:, expert], kind="stable")[:count]
+            best = np.argsort(-excess[:, expert], kind="stable")[:COUNT]
             named[at, expert] = " ".join(words[i] for i in best if excess[i, expert] > 0)
     return rate, named
 

@@ -15,7 +15,6 @@ import torch
 import xarray as xr
 
 from ...corpus.store import Corpus, sha256
-from ...models.load import model_hash as model_hash
 from . import runs as training_runs
 
 CONFIG, RESULT, STATS = "config.json", "result.json", "stats.nc"
@@ -80,7 +79,7 @@ def stored(config: Mapping[str, Any], data: str, compute: Callable[[], xr.Datase
 
     Args:
         config: everything that decides the result besides the data: JSON values, the study's name under `study`, the
-            model by `model_hash`. Settings that cannot change it (device, batch size) stay out.
+            model by `models.load.model_hash`. Settings that cannot change it (device, batch size) stay out.
         data: hash of what is read; see `texts_hash`.
         compute: makes the result; floats are kept as float32.
         command: what makes the record again, for readers.

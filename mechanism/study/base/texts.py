@@ -1,20 +1,11 @@
-"""Which texts a study reads: evenly spaced, and, of parallel ones, those that most languages have."""
+"""Which parallel texts a study reads: those that most languages have, evenly spaced."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-import numpy as np
 
 from ...corpus.store import Corpus, CorpusError
+from ...corpus.text import even
 
-T = TypeVar("T")
 FEWEST = 10
-
-
-def even(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of the items, evenly spaced from the first to the last."""
-    return [items[i] for i in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)]
 
 
 @dataclass(frozen=True)

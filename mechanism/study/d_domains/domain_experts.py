@@ -14,10 +14,10 @@ from ...corpus.library import DOMAINS, PARALLEL
 from ...corpus.store import Corpus, CorpusError
 from ...measure.documents import Documents
 from ...models import load as models
-from ...models.load import resolve
+from ...models.load import model_hash, resolve
 from ...models.passes import room
 from ..base import runs as training_runs
-from ..base.records import CONFIG, model_hash, recorded, texts_hash
+from ..base.records import CONFIG, recorded, texts_hash
 from ..base.study import Study, plain
 from .domain_passes import documents, route
 from .domain_text import Piece, common_language, common_languages, domain_pieces, load_domains, parallel_pieces, pieces

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...corpus.library import DOMAINS, PARALLEL, load
 from ...corpus.store import Corpus, CorpusError
-from ..base.texts import even
+from ...corpus.text import even
 
 CHARS = 800
 FEWEST_CHARS, FEWEST_DOCUMENTS = 2_000, 4

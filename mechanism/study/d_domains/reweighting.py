@@ -11,9 +11,10 @@ from ...corpus.library import DOMAINS
 from ...corpus.store import Corpus
 from ...measure.statistics import ClusterBootstrap
 from ...models.choices import EditedChoices
+from ...models.load import model_hash
 from ...models.scoring import score_text
 from ...trace import Intervention, InterventionError, attach
-from ..base.records import model_hash, texts_hash
+from ..base.records import texts_hash
 from ..base.study import Study, plain
 from ..base.trials import Setting, attempt, choose, described, spread
 from .domain_text import Piece, common_language, load_domains

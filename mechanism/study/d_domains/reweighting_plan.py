@@ -15,7 +15,7 @@ from ...measure.specialisation import activation_rate, cwas
 from ...models.scoring import token_counter
 from ...trace import ScaleWeight
 from ...trace.interventions import Targets
-from ..base.texts import even
+from ...corpus.text import even
 from ..base.trials import Setting, matched, targets_of
 from .domain_passes import documents, route
 from .domain_text import Piece, pieces

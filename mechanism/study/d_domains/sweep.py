@@ -16,10 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.library import load
+from ...models.load import model_hash
 from ...models.passes import batches_by_length, encode, pad, padded_batches, padding_token, room
 from ...trace import attach, expert_means, find_sites
 from ...trace.proof import proven
-from ..base.records import model_hash, texts_hash
+from ..base.records import texts_hash
 from ..base.study import Study, plain
 from .cheap import cheap_statistics, massive_layers
 from .domain_text import SWEEP, Piece, SweepConfig, passages

@@ -8,7 +8,6 @@ from statsmodels.stats.proportion import proportion_confint
 from .siblings import ENOUGH, middle
 
 KINDS = {"hits": "raw", "hits_centred": "centred"}
-TOP1 = 0.5
 
 
 def acceptance(stats: xr.Dataset, enough: int = ENOUGH) -> pd.DataFrame:
@@ -53,7 +52,7 @@ def best_layer(hits: np.ndarray) -> dict:
     }
 
 
-def languages_accepted(table: pd.DataFrame, top1: float = TOP1) -> pd.DataFrame:
-    """Number of languages whose estimate reaches `top1`, and of all languages, by corpus and kind."""
-    reached = table.assign(reached=table["estimate"] >= top1).groupby(["corpus", "kind"])["reached"]
+def languages_accepted(table: pd.DataFrame) -> pd.DataFrame:
+    """Number of languages whose estimate reaches one half, and of all languages, by corpus and kind."""
+    reached = table.assign(reached=table["estimate"] >= 0.5).groupby(["corpus", "kind"])["reached"]
     return reached.agg(["sum", "size"]).rename(columns={"sum": "reached", "size": "languages"}).reset_index()

@@ -7,7 +7,7 @@ from ...corpus.build import read_manifest
 from ...corpus.languages import LANGUAGES
 from ...corpus.library import DOMAINS, PARALLEL, ROOT, committed, training_budgets, training_rows
 from ...corpus.store import SPLITS, Corpus
-from ..base.texts import even
+from ...corpus.text import even
 
 
 def sizes() -> pd.DataFrame:

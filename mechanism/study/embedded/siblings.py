@@ -133,10 +133,10 @@ def histories(names: Iterable[str]) -> dict[str, History]:
     return {name: history for name, history in found.items() if "divergence" in history.stats}
 
 
-def emergence_curve(stats: xr.Dataset, corpus: str = "tech", enough: int = ENOUGH) -> pd.DataFrame:
-    """`divergence` of routing from English and centred `retrieval` of English along training: means over middle layers
-    and those trained languages of a corpus that have `enough` segments, indexed by `tokens_seen`."""
-    part = stats.sel(corpus=corpus)
+def emergence_curve(stats: xr.Dataset, enough: int = ENOUGH) -> pd.DataFrame:
+    """`divergence` of routing from English and centred `retrieval` of English along training, on technical help: means
+    over middle layers and those trained languages that have `enough` segments, indexed by `tokens_seen`."""
+    part = stats.sel(corpus="tech")
     sizes = part["divergence"].isel(tokens_seen=-1, layer=0).count("segment").to_pandas()
     codes = [code for code in sizes.index if code in TRAINED and code != "en" and sizes[code] >= enough]
     states = middle(part.sizes["state"])

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from ...corpus.languages import UNKNOWN
 from ...corpus.library import load
 from ...corpus.store import Corpus, CorpusError
-from ...models.load import training_run
+from ...models.load import model_hash, training_run
 from ..base import runs as training_runs
-from ..base.records import model_hash
 from ..base.texts import RoutingConfig, pivot_of
 
 DATA = ("udhr", "tech", "religion")

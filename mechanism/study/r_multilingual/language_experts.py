@@ -9,9 +9,9 @@ import xarray as xr
 
 from ...corpus import word_problems
 from ...corpus.library import committed
+from ...corpus.text import even
 from ...measure.overlap import PermutedOverlap, frequency_strata, overlap_curve
 from ...measure.statistics import resampling_weights
-from ..base.texts import even
 
 TAUS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 TAU = 0.3

@@ -6,7 +6,7 @@ import xarray as xr
 
 from mechanism.corpus.store import Corpus, Segment
 from mechanism.study.base import runs as training_runs
-from mechanism.study.base.records import StudyError, address, model_hash, recorded, stored, texts_hash
+from mechanism.study.base.records import StudyError, address, recorded, stored, texts_hash
 
 CONFIG = {"study": "example", "seed": 0, "languages": ["en", "de"]}
 
@@ -106,14 +106,3 @@ def test_the_hash_of_texts_sees_every_text_row_and_corpus():
     assert found == texts_hash([corpus("a", "b")])
     others = [[corpus("ab", "")], [corpus("a", "b", group="z")], [corpus("b", "a")], [corpus("a", "b")] * 2]
     assert len({found, *map(texts_hash, others)}) == 5
-
-
-def test_the_hash_of_a_model_sees_its_files(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    empty = model_hash(str(folder))
-    (folder / "model.safetensors").write_bytes(b"weights")
-    weights = model_hash(str(folder))
-    (folder / "README.md").write_text("not part of the model")
-    assert model_hash(str(folder)) == weights != empty
