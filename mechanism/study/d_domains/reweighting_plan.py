@@ -10,12 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...corpus import word_problems
 from ...corpus.store import Corpus, CorpusError
 from ...corpus.tasks import ChoiceItem, next_segment, word_problem_items
+from ...corpus.text import even
 from ...measure.documents import Domains
 from ...measure.specialisation import activation_rate, cwas
 from ...models.scoring import token_counter
 from ...trace import ScaleWeight
 from ...trace.interventions import Targets
-from ...corpus.text import even
 from ..base.trials import Setting, matched, targets_of
 from .domain_passes import documents, route
 from .domain_text import Piece, pieces

@@ -17,11 +17,11 @@ from ...corpus.store import CorpusError, sha256
 from ...measure.evidence import Evidence
 from ...measure.importance import frequency_difference
 from ...models.choices import EditedChoices
-from ...models.load import ModelError
+from ...models.load import ModelError, model_hash
 from ...models.passes import encode, padding_token, room, routed_tokens
 from ...trace import find_sites
 from ...trace.restart import decoder_layers
-from ..base.records import model_hash, texts_hash
+from ..base.records import texts_hash
 from ..base.study import Study, plain
 from ..base.trials import attempt, choose, known_mean, spread
 from .steering_plan import METHODS, UNEDITED, SteeringConfig, SteeringPlan
