@@ -19,8 +19,8 @@ PINNED = Path(__file__).parent / "pinned"
 ADDRESSES = (PINNED / "addresses.txt").read_text("utf-8").split()
 VERDICTS = list(csv.DictReader((PINNED / "verdicts.csv").read_text("utf-8").splitlines()))
 OWN_DATA = {"routing_by_language", "sweep"}
-"""Studies whose configuration names its corpora as `data`, which the hash of the texts overwrites in the file: what they
-are found by is tested below."""
+"""Studies whose configuration names its corpora as `data`, which the hash of the texts overwrites in the file: how they
+are found is tested below."""
 TIMED = "D8"  # measured anew by every build
 """Claims whose numbers depend on the clock."""
 

@@ -1,6 +1,7 @@
 """The rooms of the package import one way only, and stay small."""
 
 import ast
+import functools
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,60 @@ def test_room_imports_only_what_it_may(module: Path):
     assert room(module) in MAY_IMPORT, f"{module.name} stands in no known room"
     forbidden = rooms_imported(module.read_text(encoding="utf-8"), parts(module)) - MAY_IMPORT[room(module)]
     assert not forbidden, f"{room(module)} may not import {', '.join(sorted(forbidden))}"
+
+
+STUDY = PACKAGE / "study"
+FLOORS = {"base": {"base"}, "embedded": {"base", "embedded"}, "grid": {"base", "grid"}}
+CHAPTERS = sorted(
+    path.name for path in STUDY.iterdir() if path.is_dir() and path.name[0] not in "_." and path.name not in FLOORS
+)
+STUDIES = sorted(STUDY.rglob("*.py"))
+IN_FOLDERS = [path for path in STUDIES if path.parent != STUDY]
+
+
+def floor(module: Path) -> str:
+    """Folder of a module of study."""
+    return module.relative_to(STUDY).parts[0]
+
+
+def studies_imported(module: Path) -> set[tuple[str, ...]]:
+    """Modules of study that a module of study imports, as paths below it."""
+    found = imported(ast.parse(module.read_text(encoding="utf-8")), parts(module))
+    known = {parts(path)[2:] for path in STUDIES}
+    below = [target[2:] for target in found if target[:2] == (PACKAGE.name, "study")]
+    return {path if path in known else path[:-1] for path in below} & known - {parts(module)[2:]}
+
+
+@pytest.mark.parametrize(
+    "module", [path for path in STUDIES if path.parent != STUDY], ids=lambda path: ".".join(parts(path))
+)
+def test_chapters_never_meet(module: Path):
+    own = floor(module)
+    may = FLOORS.get(own, {own, *FLOORS})
+    forbidden = {path[0] for path in studies_imported(module)} - may
+    assert not forbidden, f"study/{own} may not import study/{', '.join(sorted(forbidden))}"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_answers_in_files_of_the_same_names(chapter: str):
+    lacking = [name for name in ("claims.py", "tables.py", "source.py") if not (STUDY / chapter / name).exists()]
+    assert not lacking, f"study/{chapter} has no {', '.join(lacking)}"
+
+
+@pytest.mark.parametrize("folder", [*FLOORS, *CHAPTERS])
+def test_folders_of_study_are_small(folder: str):
+    assert len([path for path in (STUDY / folder).glob("*.py") if path.stem != "__init__"]) <= 20
+
+
+def test_chains_of_imports_inside_study_are_short():
+    graph = {parts(path)[2:]: studies_imported(path) for path in STUDIES}
+
+    @functools.cache
+    def longest(path: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        return (path, *max(map(longest, graph[path]), key=len, default=()))
+
+    chain = max(map(longest, graph), key=len)
+    assert len(chain) - 1 <= 6, " -> ".join(map(".".join, chain))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: ".".join(parts(module)))

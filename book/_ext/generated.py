@@ -1,7 +1,7 @@
 """Directives whose content is made at build time from records, stamps, docstrings and the citation file.
 
-`{claims} LETTER`, `{board}`, `{scoreboard}`, `{hero}`, `{api} ROOM`, `{environment}`, `{runs}`, `{timings}` and
-`{citation}`.
+`{claims} LETTER`, `{sources}`, `{board}`, `{scoreboard}`, `{hero}`, `{api} ROOM`, `{environment}`, `{runs}`,
+`{timings}` and `{citation}`.
 """
 
 from pathlib import Path
@@ -82,20 +82,37 @@ class Citation(Markdown):
         return environment.citation_markdown()
 
 
-class Api(SphinxDirective):
+class Sections(SphinxDirective):
+    """Markdown with titles, which become sections of the page."""
+
+    def sections(self, text: str, source: str) -> list[nodes.Node]:
+        holder = nodes.section()
+        holder.document = self.state.document
+        lines = StringList(text.splitlines(), source=source)
+        self.state.nested_parse(lines, self.content_offset, holder, match_titles=True)
+        return holder.children
+
+
+class Sources(Sections):
+    """Every source with its claims; the page is read again at each build, as verdicts may have changed."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(CLAIMS))
+        self.env.note_reread()
+        single = self.env.app.builder.name == "singlehtml"
+        return self.sections(scoreboard.sources_markdown(self.env.docname, single=single), str(CLAIMS))
+
+
+class Api(Sections):
     """Reference of the room that is the argument; read again when a module of it changed."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         room = self.arguments[0]
-        for path in (PACKAGE / room).glob("*.py"):
+        for path in (PACKAGE / room).rglob("*.py"):
             self.env.note_dependency(str(path))
-        holder = nodes.section()
-        holder.document = self.state.document
-        lines = StringList(api.room_markdown(room).splitlines(), source=f"mechanism.{room}")
-        self.state.nested_parse(lines, self.content_offset, holder, match_titles=True)
-        return holder.children
+        return self.sections(api.room_markdown(room), f"mechanism.{room}")
 
 
 class Hero(SphinxDirective):
@@ -124,7 +141,7 @@ def write(path: Path, content: bytes) -> None:
 
 def setup(app: Any) -> dict[str, bool]:
     kinds = {
-        "claims": Claims, "board": Board, "scoreboard": Scoreboard, "hero": Hero, "api": Api,
+        "claims": Claims, "sources": Sources, "board": Board, "scoreboard": Scoreboard, "hero": Hero, "api": Api,
         "environment": Environment, "runs": Runs, "timings": Timings, "citation": Citation,
     }  # fmt: skip
     for name, kind in kinds.items():

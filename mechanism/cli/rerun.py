@@ -24,7 +24,10 @@ def run(
     notebooks: Annotated[
         list[str] | None, typer.Option(help="Notebook to run (its name, or a prefix); repeatable; all that apply.")
     ] = None,
-    profile: Annotated[str, typer.Option(help="small, or full: everything that was held out.")] = "small",
+    profile: Annotated[
+        str,
+        typer.Option(help="auto: the full result where it is kept, else a sample; small; full: all that there is."),
+    ] = "auto",
     max_segments: Annotated[int | None, typer.Option(help="Cap per language and corpus in the small profile.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is drawn.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Execute also what is unchanged.")] = False,

@@ -11,7 +11,18 @@ from pathlib import Path
 from . import extract
 from .extract import Row
 from .packages import Package
-from .store import INDEX_FILE, Corpus, CorpusError, Segment, compress, encode_index, encode_lines, read_payload, sha256
+from .store import (
+    INDEX_FILE,
+    Corpus,
+    CorpusError,
+    Segment,
+    absent,
+    compress,
+    encode_index,
+    encode_lines,
+    read_payload,
+    sha256,
+)
 from .text import hash_fraction, leaking_rows
 
 MANIFEST = "manifest.json"
@@ -227,7 +238,8 @@ def read_manifest(root: Path) -> dict:
     try:
         return json.loads((root / MANIFEST).read_text("utf-8"))
     except FileNotFoundError:
-        raise CorpusError(f"no corpus manifest at {root / MANIFEST}; run `mechanism corpus build`") from None
+        told = absent(f"corpus manifest at {root / MANIFEST}", "run `mechanism corpus build`")
+        raise CorpusError(told) from None
 
 
 def verify(root: Path) -> list[str]:

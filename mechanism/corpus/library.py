@@ -5,10 +5,9 @@ from pathlib import Path
 
 from .build import check_file, read_manifest
 from .languages import LANGUAGES
-from .store import INDEX_FILE, Corpus, CorpusError, decode_index, decode_lines, load_folder, load_table
+from .store import DATA, INDEX_FILE, Corpus, CorpusError, decode_index, decode_lines, load_folder, load_table
 from .text import hash_fraction
 
-DATA = Path(__file__).resolve().parents[2] / "data"
 ROOT = DATA / "corpus"
 PARALLEL = ("religion", "tech", "udhr")
 DOMAINS = ("code", "maths", "fiction", "politics", "dictionary")

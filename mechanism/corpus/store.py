@@ -14,6 +14,8 @@ from pathlib import Path
 
 from .text import NEWLINE_MARK, nfc
 
+DATA = Path(__file__).resolve().parents[2] / "data"
+"""The repository's data; an installed package comes without them."""
 SPLITS = ("train", "dev", "test")
 INDEX_FILE = "index.tsv"
 
@@ -21,6 +23,13 @@ INDEX_FILE = "index.tsv"
 class CorpusError(ValueError):
     """A corpus that cannot be used: missing, empty, misaligned or corrupted. The message says what and how to
     mend it."""
+
+
+def absent(what: str, remedy: str = "restore it from version control") -> str:
+    """The sentence for data of the repository that are not there: what to do in a checkout, and without one."""
+    if DATA.is_dir():
+        return f"no {what}: {remedy}"
+    return f"no {what}: it is in the repository and not in the installed package; clone the repository and run it there"
 
 
 @dataclass(frozen=True)

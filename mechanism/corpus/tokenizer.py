@@ -6,6 +6,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from .store import absent
+
 END_OF_TEXT = "<|endoftext|>"
 # GPT-2's pattern lets a word end at a combining mark, which cuts Devanagari and Khmer words into pieces.
 _PATTERN = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
@@ -43,5 +45,5 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         FileNotFoundError: no `tokenizer.json` there.
     """
     if not (Path(folder) / "tokenizer.json").exists():
-        raise FileNotFoundError(f"no tokenizer.json in {folder}")
+        raise FileNotFoundError(absent(f"tokenizer.json in {folder}"))
     return PreTrainedTokenizerFast.from_pretrained(folder)

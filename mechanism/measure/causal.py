@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from .statistics import Estimate
+from .evidence import Evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +183,7 @@ class Concentration:
     n_boot: int = 500
     seed: int = 0
 
-    def __call__(self, effects: Effects, left_out: Bool[np.ndarray, "layer expert"] | None = None) -> Estimate:
+    def __call__(self, effects: Effects, left_out: Bool[np.ndarray, "layer expert"] | None = None) -> Evidence:
         """The share with its interval; `n` is the number of experts that take part.
 
         Args:
@@ -202,7 +202,7 @@ class Concentration:
                 draws.append(self._crossed(effects, (own[0], own[1]), part))
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
-        return Estimate(value, float(low), float(high), int(part.sum()))
+        return Evidence(value, float(low), float(high), int(part.sum()))
 
     def _crossed(self, effects: Effects, halves: tuple[np.ndarray, np.ndarray], part: np.ndarray) -> float:
         means = [np.where(part, effects.mean(half), 0) for half in halves]

@@ -1,23 +1,14 @@
 """Correlation over few units, plain or partial, with a bootstrap interval and a permutation p-value."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.stats import rankdata
 
+from .evidence import Evidence
 from .nulls import permutation_p, shuffles
-
-
-class Association(NamedTuple):
-    """A correlation, its bootstrap interval, its two-sided permutation p-value and the number of units."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-    n: int
 
 
 def residual(
@@ -58,8 +49,8 @@ class Correlation:
         y: Shaped[np.ndarray, "n"],
         covariates: Shaped[np.ndarray, "n k"] | None = None,
         strata: Shaped[np.ndarray, "n"] | None = None,
-    ) -> Association:
-        """The association of `x` and `y`.
+    ) -> Evidence:
+        """The correlation of `x` and `y`, its bootstrap interval, two-sided permutation p-value and number of units.
 
         Args:
             covariates: columns to hold constant; categories as indicator columns.
@@ -80,7 +71,7 @@ class Correlation:
             raise ValueError("one side is constant, or determined by the covariates: no correlation is defined")
         low, high = self._interval(data)
         p = permutation_p(np.asarray(value), self._null(data, strata), "two-sided")
-        return Association(float(value), low, high, float(p), len(x))
+        return Evidence(float(value), low, high, len(x), p=float(p))
 
     def _partial(self, data: np.ndarray) -> np.ndarray:
         """Partial correlation of the first two columns given the others: `(..., n, 2 + k)` to `(...)`."""

@@ -6,15 +6,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from .statistics import ClusterBootstrap, Estimate, resampling_weights
+from .evidence import Evidence
+from .statistics import ClusterBootstrap, resampling_weights
 
 
 class Recovery(NamedTuple):
     """The gap `reference - base`, the gain `edited - base`, and the share `gain / gap`, each with its interval."""
 
-    gap: Estimate
-    gain: Estimate
-    share: Estimate
+    gap: Evidence
+    gain: Evidence
+    share: Evidence
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RecoveredGap:
             raise ValueError("a score is not finite")
         gained, missing = scores[1] - scores[0], scores[2] - scores[0]
         gap, gain = (self.bootstrap(values, clusters=clusters) for values in (missing, gained))
-        nothing = Estimate(float("nan"), float("nan"), float("nan"), gap.n)
+        nothing = Evidence(float("nan"), float("nan"), float("nan"), gap.n)
         return Recovery(gap, gain, self.bootstrap(gained, missing, clusters) if gap.low > 0 else nothing)
 
 
@@ -75,7 +76,7 @@ class GapSlope:
         missing: Float[np.ndarray, "lang a"],
         gained: Float[np.ndarray, "lang b"],
         clusters: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> Estimate:
+    ) -> Evidence:
         """The slope; `n` is the number of languages.
 
         Args:
@@ -97,7 +98,7 @@ class GapSlope:
         slopes = _slope(x[rows, drawn], y[rows, drawn])
         tail = (1 - self.confidence) / 2
         low, high = np.nanquantile(slopes, [tail, 1 - tail])
-        return Estimate(float(_slope(x[:1], y[:1])[0]), float(low), float(high), len(missing))
+        return Evidence(float(_slope(x[:1], y[:1])[0]), float(low), float(high), len(missing))
 
     def _means(self, values: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
         """`(1 + n_boot, lang)` means over the items, first as they are, then with clusters resampled."""

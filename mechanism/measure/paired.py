@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import t
 
-from .statistics import Estimate
+from .evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class SeedMean:
 
     confidence: float = 0.95
 
-    def __call__(self, values: Float[np.ndarray, " seed"]) -> Estimate:
+    def __call__(self, values: Float[np.ndarray, " seed"]) -> Evidence:
         """The mean, its interval, and the number of seeds.
 
         Raises:
@@ -48,7 +48,7 @@ class PairedDifference:
 
     def __call__(
         self, differences: Float[np.ndarray, "seed document"], tokens: Float[np.ndarray, " document"]
-    ) -> Estimate:
+    ) -> Evidence:
         """Mean difference per token, its interval, and the number of seeds.
 
         Args:
@@ -73,9 +73,9 @@ class PairedDifference:
         return _student(mean, total, freedom, seeds, self.confidence)
 
 
-def _student(mean: float, variance: float, freedom: float, n: int, confidence: float) -> Estimate:
+def _student(mean: float, variance: float, freedom: float, n: int, confidence: float) -> Evidence:
     half = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
-    return Estimate(mean, mean - half, mean + half, n)
+    return Evidence(mean, mean - half, mean + half, n)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

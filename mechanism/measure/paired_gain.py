@@ -6,16 +6,17 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from .evidence import Evidence
 from .nulls import permutation_p
 from .power import Detectable
-from .statistics import ClusterBootstrap, Estimate
+from .statistics import ClusterBootstrap
 
 
 class Gain(NamedTuple):
     """A gain with its interval, its two-sided p-value, and the numbers of clusters and of items with a score in any
     language."""
 
-    gain: Estimate
+    gain: Evidence
     p: float
     clusters: int
     items: int

@@ -1,24 +1,12 @@
 """Does what tokens select depend on where they stand? Slopes on position, for sets of experts."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from .evidence import Evidence
 from .nulls import permutation_p, shuffles
-
-
-class Slope(NamedTuple):
-    """Relative slope, its interval, the 5th percentile and the one-sided p-value (so low or lower) under exchange of
-    experts, and the number of documents."""
-
-    value: float
-    low: float
-    high: float
-    null: float
-    p: float
-    n: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +82,9 @@ class PositionSlope:
         self,
         parts: list[tuple[Moments, Bool[np.ndarray, "expert"]]],
         strata: Shaped[np.ndarray, "expert"],
-    ) -> Slope:
-        """The slope over all parts, each with its own experts: chosen on other documents, say.
+    ) -> Evidence:
+        """The slope over all parts, each with its own experts: chosen on other documents, say. Its null is the 5th
+        percentile and its p-value one-sided (so low or lower), both under exchange of experts; `n` counts documents.
 
         Args:
             strata: experts change places only within these (layer and frequency).
@@ -119,7 +108,7 @@ class PositionSlope:
         exchanged = exchanged[np.isfinite(exchanged)]
         p = float(permutation_p(np.asarray(value), exchanged, "less"))
         documents = sum(len(m.tokens) for m, _ in parts)
-        return Slope(value, float(low), float(high), float(np.quantile(exchanged, 0.05)), p, documents)
+        return Evidence(value, float(low), float(high), documents, float(np.quantile(exchanged, 0.05)), p)
 
     @staticmethod
     def _value(parts: list[tuple[Moments, np.ndarray]], times: list[np.ndarray] | None = None) -> float:

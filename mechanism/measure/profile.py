@@ -73,7 +73,7 @@ class ProfileShape:
         groups = None if clusters is None else np.asarray(clusters)[kept]
         weights = contrasts(values.shape[1])
         products = np.asarray(values, np.float64)[kept] @ weights.to_numpy().T
-        rows = [self.bootstrap(column, clusters=groups)._asdict() for column in products.T]
+        rows = [self.bootstrap(column, clusters=groups).row("value") for column in products.T]
         return pd.DataFrame(rows, index=pd.Index(weights.index, name="contrast"))
 
 

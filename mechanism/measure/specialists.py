@@ -9,8 +9,8 @@ import xarray as xr
 from .documents import Documents, Domains
 from .domain_inference import DocumentBootstrap, LabelNull
 from .domain_table import labelled
+from .evidence import Evidence
 from .specialisation import Lift, Strongest, activation_rate, cwas
-from .statistics import Estimate
 
 
 class Specialists(NamedTuple):
@@ -28,7 +28,7 @@ class Specialists(NamedTuple):
 
     experts: xr.Dataset
     share: float
-    strong: Estimate
+    strong: Evidence
     null: float
     null_scores: np.ndarray
 
@@ -76,10 +76,10 @@ class SpecialistTest:
         null = float(np.quantile(chance, 0.95))
         return Specialists(experts, float(found["specialist"].mean()), strong, null, scores)
 
-    def _share(self, mask: np.ndarray, draws: np.ndarray) -> Estimate:
+    def _share(self, mask: np.ndarray, draws: np.ndarray) -> Evidence:
         tail = (1 - self.bootstrap.confidence) / 2
         low, high = np.quantile(draws.mean((1, 2)), [tail, 1 - tail])
-        return Estimate(float(mask.mean()), float(low), float(high), mask.size)
+        return Evidence(float(mask.mean()), float(low), float(high), mask.size)
 
 
 def _at(values: np.ndarray, domain: np.ndarray) -> np.ndarray:

@@ -2,20 +2,12 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.stats import binom
 
-
-class Estimate(NamedTuple):
-    """A value with its interval and the number of independent units behind it: clusters, where items have any."""
-
-    value: float
-    low: float
-    high: float
-    n: int
+from .evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class ClusterBootstrap:
         numerator: Shaped[np.ndarray, "item"],
         denominator: Shaped[np.ndarray, "item"] | None = None,
         clusters: np.ndarray | None = None,
-    ) -> Estimate:
+    ) -> Evidence:
         """The ratio (the mean without a denominator) and its interval.
 
         Args:
@@ -50,7 +42,7 @@ class ClusterBootstrap:
         draws = self._resample(tops, bottoms)
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
-        return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), len(tops))
+        return Evidence(float(tops.sum() / bottoms.sum()), float(low), float(high), len(tops))
 
     def draws(
         self,
@@ -66,7 +58,7 @@ class ClusterBootstrap:
         return (weights @ tops) / (weights @ bottoms)
 
 
-def median_interval(values: Float[np.ndarray, " item"], confidence: float = 0.95) -> Estimate:
+def median_interval(values: Float[np.ndarray, " item"], confidence: float = 0.95) -> Evidence:
     """The median between two order statistics (Conover 1999, section 3.2), which cover it with at least `confidence`
     whatever the distribution.
 
@@ -77,7 +69,7 @@ def median_interval(values: Float[np.ndarray, " item"], confidence: float = 0.95
     rank = int(binom.ppf((1 - confidence) / 2, len(ordered), 0.5))
     if rank < 1 or not np.isfinite(ordered).all():
         raise ValueError(f"{len(ordered)} values, all of them finite, give no {confidence:.0%} interval of a median")
-    return Estimate(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank]), len(ordered))
+    return Evidence(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank]), len(ordered))
 
 
 @lru_cache(maxsize=2)

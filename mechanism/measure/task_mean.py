@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from .statistics import ClusterBootstrap, Estimate
+from .evidence import Evidence
+from .statistics import ClusterBootstrap
 
 ByTask = Mapping[str, Shaped[np.ndarray, "item"]]
 
@@ -21,7 +22,7 @@ class TaskMean:
 
     bootstrap: ClusterBootstrap = field(default_factory=ClusterBootstrap)
 
-    def __call__(self, values: ByTask, clusters: ByTask) -> Estimate:
+    def __call__(self, values: ByTask, clusters: ByTask) -> Evidence:
         """The mean and its interval; `n` counts documents.
 
         Args:
@@ -34,7 +35,7 @@ class TaskMean:
         tail = (1 - self.bootstrap.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
         mean = float(np.mean([np.mean(own) for own in values.values()]))
-        return Estimate(mean, float(low), float(high), sum(len(np.unique(clusters[task])) for task in values))
+        return Evidence(mean, float(low), float(high), sum(len(np.unique(clusters[task])) for task in values))
 
     def draws(self, values: ByTask, clusters: ByTask) -> Float[np.ndarray, "draw"]:
         """The mean in each resample."""

@@ -1,9 +1,12 @@
 """Models by name: committed with the report, on disk, or on a hub."""
 
 import copy
+import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,46 @@ from ..corpus.store import sha256
 from ..nn import auto
 from .errors import ModelError, explained
 from .memory import Footprint, footprint, free_memory, lacking, routed_experts
+from .passes import encode, pad, padding_token, room
 
 MODELS = DATA / "models"
 MODEL_FILE, CARD = "model.safetensors", "card.json"
 BALANCED = "balanced"
 """Device that spreads a model's layers over all GPUs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model under study; calling it is a pass.
+
+    Attributes:
+        model: in evaluation mode; tokenizer: has a token to pad with; spec: how it was asked for.
+        dtype: name of the torch dtype of its weights; device: `cpu`, `cuda`, `cuda:N` or `balanced`.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    spec: str
+    dtype: str
+    device: str
+
+    @cached_property
+    def hash(self) -> str:
+        """What records know the model by; see `model_hash`."""
+        return model_hash(self.spec)
+
+    @property
+    def moe(self) -> bool:
+        """Whether it has routed experts."""
+        return is_moe(self.model.config)
+
+    @torch.no_grad()
+    def __call__(self, texts: str | Sequence[str]) -> Any:
+        """The model's output for texts, each behind the token that opens it, padded on the right, without gradients."""
+        texts = [texts] if isinstance(texts, str) else texts
+        ids, mask = pad(encode(self.tokenizer, texts, room(self.model)), padding_token(self.tokenizer))
+        place = self.model.device
+        return self.model(input_ids=ids.to(place), attention_mask=mask.to(place), use_cache=False)
 
 
 def resolve(spec: str) -> str:
@@ -47,7 +85,12 @@ def resolve(spec: str) -> str:
         return str(path)
     if spec.startswith((".", "/", "~")) or spec.split("@")[0].count("/") != 1:
         known = ", ".join(sorted(p.parent.name for p in MODELS.glob("*/config.json")))
-        raise ModelError(f"no model at {spec!r}; committed models: {known}; or give a folder or a hub id owner/name")
+        known = (
+            f"committed models: {known}; or "
+            if known
+            else "the committed models are in the repository, which is not here; "
+        )
+        raise ModelError(f"no model at {spec!r}; {known}give a folder or a hub id owner/name")
     return spec
 
 
@@ -55,7 +98,7 @@ def load_config(spec: str) -> PreTrainedConfig:
     """Configuration of a model; of one on a hub it is downloaded.
 
     Raises:
-        ModelError: see `load_model`.
+        ModelError: see `load`.
     """
     auto.register()
     where, revision = _source(spec)
@@ -67,7 +110,7 @@ def pinned(spec: str) -> str:
     """A model on a hub with the commit that its revision means now, `owner/name@commit`; anything else as it is.
 
     Raises:
-        ModelError: see `load_model`.
+        ModelError: see `load`.
     """
     where, revision = _source(spec)
     if Path(where).is_dir():
@@ -84,10 +127,20 @@ def _commit(where: str, revision: Mapping[str, str], spec: str) -> str | None:
         return extract_commit_hash(cached_file(where, CONFIG_NAME, **revision), None)
 
 
-def load_model(
-    spec: str = "embedded", device: str = "auto", dtype: str = "float32", moe: bool = False
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model and its tokenizer, in evaluation mode.
+def model_hash(spec: str) -> str:
+    """Sixteen hexadecimal digits over a model's configuration, weights and tokenizer; of a model on a hub, its id and
+    revision."""
+    where = Path(resolve(spec))
+    if not where.is_dir():
+        return sha256(pinned(spec).encode())[:16]
+    digest = hashlib.sha256()
+    for path in sorted([where / "config.json", *where.glob("*.safetensors"), *where.glob("tokenizer*")]):
+        digest.update(f"{path.name}\0{sha256(path.read_bytes())}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def load(spec: str = "embedded", device: str = "auto", dtype: str = "float32", moe: bool = False) -> Loaded:
+    """A causal language model with its tokenizer.
 
     Args:
         spec: a committed model's name, a folder, or a hub id, with `@revision` or without.
@@ -114,14 +167,22 @@ def load_model(
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
         if not Path(where).is_dir():
             model.config._commit_hash = _commit(where, revision, spec)  # read by `trace.attachable.provenance`
-        return (model if spread else model.to(target)).eval(), tokenizer
+        return Loaded((model if spread else model.to(target)).eval(), tokenizer, spec, dtype, target)
+
+
+def load_model(
+    spec: str = "embedded", device: str = "auto", dtype: str = "float32", moe: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and the tokenizer that `load` gives."""
+    loaded = load(spec, device, dtype, moe)
+    return loaded.model, loaded.tokenizer
 
 
 def require_memory(spec: str, device: str = "auto", dtype: str = "float32") -> Footprint:
     """Memory that a model needs, from its configuration and the headers of its weights.
 
     Raises:
-        ModelError: there is less; the sentence has the numbers. See `load_model` for others.
+        ModelError: there is less; the sentence has the numbers. See `load` for others.
     """
     where, target = Path(resolve(spec)), parse_device(device)
     found = footprint(load_config(spec), where if where.is_dir() else None, parse_dtype(dtype))

@@ -1,13 +1,14 @@
 """How much memory a model needs, told before it is loaded, and how much is free."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM
 
 _EXPERT_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -18,7 +19,7 @@ PROCESS = 10**9
 """Bytes of a page's process before it loads a model: Python, torch, transformers, the committed corpora."""
 
 _NAMES = {"cpu": "of host memory", "balanced": "of the memory of all GPUs"}
-_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def free_memory(device: str) -> int:
         return torch.cuda.mem_get_info(torch.device(device))[0]
     if device == "balanced" and torch.cuda.device_count():
         return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-    return min(_available(), _left_of_limit())
+    return min(psutil.virtual_memory().available, _left_of_limit())
 
 
 def _in_headers(folder: Path) -> int:
@@ -95,13 +96,12 @@ def _in_headers(folder: Path) -> int:
 
 
 def _elements(path: Path) -> int:
-    """Elements of the tensors of a safetensors file: eight bytes of length, then a header of JSON."""
+    """Elements of the tensors of a safetensors file, by its header."""
     try:
-        with path.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    except (ValueError, OverflowError, MemoryError):
+        with safe_open(path, "np") as tensors:
+            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    except SafetensorError:
         return 0  # a damaged file is named where it is loaded
-    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
 def _in_architecture(config: Any) -> int:
@@ -117,12 +117,6 @@ def _capture(config: Any) -> int:
     per_token = 3 * 4 * int(getattr(text, "vocab_size", 0))
     per_token += 4 * (layers + 1) * int(getattr(text, "hidden_size", 0))
     return PASS_TOKENS * (per_token + 20 * layers * routed_experts(config))
-
-
-def _available() -> int:
-    lines = _MEMINFO.read_text("utf-8").splitlines() if _MEMINFO.exists() else []
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else 1 << 62
 
 
 def _left_of_limit() -> int:

@@ -1,51 +1,24 @@
-"""One forward pass over segments, reduced per segment to what the studies need."""
+"""The routed pass: texts in padded batches through a model, and what its routers did beside what it said, pass by pass
+or as one table of tokens with the experts in their slots."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..measure.consistency import Consistency, selected
-from ..trace import DenseModelError, attach
+from ..measure.importance import activation_frequency, slot_sums
+from ..trace import DenseModelError, Site, attach, find_sites
 from ..trace.records import Record
-from .load import ModelError
+from ..trace.restart import one_position
+from ..trace.seam import Routing
+from .errors import ModelError
 
 MAX_TOKENS = 256
-
-
-def _nothing() -> np.ndarray:
-    return np.empty((0, 0, 0))
-
-
-@dataclass
-class SegmentPass:
-    """Per-segment results; a segment's tokens exclude the one that opens it.
-
-    Attributes:
-        nll: `(segment,)` total negative log-likelihood in nats.
-        tokens: `(segment,)` number of tokens.
-        hidden: `(segment, layer + 1, d)` mean hidden state, embedding first; empty if not asked for.
-        importance: `(segment, layer, expert)` mean full-softmax router probability (arXiv 2510.04694, eq. 1);
-            empty for a dense model.
-        selections: `(segment, layer, expert)` top-k counts; empty for a dense model.
-        consistency: `(segment, layer)` mean Jaccard similarity of the top-k sets of all pairs of tokens, NaN below two
-            tokens; empty if not asked for.
-        bytes: `(segment,)` UTF-8 bytes of the texts.
-        layers: decoder layers that route.
-    """
-
-    nll: np.ndarray
-    tokens: np.ndarray
-    hidden: np.ndarray = field(default_factory=_nothing)
-    importance: np.ndarray = field(default_factory=_nothing)
-    selections: np.ndarray = field(default_factory=_nothing)
-    consistency: np.ndarray = field(default_factory=_nothing)
-    bytes: np.ndarray = field(default_factory=_nothing)
-    layers: tuple[int, ...] = ()
 
 
 def opening_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -114,96 +87,188 @@ def next_token_nll(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return scores.view(ids.shape[0], -1)
 
 
-@torch.no_grad()
-def segment_pass(
+@dataclass(frozen=True, eq=False)
+class RoutedPass:
+    """One pass over a batch of sequences, each behind the token that opens it.
+
+    Attributes:
+        rows: number of each sequence of the batch; ids, mask: `(batch, pos)` on the model's device, padding right.
+        sites: the model's routers, none of a dense model; output: what the model gave back.
+        record: full tensors of the routers, on the CPU; None of a dense model.
+    """
+
+    rows: list[int]
+    ids: torch.Tensor
+    mask: torch.Tensor
+    sites: Sequence[Site]
+    output: Any
+    record: Record | None
+
+    @property
+    def text(self) -> torch.Tensor:
+        """`(batch, pos)` bool, on the model's device: real tokens without the one that opens the sequence."""
+        text = self.mask != 0
+        text[:, 0] = False
+        return text
+
+    @property
+    def sequence(self) -> np.ndarray:
+        """`(token,)` number of each text token's sequence; a batch's text tokens stand row by row."""
+        return np.asarray(self.rows)[self.text.nonzero()[:, 0].cpu().numpy()]
+
+    def of_text(self, values: torch.Tensor) -> np.ndarray:
+        """`(token, slot)` of the text tokens, from values of all, `(batch, pos, ...)` or a row for each token (or for
+        each of its heads: their slots then follow one another)."""
+        return values.reshape(*self.mask.shape, -1)[self.text.to(values.device)].cpu().numpy()
+
+    def experts(self, site: Site) -> np.ndarray:
+        """`(token, slot)` experts of the text tokens in one layer; -1 where a slot holds no routed expert."""
+        index = self.of_text(self.routing(site).index)
+        return np.where(index < site.num_experts, index, -1).astype(np.int32)
+
+    def weights(self, site: Site) -> np.ndarray:
+        """`(token, slot)` gate weights of the text tokens in one layer."""
+        return self.of_text(self.routing(site).weight)
+
+    def routing(self, site: Site) -> Routing:
+        """Full tensors of one layer, `(batch, pos, class or slot)`; see `Record`."""
+        assert self.record is not None
+        return self.record.layers[site.layer]
+
+
+def routed_passes(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    hidden: bool = True,
-    consistency: bool = False,
-    cut: Sequence[int] | np.ndarray | None = None,
-) -> SegmentPass:
-    """Run every text alone through the model.
+    ids: Sequence[Sequence[int]],
+    padding: int,
+    batch_tokens: int = 4096,
+    logits: bool = True,
+    dense: bool = False,
+    run: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
+    **options: Any,
+) -> Iterator[RoutedPass]:
+    """Passes without gradients over sequences in batches of similar length, the shortest first, their routers watched.
+
+    The model is attached to during each pass only: what a caller does between them is not recorded. A caller's own
+    hooks, of experts' inputs for one, may stay around the loop.
 
     Args:
-        hidden: mean hidden states; consistency: of top-k sets.
-        cut: of each text, how many of its first tokens consistency counts; all without it.
+        ids: see `encode`; padding: see `padding_token`; batch_tokens: padded, of a batch.
+        logits: of all positions; without, of the last one alone where the model can.
+        dense: let a dense model pass, with no record.
+        run: passes ids and mask through the model in its place, once; what it returns is the output.
+        options: further arguments of the model's forward, `output_hidden_states` for one.
+
+    Raises:
+        DenseModelError: a dense model, unless `dense`.
     """
-    sequences = encode(tokenizer, texts, room(model))
-    counted = np.asarray([len(s) - 1 for s in sequences] if cut is None else cut)
-    layers: tuple[int, ...] = ()
-    rows: dict[int, dict[str, np.ndarray]] = {}
-    with watched(model) as records:
-        for batch, ids, mask in padded_batches(model, sequences, padding_token(tokenizer)):
-            records.clear()
-            out = model(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=hidden)
-            states = torch.stack(out.hidden_states, 2) if hidden else None
-            reduced = _reduce(out.logits, ids, mask, states) | _reduce_routing(records, mask.cpu())
-            if records:
-                layers = tuple(sorted(records[0].layers))
-            if records and consistency:
-                reduced["consistency"] = _consistency(records[0], mask.cpu(), counted[batch])
-            for row, i in enumerate(batch):
-                rows[i] = {key: value[row] for key, value in reduced.items()}
-    stacked = {key: np.stack([rows[i][key] for i in range(len(texts))]) for key in rows[0]}
-    return SegmentPass(**stacked, bytes=np.array([len(text.encode()) for text in texts]), layers=layers)
+    sites = _sites(model, dense)
+    options = {"use_cache": False, **({} if logits else one_position(model)), **options}
+    for batch, tokens, mask in padded_batches(model, ids, padding, batch_tokens):
+        with torch.no_grad(), attach(model) if sites else nullcontext() as trace:
+            output = run(tokens, mask) if run else model(input_ids=tokens, attention_mask=mask, **options)
+        yield RoutedPass(batch, tokens, mask, sites, output, trace.records[0] if trace else None)
 
 
-@contextmanager
-def watched(model: PreTrainedModel) -> Iterator[list[Record]]:
-    """Records of the model's passes inside the block; none of a dense model's."""
+def _sites(model: PreTrainedModel, dense: bool) -> list[Site]:
     try:
-        trace = attach(model)
+        return find_sites(model)
     except DenseModelError:
-        yield []
-    else:
-        with trace:
-            yield trace.records
+        if not dense:
+            raise
+        return []
 
 
-def _inner(mask: torch.Tensor) -> torch.Tensor:
-    """Real tokens without the one that opens the sequence."""
-    inner = mask.clone()
-    inner[:, 0] = 0
-    return inner
+@dataclass(frozen=True, eq=False)
+class RoutedTokens:
+    """Text tokens, sequence by sequence, and the experts in their slots; tokens that open sequences are left out.
+
+    Attributes:
+        sequence: `(token,)` number of the token's sequence; place: 0 for its first text token; length: of the
+            sequence in text tokens; token: its id.
+        index: `(token, layer, slot)` experts, the slots of all heads one after another; -1 where a slot holds none.
+        weight: `(token, layer, slot)` gate weights; empty if not asked for.
+        sites: the model's routers, one a layer; sequences: how many there are.
+    """
+
+    sequence: np.ndarray
+    place: np.ndarray
+    length: np.ndarray
+    token: np.ndarray
+    index: np.ndarray
+    weight: np.ndarray
+    sites: Sequence[Site]
+    sequences: int
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Decoder layers that route."""
+        return tuple(site.layer for site in self.sites)
+
+    @property
+    def experts(self) -> int:
+        """Routed experts of the layer with most."""
+        return max(site.num_experts for site in self.sites)
+
+    @property
+    def selected(self) -> np.ndarray:
+        """`(token, layer, expert)` bool: whether any slot holds the expert."""
+        chosen = np.zeros((*self.index.shape[:2], self.experts + 1), dtype=bool)
+        np.put_along_axis(chosen, self.index, True, -1)  # an empty slot, -1, is the last column
+        return chosen[..., :-1]
+
+    def counts(self) -> np.ndarray:
+        """`(sequence, layer, expert)` selections."""
+        each = [slot_sums(own, self.sequence, self.sequences, self.experts) for own in self.index.swapaxes(0, 1)]
+        return np.stack(each, 1)
+
+    def rates(self) -> np.ndarray:
+        """`(sequence, layer, expert)` share of a sequence's tokens (with heads: of their parts) that select the expert.
+
+        Raises:
+            ValueError: a sequence without text tokens.
+        """
+        tokens = np.bincount(self.sequence, minlength=self.sequences)
+        heads = [site.heads for site in self.sites]
+        each = zip(self.counts().swapaxes(0, 1), heads, strict=True)
+        return np.stack([activation_frequency(own, tokens * parts) for own, parts in each], 1)
 
 
-def _reduce(
-    logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, states: torch.Tensor | None
-) -> dict[str, np.ndarray]:
-    """Sums and means over the inner tokens of each sequence."""
-    inner = _inner(mask)
-    count = inner.sum(1)
-    nll = next_token_nll(logits, ids)
-    found = {"nll": (nll * mask[:, 1:]).sum(1), "tokens": count}
-    if states is not None:
-        found["hidden"] = torch.einsum("bpld,bp->bld", states.float(), inner.float()) / count[:, None, None]
-    return {key: value.cpu().numpy() for key, value in found.items()}
+def routed_tokens(
+    model: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    padding: int,
+    batch_tokens: int = 4096,
+    weight: bool = False,
+) -> RoutedTokens:
+    """Routing of every text token of some sequences, without logits.
+
+    Args:
+        ids, padding, batch_tokens: see `routed_passes`; weight: keep gate weights.
+
+    Raises:
+        DenseModelError: a dense model; ValueError: no sequences.
+    """
+    if not len(ids):
+        raise ValueError("no text to pass through the model")
+    sites = find_sites(model)
+    parts = [_flat(one, weight) for one in routed_passes(model, ids, padding, batch_tokens, logits=False)]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(joined["sequence"], kind="stable")
+    return RoutedTokens(**{name: values[order] for name, values in joined.items()}, sites=sites, sequences=len(ids))
 
 
-def _reduce_routing(records: Sequence[Record], mask: torch.Tensor) -> dict[str, np.ndarray]:
-    """Importance and selections of each sequence over its inner tokens."""
-    if not records:
-        return {}
-    inner = _inner(mask).float()
-    routed = [records[0].layers[layer] for layer in sorted(records[0].layers)]
-    # A router with several rows a token (heads): the mean of their probabilities, the sum of their selections.
-    probs = torch.stack([r.logits.softmax(-1).unsqueeze(2).flatten(2, -2).mean(2) for r in routed], 2)
-    chosen = torch.stack([F.one_hot(r.index, probs.shape[-1]).flatten(2, -2).sum(2) for r in routed], 2).float()
-    importance = torch.einsum("bple,bp->ble", probs, inner) / inner.sum(1)[:, None, None]
-    return {"importance": importance.numpy(), "selections": torch.einsum("bple,bp->ble", chosen, inner).numpy()}
+def _flat(one: RoutedPass, weight: bool) -> dict[str, np.ndarray]:
+    text = one.text.cpu().numpy()
+    row, position = text.nonzero()
+    slots = max(site.top_k * site.heads for site in one.sites)
+    index = [_filled(one.experts(site), slots, -1) for site in one.sites]
+    weights = [_filled(one.weights(site), slots, np.nan) for site in one.sites] if weight else []
+    return {
+        "sequence": np.asarray(one.rows)[row], "place": position - 1, "length": text.sum(1)[row],
+        "token": one.of_text(one.ids)[:, 0], "index": np.stack(index, 1),
+        "weight": np.stack(weights, 1) if weight else np.empty((len(row), 0, 0)),
+    }  # fmt: skip
 
 
-def _consistency(record: Record, mask: torch.Tensor, counted: np.ndarray) -> np.ndarray:
-    """`(batch, layer)` consistency over so many first inner tokens of each sequence."""
-    inner = _inner(mask).bool().numpy() & (np.arange(mask.shape[1]) <= counted[:, None])
-    measure = Consistency()
-    index = np.stack([record.layers[layer].index.numpy() for layer in sorted(record.layers)], 1)
-    experts = max(r.logits.shape[-1] for r in record.layers.values())
-    rows = []
-    for own, kept in zip(index, inner, strict=True):
-        if kept.sum() < 2:
-            rows.append(np.full(len(own), np.nan))
-        else:
-            rows.append(measure(selected(own[:, kept], experts)))
-    return np.stack(rows)
+def _filled(values: np.ndarray, slots: int, blank: int | float) -> np.ndarray:
+    return np.pad(values, ((0, 0), (0, slots - values.shape[1])), constant_values=blank)

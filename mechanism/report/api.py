@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .files import PACKAGE
 
-ROOMS = ("corpus", "nn", "trace", "measure", "study", "report")
+ROOMS = ("corpus", "nn", "trace", "measure", "models", "study", "bench", "report")
 _SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Examples?|Notes?):")
 _SESSION = re.compile(r"^>>> (?:.+(?:\n|\Z))+", re.MULTILINE)
 _ITEM = re.compile(r"([*\w., ]+?): (.*)")
@@ -21,10 +21,10 @@ def room_markdown(room: str, package: Path = PACKAGE) -> str:
     Raises:
         FileNotFoundError: no such room.
     """
-    paths = sorted(path for path in (package / room).glob("*.py") if not path.stem.startswith("_"))
+    paths = sorted(path for path in (package / room).rglob("*.py") if not path.stem.startswith("_"))
     if not paths:
         raise FileNotFoundError(f"no room {room!r}: there are {', '.join(ROOMS)}")
-    return "\n\n".join(_module(room, path) for path in paths)
+    return "\n\n".join(_module(".".join(path.relative_to(package).with_suffix("").parts), path) for path in paths)
 
 
 def docstring_markdown(text: str) -> str:
@@ -55,10 +55,9 @@ def _entry(line: str) -> str:
     return f"- `{found[1]}`: {found[2]}" if found else f"  {line.strip()}"
 
 
-def _module(room: str, path: Path) -> str:
+def _module(name: str, path: Path) -> str:
     tree = ast.parse(path.read_text("utf-8"))
-    name = f"{room}.{path.stem}"
-    parts = [f"(api-{room}-{path.stem})=\n## `{name}`", docstring_markdown(ast.get_docstring(tree) or "")]
+    parts = [f"(api-{name.replace('.', '-')})=\n## `{name}`", docstring_markdown(ast.get_docstring(tree) or "")]
     parts += [_definition(name, node) for node in _public(tree)]
     return "\n\n".join(part for part in parts if part)
 

@@ -12,6 +12,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from ..corpus.store import absent
 from ..study.embedded.train import KEEP_MEMORY
 from .execute import CellFailure, declared_parameters, execute
 from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, write_atomic
@@ -156,7 +157,7 @@ def _read(path: Path) -> NotebookNode:
 def _select(sources: Path, only: tuple[str, ...]) -> list[Path]:
     paths = sorted(sources.glob("*.ipynb"))
     if not paths:
-        raise BuildError(f"no notebooks in {sources.name}/: restore them from version control")
+        raise BuildError(absent(f"notebooks in {sources.name}/", "restore them from version control"))
     for name in only:
         if not any(path.stem.startswith(name.removesuffix(".ipynb")) for path in paths):
             raise BuildError(f"no notebook {name!r}: there are {', '.join(path.stem for path in paths)}")

@@ -1,14 +1,16 @@
 """The claims that the report judges, from `data/claims.yaml`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..corpus.store import absent
+from ..measure.evidence import Evidence
 from .files import CLAIMS
-from .verdicts import Evidence, Rule, RuleError, Verdict
+from .verdicts import Rule, RuleError, Verdict
 
 PENDING = "pending"
 SCALES = ("small", "full", "none")
@@ -21,13 +23,21 @@ class ClaimError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """A work whose claims are judged: its letter, title, citation key in the bibliography, and arXiv id (None for a
-    work that is not there)."""
+    """A work whose claims are judged.
+
+    Attributes:
+        letter: with which the ids of its claims begin; title; name: of the chapter about it, for readers.
+        chapter: folder of `mechanism/study` with the chapter's code; key: in the bibliography.
+        arxiv: id, None for a work that is not there; about: a remark below the chapter's name.
+    """
 
     letter: str
     title: str
+    name: str
+    chapter: str
     key: str
-    arxiv: str | None
+    arxiv: str | None = None
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +90,9 @@ def load_claims(path: Path = CLAIMS) -> dict[str, Claim]:
     Raises:
         ClaimError: no file, or a claim that is incomplete, doubled or has an unreadable rule; the message names it.
     """
-    if not path.exists():
-        raise ClaimError(f"no claims file at {path.name}: restore data/claims.yaml from version control")
-    payload = yaml.safe_load(path.read_text("utf-8"))
-    sources = {letter: _source(letter, entry) for letter, entry in payload["sources"].items()}
+    sources = load_sources(path)
     claims: dict[str, Claim] = {}
-    for entry in payload["claims"]:
+    for entry in _read(path)["claims"]:
         claim = _claim(entry, sources)
         if claim.id in claims:
             raise ClaimError(f"claim {claim.id} stands twice in {path.name}")
@@ -105,8 +112,26 @@ def find_claim(claim_id: str, path: Path = CLAIMS) -> Claim:
     return claims[claim_id]
 
 
+def load_sources(path: Path = CLAIMS) -> dict[str, Source]:
+    """Every source by its letter, in the file's order.
+
+    Raises:
+        ClaimError: no file, or a source that lacks a field or has an unknown one; the message names both.
+    """
+    return {letter: _source(letter, entry) for letter, entry in _read(path)["sources"].items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ClaimError(absent(f"claims file at {path}"))
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
 def _source(letter: str, entry: Mapping[str, Any]) -> Source:
-    return Source(letter, entry["title"], entry["key"], entry.get("arxiv"))
+    known = [field.name for field in fields(Source)][1:]
+    if wrong := sorted(set(entry) - set(known)) or [name for name in known[:4] if not entry.get(name)]:
+        raise ClaimError(f"source {letter}: {wrong[0]} is unknown or missing; a source has {', '.join(known)}")
+    return Source(letter, **entry)
 
 
 def _claim(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> Claim:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..corpus.languages import UNKNOWN, language
+from ..corpus.store import absent
 from ..study.embedded.history import History, load_history
 from .figures import PALETTE, png, use_style
 
@@ -56,7 +57,7 @@ def newest() -> History:
             return load_history(name)
         except FileNotFoundError:
             continue
-    raise FileNotFoundError(f"no record of {' or '.join(RUNS)}: restore data/runs from version control")
+    raise FileNotFoundError(absent(f"record of {' or '.join(RUNS)}", "restore data/runs from version control"))
 
 
 def divergence_profile(history: History) -> pd.DataFrame:

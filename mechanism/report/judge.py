@@ -1,13 +1,13 @@
 """The verdicts of a chapter: recorded for the report's own model, and in a run of its own for any other."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
 
+from ..measure.evidence import Evidence
 from .claims import find_claim
 from .provenance import Provenance
 from .record import Record, leave_undecided, record
@@ -39,18 +39,19 @@ class Judge:
     undecided: dict[str, str] = field(default_factory=dict)
 
     def __call__(
-        self, claim: str, evidence: Mapping[str, Any] | None, unit: str = "", note: str = "", reason: str = ""
+        self, claim: str, evidence: Evidence | str | None, unit: str = "", reason: str = ""
     ) -> Record | Markdown:
         """The record of a claim, or the sentence that leaves it undecided.
 
         Args:
-            evidence: `estimate`, `low`, `high`, `n`, and `null` and `p` if there are any (NaN counts as none); None if
-                it cannot be had.
-            unit, note: see `record`; reason: why there is no evidence.
+            evidence: None, or the reason itself, if it cannot be had.
+            unit: of the estimate; reason: why there is no evidence.
 
         Raises:
             ValueError: neither evidence nor a reason; otherwise see `record`.
         """
+        if isinstance(evidence, str):
+            reason, evidence = evidence, None
         if evidence is not None and self.awaits and self.model == EMBEDDED and not self.own_run:
             evidence, reason = None, f"the full results are not recorded; `{self.awaits}` makes them"
         if evidence is None:
@@ -60,20 +61,11 @@ class Judge:
             if self.own_run:
                 leave_undecided(claim, reason)
             return Markdown(f"*{claim} stays undecided here: {reason.rstrip('.')}.*")
-        extra = {name: None if pd.isna(evidence.get(name)) else evidence[name] for name in ("null", "p")}
+        ours = self.model == EMBEDDED
         self.judged[claim] = record(
-            claim,
-            evidence["estimate"],
-            (evidence["low"], evidence["high"]),
-            evidence["n"],
-            extra["null"],
-            p=extra["p"],
-            unit=unit,
-            note=note,
-            origin=self.origin,
-            write=self.own_run or self.model == EMBEDDED,
-            standing=STANDING if self.own_run or self.model != EMBEDDED else "",
-        )
+            claim, evidence, unit=unit, origin=self.origin, write=self.own_run or ours,
+            standing=STANDING if self.own_run or not ours else "",
+        )  # fmt: skip
         return self.judged[claim]
 
     @property
@@ -87,11 +79,8 @@ class Judge:
         rows: dict[str, dict[str, Any]] = {}
         for claim, one in self.judged.items():
             assert one.evidence is not None
-            low, high = one.evidence.interval
-            bounds = {"estimate": one.evidence.estimate, "low": low, "high": high, "n": one.evidence.n}
             label = one.claim.label(one.verdict)
-            rows[claim] = {"statement": one.claim.statement, "verdict": label, **bounds, "p": one.evidence.p}
-            rows[claim]["note"] = one.note
+            rows[claim] = {"statement": one.claim.statement, "verdict": label, **one.evidence._asdict()}
         for claim, reason in self.undecided.items():
             rows[claim] = {"statement": find_claim(claim).statement, "verdict": "undecided", "note": reason}
         columns = ["statement", "verdict", "estimate", "low", "high", "n", "p", "note"]

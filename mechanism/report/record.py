@@ -4,15 +4,16 @@ import html
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..measure.evidence import Evidence
 from .claims import Claim, find_claim
 from .files import results_folder, write_atomic
 from .provenance import Provenance, provenance
-from .verdicts import Evidence, Verdict
+from .verdicts import Verdict
 
 NUMBERS, UNDECIDED = "numbers", "undecided"
 
@@ -49,11 +50,7 @@ class Record:
             "verdict": str(self.verdict),
             "scale": self.claim.scale,
             "rule": str(self.claim.rule) if self.claim.rule else None,
-            "estimate": found.estimate if found else None,
-            "interval": list(found.interval) if found else None,
-            "n": found.n if found else None,
-            "null": found.null if found else None,
-            "p": found.p if found else None,
+            **(found.plain() if found else dict.fromkeys(("estimate", "interval", "n", "null", "p"))),
             "unit": self.unit,
             "note": self.note,
             "notebook": self.notebook,
@@ -92,17 +89,12 @@ def claim_anchor(claim_id: str) -> str:
 
 def record(
     claim_id: str,
-    estimate: Any,
-    interval: Iterable[Any] | None,
-    n: Any,
-    null: Any,
+    evidence: Evidence | None,
     *,
     model: str | Path | None = None,
     unit: str = "",
-    p: Any = None,
-    note: str = "",
     notebook: str | None = None,
-    not_testable: str | None = None,
+    not_testable: str = "",
     origin: Provenance | None = None,
     folder: Path | None = None,
     write: bool = True,
@@ -112,27 +104,26 @@ def record(
 
     Args:
         claim_id: as in `data/claims.yaml`.
-        estimate, interval, n, null, p: see `Evidence`; scalars of numpy and torch are fine.
+        evidence: scalars of numpy and torch are fine; None for a claim that cannot be tested here.
         model: folder or hub id of the model, for the provenance; or give the notebook's own as `origin`.
         unit: unit of the estimate.
         notebook: name of the notebook; by default the one that runs.
-        not_testable: the reason why the claim cannot be tested here; then estimate, interval, n and null are None.
+        not_testable: the reason why there is no evidence.
         folder: results folder; by default `$MECHANISM_RESULTS`, or `data/results`.
         write: off for a model whose verdicts are shown but do not belong in the report.
         standing: see `Record`.
 
     Raises:
         ClaimError: unknown claim, or its rule is still pending.
-        RecordError: no data, not finite or no number, or a reason and numbers at once.
-        RuleError: an interval upside down, n below one, or nothing recorded for something that the rule asks for.
+        EvidenceError: see `Evidence.checked`. RuleError: nothing recorded for something that the rule asks for.
+        RecordError: neither evidence nor a reason, or both at once.
     """
     claim = find_claim(claim_id)
-    if not_testable is None:
-        evidence = _evidence(estimate, interval, n, null, p)
-        verdict = claim.verdict(evidence)
-    else:
-        _refuse_numbers(claim_id, not_testable, (estimate, interval, n, null, p))
-        evidence, verdict, note = None, Verdict.NOT_TESTABLE, " ".join((not_testable, note)).strip()
+    if (evidence is None) != bool(not_testable.strip()):
+        raise RecordError(f"claim {claim_id}: give its evidence, or say why it is not testable here; not both")
+    evidence = evidence and evidence.checked()
+    verdict = Verdict.NOT_TESTABLE if evidence is None else claim.verdict(evidence)
+    note = not_testable.strip() if evidence is None else evidence.note
     content = (origin or provenance(model)).content
     found = Record(claim, verdict, evidence, unit, note, notebook or running_notebook(), content, standing)
     if write:
@@ -217,35 +208,11 @@ def read_numbers(notebook: str, folder: Path | None = None) -> dict[str, Any]:
     return {name: entry["value"] for name, entry in kept.items()}
 
 
-def _evidence(estimate: Any, interval: Iterable[Any] | None, n: Any, null: Any, p: Any) -> Evidence:
-    low, high = interval if interval is not None else (None, None)
-    size = _number("n", n)
-    if size != int(size):
-        raise RecordError(f"n is {size}; a whole number of units is needed")
-    bounds = (_number("interval low", low), _number("interval high", high))
-    optional = (None if value is None else _number(name, value) for name, value in (("null", null), ("p", p)))
-    return Evidence(_number("estimate", estimate), bounds, int(size), *optional)
-
-
-def _number(name: str, value: Any) -> float:
-    plain = scalar(name, value)
-    if isinstance(plain, str | bool):
-        raise RecordError(f"{name} is {plain!r}; a number is needed")
-    return float(plain)
-
-
-def _refuse_numbers(claim_id: str, reason: str, numbers: tuple) -> None:
-    if not reason.strip():
-        raise RecordError(f"claim {claim_id} is not testable here without a reason: say why")
-    if any(value is not None for value in numbers):
-        raise RecordError(f"claim {claim_id}: give numbers or the reason why it is not testable, not both")
-
-
 def _evidence_rows(evidence: Evidence, unit: str) -> list[tuple[str, str]]:
-    low, high = evidence.interval
-    rows = [("estimate", f"{evidence.estimate:.4g} [{low:.4g}, {high:.4g}] {unit}".rstrip()), ("n", f"{evidence.n:,}")]
-    optional = (("null", evidence.null), ("p", evidence.p))
-    return rows + [(label, f"{value:.4g}") for label, value in optional if value is not None]
+    bounds = f"{evidence.estimate:.4g} [{evidence.low:.4g}, {evidence.high:.4g}]"
+    rows = [("estimate", f"{bounds} {unit}".rstrip()), ("n", f"{evidence.n:,}")]
+    plain = evidence.plain()
+    return rows + [(label, f"{plain[label]:.4g}") for label in ("null", "p") if plain[label] is not None]
 
 
 def _json(payload: Any) -> str:

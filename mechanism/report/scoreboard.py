@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .claims import Claim, Source, load_claims
+from .claims import Claim, load_claims, load_sources
 from .record import claim_anchor, read_records
 from .verdicts import Verdict
 
@@ -38,7 +38,7 @@ def scoreboard_markdown(page: str, folder: Path | None = None) -> str:
     rows = claim_rows(folder)
     names = list(counts(rows))
     lines = [_line(["Source", *(name.capitalize() for name in names)]), _line(["---"] + ["--:"] * len(names))]
-    for source in _sources().values():
+    for source in load_sources().values():
         own = counts(row for row in rows if row["id"].startswith(source.letter))
         link = _link(f"claims-{source.letter}", source.title, page)
         lines.append(_line([f"**{source.letter}** {link}", *map(str, own.values())]))
@@ -57,6 +57,19 @@ def claims_markdown(letter: str, page: str, folder: Path | None = None, single: 
     return "\n".join([_table(rows, page, single), *details, *(line for row in rows for line in _detail(row)), ":::"])
 
 
+def sources_markdown(page: str, folder: Path | None = None, single: bool = False) -> str:
+    """A section for each source with its claims; arguments as in `claims_markdown`."""
+    parts = []
+    for source in load_sources().values():
+        head = f"(claims-{source.letter})=\n## {source.letter}. {source.name}"
+        parts += [
+            head,
+            f"From {{cite:t}}`{source.key}`. {source.about}".rstrip(),
+            claims_markdown(source.letter, page, folder, single),
+        ]
+    return "\n\n".join(parts)
+
+
 def board_markdown(page: str, folder: Path | None = None, single: bool = False) -> str:
     """Every claim in one table; arguments as in `claims_markdown`."""
     return _table(claim_rows(folder), page, single)
@@ -65,10 +78,6 @@ def board_markdown(page: str, folder: Path | None = None, single: bool = False) 
 def _table(rows: Iterable[Mapping[str, Any]], page: str, single: bool) -> str:
     head = [_line(_HEADER), _line(["---", "---", "---", "---", "--:", "--:", "---"])]
     return "\n".join([*head, *(_line(_cells(row, page, single)) for row in rows)])
-
-
-def _sources() -> dict[str, Source]:
-    return {claim.source.letter: claim.source for claim in load_claims().values()}
 
 
 def _row(claim: Claim, record: Mapping[str, Any]) -> dict[str, Any]:

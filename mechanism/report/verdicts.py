@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-NAMES = ("estimate", "interval.low", "interval.high", "n", "null", "p")
+from ..measure.evidence import Evidence
+
+NAMES = {"estimate": "estimate", "interval.low": "low", "interval.high": "high", "n": "n", "null": "null", "p": "p"}
+"""Names that rules use, and the fields of `Evidence` that they mean."""
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -32,7 +35,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 class RuleError(ValueError):
-    """A rule that cannot be read, or evidence that lacks what the rule asks for."""
+    """A rule that cannot be read, or evidence that lacks what it asks for."""
 
 
 class Verdict(StrEnum):
@@ -42,44 +45,6 @@ class Verdict(StrEnum):
     PARTLY = "partly"
     NOT_REPLICATED = "not replicated"
     NOT_TESTABLE = "not testable here"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a study found.
-
-    Attributes:
-        estimate: the number that the claim is about.
-        interval: its 95 % interval, low and high; both equal to the estimate when it is exact.
-        n: how many independent units it rests on.
-        null: the 95th percentile of the null distribution, or the reference value; None when there is none.
-        p: p-value, None when there is none.
-
-    Raises:
-        RuleError: a number is not finite or out of range, or the interval is upside down.
-    """
-
-    estimate: float
-    interval: tuple[float, float]
-    n: int
-    null: float | None = None
-    p: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in self.values().items():
-            if value is not None and not math.isfinite(value):
-                raise RuleError(f"{name} is {value}; a verdict needs a finite number")
-        if self.interval[0] > self.interval[1]:
-            raise RuleError(f"interval {self.interval} is upside down: low first, then high")
-        if self.n <= 0:
-            raise RuleError(f"n is {self.n}; a verdict needs at least one unit")
-        if self.p is not None and not 0 <= self.p <= 1:
-            raise RuleError(f"p is {self.p}; it must lie between 0 and 1")
-
-    def values(self) -> dict[str, float | None]:
-        """The numbers under the names that rules use."""
-        low, high = self.interval
-        return dict(zip(NAMES, (self.estimate, low, high, self.n, self.null, self.p), strict=True))
 
 
 @dataclass(frozen=True)
@@ -117,8 +82,8 @@ class Comparison:
     def _value(self, side: str, evidence: Evidence) -> float:
         if side not in NAMES:
             return float(side)
-        value = evidence.values()[side]
-        if value is None:
+        value = float(getattr(evidence, NAMES[side]))
+        if math.isnan(value):
             raise RuleError(f"condition `{self}` needs {side}, and none was recorded")
         return value
 
@@ -150,12 +115,14 @@ class Rule:
         """The verdict on the evidence.
 
         >>> rule = Rule.parse({"replicated": ["interval.low > 0", "estimate > null"], "partly": ["estimate > null"]})
-        >>> str(rule.verdict(Evidence(1.2, (-0.1, 2.5), n=300, null=0.4)))
+        >>> str(rule.verdict(Evidence(1.2, -0.1, 2.5, n=300, null=0.4)))
         'partly'
 
         Raises:
+            EvidenceError: see `Evidence.checked`.
             RuleError: the evidence lacks something that any condition names, also one that would not decide.
         """
+        evidence = evidence.checked()
         replicated, partly = ([c.holds(evidence) for c in conditions] for conditions in (self.replicated, self.partly))
         if all(replicated):
             return Verdict.REPLICATED

@@ -1,37 +1,37 @@
-"""Which code makes the runs of a grid, by the `kind` in its file."""
+"""Grids of training runs by name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from pathlib import Path
 
-import pandas as pd
 import yaml
 
-from .m_multi_head import grid_train
-from .m_multi_head.grid import grid_path, load_grid
-from .p_cross_lingual import train as cross_train
-from .p_cross_lingual.grid import KIND, load_cross_grid
+from .base import runs as training_runs
+from .grid.run import RunGrid
 
 
-@dataclass(frozen=True)
-class GridCode:
-    """What can be done with a grid: `load` it, `train` its missing runs, and say its `status` and `summary`."""
-
-    load: Callable[[], Any]
-    train: Callable[..., None]
-    status: Callable[[Any], pd.DataFrame]
-    summary: Callable[[Any], str]
-
-
-def grid_code(name: str) -> GridCode:
-    """The code of a grid by its name or file.
+def grid_path(name: str) -> Path:
+    """File of a committed grid, or the file itself.
 
     Raises:
         FileNotFoundError: there is none; the message lists the committed ones.
     """
+    path = Path(name) if name.endswith(".yaml") else training_runs.CONFIGS / "grids" / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in (training_runs.CONFIGS / "grids").glob("*.yaml")))
+        raise FileNotFoundError(f"no grid at {path}; committed ones: {known}")
+    return path
+
+
+def load_grid(name: str) -> RunGrid:
+    """A committed grid by name, or the grid of a file. Its `made_by` names the module beneath `study` whose
+    `load_grid(path)` reads it.
+
+    Raises:
+        FileNotFoundError: there is none; the message lists the committed ones.
+        ValueError: the file does not say what reads it.
+    """
     path = grid_path(name)
-    if yaml.safe_load(path.read_text("utf-8")).get("kind") == KIND:
-        return GridCode(
-            lambda: load_cross_grid(path), cross_train.train_cross_grid, cross_train.cross_status, cross_train.told
-        )
-    return GridCode(lambda: load_grid(name), grid_train.train_grid, grid_train.status, grid_train.summary)
+    maker = yaml.safe_load(path.read_text("utf-8")).get("made_by")
+    if not maker:
+        raise ValueError(f"{path.name} does not say what reads it: give `made_by` a module beneath mechanism/study")
+    return import_module(f".{maker}", __package__).load_grid(path)

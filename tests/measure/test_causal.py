@@ -63,7 +63,7 @@ def test_a_language_more_of_one_domain_moves_no_share():
         values[domain == "x", 0, 0] = 20.0
         values += rng.uniform(0, 1e-3, values.shape)
         own = Effects(values, np.ones(len(cell), int), cell, domain, document)
-        shares.append(Concentration(n_boot=20)(own).value)
+        shares.append(Concentration(n_boot=20)(own).estimate)
     assert shares[0] == pytest.approx(shares[1], abs=1e-3)
     assert shares[0] == pytest.approx(10.5 / 29.5, abs=1e-3)
 
@@ -98,11 +98,11 @@ def test_one_driver_is_found_whole_and_equals_share_alike():
     values[:, 1, 3] = 5.0
     own = effects(values, ["x"] * 40, list(map(str, range(40))), [1] * 40)
     found = Concentration(n_boot=50)(own)
-    assert found.value > 0.99
-    assert found.low <= found.value <= found.high
+    assert found.estimate > 0.99
+    assert found.low <= found.estimate <= found.high
     assert (np.argwhere(top_experts(own.mean(), 1)) == [[1, 3]]).all()
     flat = Concentration(n_boot=50)(effects(np.ones((40, 2, 10)), ["x"] * 40, list(map(str, range(40))), [1] * 40))
-    assert flat.value == pytest.approx(0.05)
+    assert flat.estimate == pytest.approx(0.05)
 
 
 def test_choice_does_not_flatter():
@@ -110,7 +110,7 @@ def test_choice_does_not_flatter():
     noise = rng.gamma(0.2, 1.0, (30, 8, 16))
     own = effects(noise, ["x"] * 30, list(map(str, range(30))), [1] * 30)
     naive = top_share(own.mean(), top_experts(own.mean(), 7))
-    assert Concentration(n_boot=10)(own).value < 0.075 < naive
+    assert Concentration(n_boot=10)(own).estimate < 0.075 < naive
 
 
 def test_left_out_neither_chosen_nor_counted():

@@ -19,9 +19,9 @@ def test_equals_scipy_and_is_symmetric_and_bounded(seed):
     x, y = np.random.default_rng(seed).normal(size=(2, 9)).round(1)
     for correlation, oracle in ((pearson, pearsonr), (spearman, spearmanr)):
         found = correlation(x, y)
-        assert np.isclose(found.value, oracle(x, y).statistic)
-        assert np.isclose(found.value, correlation(y, x).value)
-        assert np.isclose(found.value, -correlation(-x, y).value)
+        assert np.isclose(found.estimate, oracle(x, y).statistic)
+        assert np.isclose(found.estimate, correlation(y, x).estimate)
+        assert np.isclose(found.estimate, -correlation(-x, y).estimate)
         assert -1 <= found.low <= found.high <= 1
         assert 0 < found.p <= 1
 
@@ -32,7 +32,7 @@ def test_partial_correlation_equals_the_inverse_of_the_correlation_matrix():
         inverse = np.linalg.inv(matrix)
         expected = -inverse[0, 1] / np.sqrt(inverse[0, 0] * inverse[1, 1])
         found = correlation(data[:, 0], data[:, 1], data[:, 2:])
-        assert np.isclose(found.value, expected)
+        assert np.isclose(found.estimate, expected)
 
 
 def test_p_value_is_that_of_normal_theory():

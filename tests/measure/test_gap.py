@@ -12,23 +12,23 @@ def test_half_of_a_gap():
     base = np.arange(80) % 5 == 0
     edited = base | (np.arange(80) % 5 < 3)
     found = recovered(base, edited, reference)
-    assert np.isclose(found.gap.value, 0.8)
-    assert np.isclose(found.gain.value, 0.4)
-    assert np.isclose(found.share.value, 0.5)
+    assert np.isclose(found.gap.estimate, 0.8)
+    assert np.isclose(found.gain.estimate, 0.4)
+    assert np.isclose(found.share.estimate, 0.5)
     assert 0.3 < found.share.low < 0.5 < found.share.high < 0.7
 
 
 def test_harm_is_negative_and_nothing_is_zero():
     base, reference = np.tile([0.0, 1.0], 30), np.ones(60)
-    assert recovered(base, base, reference).share.value == 0
-    assert recovered(base, np.zeros(60), reference).share.value == -1
+    assert recovered(base, base, reference).share.estimate == 0
+    assert recovered(base, np.zeros(60), reference).share.estimate == -1
 
 
 def test_a_gap_that_may_be_nothing_has_no_share():
     scores = np.random.default_rng(0).integers(0, 2, (3, 40))
     found = recovered(*scores)
     assert found.gap.low <= 0
-    assert np.isnan(found.share.value)
+    assert np.isnan(found.share.estimate)
     assert found.share.n == 40
 
 
@@ -53,11 +53,11 @@ GAPS = np.linspace(0.05, 0.6, 12)
 
 def test_a_planted_slope_is_found():
     found = GapSlope(n_boot=500)(*scores(GAPS, 0.3, 0.2))
-    assert 0.2 < found.value < 0.35
-    assert 0 < found.low < found.value < found.high
+    assert 0.2 < found.estimate < 0.35
+    assert 0 < found.low < found.estimate < found.high
     assert found.n == 12
     missing, gained = scores(GAPS, 0.3, 0.2)
-    assert np.isclose(found.value, np.polyfit(missing.mean(1), gained.mean(1), 1)[0])
+    assert np.isclose(found.estimate, np.polyfit(missing.mean(1), gained.mean(1), 1)[0])
 
 
 def test_regression_to_the_mean_makes_no_slope_on_other_items():
@@ -66,8 +66,8 @@ def test_regression_to_the_mean_makes_no_slope_on_other_items():
     for seed in range(40):
         rng = np.random.default_rng(seed)
         base, edited, apart = (rng.random((3, 10, 30)) < 0.5).astype(float)
-        same.append(GapSlope(n_boot=50)(1 - base, edited - base).value)
-        other.append(GapSlope(n_boot=50)(1 - apart, edited - base).value)
+        same.append(GapSlope(n_boot=50)(1 - base, edited - base).estimate)
+        other.append(GapSlope(n_boot=50)(1 - apart, edited - base).estimate)
     assert np.mean(same) > 0.5
     assert abs(np.mean(other)) < 0.15
 
@@ -78,7 +78,7 @@ def test_missing_items_are_left_out_of_both_sides():
     holes[0, :150] = np.nan
     found = GapSlope(n_boot=100)(holes, gained)
     x = np.nanmean(holes, 1)
-    assert np.isclose(found.value, np.polyfit(x, gained.mean(1), 1)[0])
+    assert np.isclose(found.estimate, np.polyfit(x, gained.mean(1), 1)[0])
 
 
 def test_slopes_that_are_none():

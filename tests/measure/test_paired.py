@@ -11,20 +11,20 @@ def test_seed_mean_is_scipys_interval():
     values = np.array([0.3, -0.1, 0.4, 0.2])
     found = SeedMean(0.9)(values)
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    assert found == pytest.approx((values.mean(), low, high, 4))
+    assert found[:4] == pytest.approx((values.mean(), low, high, 4))
 
 
 def test_without_variation_of_documents_only_seeds_count():
     per_seed, tokens = np.array([0.01, 0.03, 0.02]), np.array([10.0, 30.0, 5.0, 20.0])
     found = PairedDifference()(per_seed[:, None] * tokens, tokens)
-    assert found == pytest.approx(SeedMean()(per_seed))
+    assert found[:4] == pytest.approx(SeedMean()(per_seed)[:4])
 
 
 def test_without_variation_of_seeds_only_documents_count():
     differences, tokens = np.array([1.0, 3.0, 2.0, 5.0, 4.0]), np.full(5, 10.0)
     found = PairedDifference()(np.tile(differences, (3, 1)), tokens)
     low, high = stats.ttest_1samp(differences / 10, 0).confidence_interval(0.95)
-    assert found == pytest.approx((0.3, low, high, 3))
+    assert found[:4] == pytest.approx((0.3, low, high, 3))
 
 
 @given(st.floats(-2, 2), st.integers(0, 99))

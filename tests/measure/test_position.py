@@ -25,9 +25,9 @@ QUICK = PositionSlope(n_boot=200, n_perm=300)
 
 def test_planted_slope_is_found():
     found = QUICK([(moments(*text()), member(0, 1))], STRATA)
-    assert found.value == pytest.approx(-1.0, abs=0.15)
-    assert found.low < found.value < found.high < 0
-    assert found.value < found.null
+    assert found.estimate == pytest.approx(-1.0, abs=0.15)
+    assert found.low < found.estimate < found.high < 0
+    assert found.estimate < found.null
     assert found.p < 0.05
     assert found.n == 100
 

@@ -23,17 +23,17 @@ def test_strong_ones_reach_the_fold_and_lie_above_chance(specialists):
     lift = specialised(specialists).experts["lift"].sel(layer=3, expert=[0, 1]).values
     low, high = (replace(specialised, fold=float(f))(specialists) for f in (lift.min() - 0.05, lift.max() + 0.05))
     assert low.experts["strong"].sel(layer=3, expert=[0, 1]).all()
-    assert low.strong.value >= 2 / 16
-    assert low.null < low.strong.low <= low.strong.value <= low.strong.high
+    assert low.strong.estimate >= 2 / 16
+    assert low.null < low.strong.low <= low.strong.estimate <= low.strong.high
     assert low.strong.n == 16
-    assert high.strong.value == 0
-    assert low.share == high.share >= low.strong.value
+    assert high.strong.estimate == 0
+    assert low.share == high.share >= low.strong.estimate
 
 
 def test_nothing_is_found_where_routing_ignores_the_domain(no_specialists):
     found = specialised(no_specialists)
     assert found.share == 0
-    assert found.strong.value == found.strong.high == 0
+    assert found.strong.estimate == found.strong.high == 0
     assert found.null_scores.shape == (499, 2, 8)
 
 

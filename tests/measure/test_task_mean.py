@@ -11,7 +11,7 @@ def test_tasks_count_equally_whatever_their_size():
     values = {"long": np.ones(300), "short": np.zeros(3)}
     clusters = {name: np.arange(len(own)) for name, own in values.items()}
     found = mean(values, clusters)
-    assert found.value == found.low == found.high == 0.5
+    assert found.estimate == found.low == found.high == 0.5
     assert found.n == 303
 
 

@@ -6,7 +6,16 @@ import torch
 
 from mechanism.corpus.library import DATA
 from mechanism.corpus.tokenizer import load_tokenizer
-from mechanism.models.load import MODELS, ModelError, describe, load_model, save_model, training_run
+from mechanism.models.load import (
+    MODELS,
+    ModelError,
+    describe,
+    load,
+    load_model,
+    model_hash,
+    save_model,
+    training_run,
+)
 from mechanism.nn.lm import LMConfig
 
 SMALL = LMConfig(hidden=32, layers=1, heads=1, head_dim=32, experts=4, expert_width=16)
@@ -85,3 +94,18 @@ def test_damaged_weights_are_named(tmp_path):
 def test_card_holds_the_hash(tmp_path):
     save_model(SMALL.build(), load_tokenizer(DATA / "tokenizer"), tmp_path, {"name": "x"})
     assert set(json.loads((tmp_path / "card.json").read_text())) == {"name", "sha256"}
+
+
+def test_a_loaded_model_is_called_with_texts():
+    found = load("tiny", "cpu", moe=True)
+    assert (found.spec, found.dtype, found.device, found.moe) == ("tiny", "float32", "cpu", True)
+    assert found.hash == model_hash("tiny")
+    one, two = found("Click OK."), found(["Click OK.", "In the beginning"])
+    ids = torch.tensor([[found.tokenizer.eos_token_id, *found.tokenizer("Click OK.")["input_ids"]]])
+    torch.testing.assert_close(one.logits, found.model(ids).logits)
+    torch.testing.assert_close(two.logits[:1, : ids.shape[1]], one.logits)
+    assert not one.logits.requires_grad
+
+
+def test_a_dense_loaded_model_says_so(dense):
+    assert not load(str(dense), "cpu").moe

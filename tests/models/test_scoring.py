@@ -4,8 +4,8 @@ import torch
 
 from mechanism.corpus.tasks import ChoiceItem
 from mechanism.models.load import load_model
-from mechanism.models.passes import segment_pass
 from mechanism.models.scoring import exact_match, score_choices, score_text, token_logprobs
+from mechanism.models.segments import segment_pass
 
 TEXTS = ["In the beginning God created the heavens and the earth.", "Click OK.", "Öffnet das Fenster Ausrichtung."]
 

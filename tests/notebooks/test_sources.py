@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from nbformat import NotebookNode
 
+from mechanism.report.claims import load_claims
 from mechanism.report.execute import declared_parameters
-from mechanism.report.files import BOOK, NOTEBOOKS
+from mechanism.report.files import BOOK, NOTEBOOKS, PACKAGE
 from mechanism.report.normalise import tagged
 from mechanism.report.stamp import read_notebook
 
@@ -94,7 +95,24 @@ def test_it_ends_with_its_provenance(path: Path):
     assert any("provenance(" in cell.source for cell in codes(read_notebook(path)))
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.stem >= "10"], ids=lambda path: path.stem)
+def page(path: Path) -> dict[str, Any]:
+    """What the metadata say of a page: extra `parameters`, its `chapter`, and `about`, why it is run for no other."""
+    return read_notebook(path).metadata["mechanism"]
+
+
+@each_source
+def test_it_has_its_chapter_or_is_about_the_report(path: Path):
+    chapter = page(path).get("chapter")
+    judged = {claim.source.chapter for claim in load_claims().values() if claim.notebook == path.stem}
+    assert judged <= {chapter}, f"{path.stem} judges claims of {judged}: name the chapter in its metadata"
+    assert chapter is None or (PACKAGE / "study" / chapter / "claims.py").exists(), f"{path.stem}: no study/{chapter}"
+
+
+def test_claims_are_judged_by_notebooks_that_are_there():
+    assert {claim.notebook for claim in load_claims().values()} <= {path.stem for path in SOURCES}
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if page(path).get("chapter")], ids=lambda path: path.stem)
 def test_chapters_end_with_their_claims(path: Path):
     cells = read_notebook(path).cells
     tables = [i for i, cell in enumerate(cells) if CLAIMS_TABLE.search(cell.source)]

@@ -87,11 +87,11 @@ def test_text_after_a_section_is_text_again():
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_room_has_a_page_with_all_that_it_documents(room: str):
     text = room_markdown(room)
-    for path in (PACKAGE / room).glob("*.py"):
+    for path in (PACKAGE / room).rglob("*.py"):
         kinds = ast.FunctionDef | ast.ClassDef
         for node in (one for one in ast.parse(path.read_text("utf-8")).body if isinstance(one, kinds)):
             if ast.get_docstring(node) and not node.name.startswith("_") and not path.stem.startswith("_"):
-                assert f"(api.{room}.{path.stem}." in text
+                assert f"(api.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}." in text
                 assert f"{node.name}" in text
     assert (BOOK / "api" / f"{room}.md").exists()
 

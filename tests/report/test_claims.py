@@ -1,23 +1,26 @@
 """Claims are complete and valid; verdicts follow from rules."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechanism.report.claims import Claim, ClaimError, find_claim, load_claims
-from mechanism.report.files import BOOK
+from mechanism.measure.evidence import Evidence, EvidenceError
+from mechanism.report.claims import Claim, ClaimError, find_claim, load_claims, load_sources
+from mechanism.report.files import BOOK, PACKAGE
 from mechanism.report.scoreboard import claim_rows, claims_markdown, counts, scoreboard_markdown
-from mechanism.report.verdicts import NAMES, Comparison, Evidence, Rule, RuleError, Verdict
+from mechanism.report.verdicts import NAMES, Comparison, Rule, RuleError, Verdict
 
-EXPECTED = [f"{letter}{i}" for letter, last in (("R", 12), ("D", 8), ("M", 8), ("P", 17)) for i in range(1, last + 1)]
 CLAIMS = load_claims()
 finite = st.floats(-1e6, 1e6)
 RULE = Rule.parse({"replicated": ["estimate >= 0.8", "interval.low > 0"], "partly": ["estimate >= 0.5"]})
+SOURCE = {"title": "T", "name": "n", "chapter": "c", "key": "k"}
 ENTRY = {
     "id": "R1",
     "statement": "s",
@@ -29,18 +32,38 @@ ENTRY = {
 }
 
 
-def evidence(estimate=0.9, low=0.7, high=1.0, n=10, null=None, p=None) -> Evidence:
-    return Evidence(estimate, (low, high), n, null, p)
+def evidence(estimate=0.9, low=0.7, high=1.0, n=10, null=math.nan, p=math.nan) -> Evidence:
+    return Evidence(estimate, low, high, n, null, p)
 
 
 def claims_file(folder: Path, *entries: dict) -> Path:
     path = folder / "claims.yaml"
-    path.write_text(yaml.safe_dump({"sources": {"R": {"title": "T", "key": "k"}}, "claims": list(entries)}))
+    path.write_text(yaml.safe_dump({"sources": {"R": SOURCE}, "claims": list(entries)}))
     return path
 
 
-def test_every_claim_is_there_in_order():
-    assert list(CLAIMS) == EXPECTED
+def test_claims_are_numbered_from_one_source_by_source():
+    sizes = Counter(claim.source.letter for claim in CLAIMS.values())
+    assert list(sizes) == list(load_sources())
+    assert list(CLAIMS) == [f"{letter}{i}" for letter, last in sizes.items() for i in range(1, last + 1)]
+
+
+def test_every_source_has_its_chapter_and_every_chapter_its_source():
+    chapters = {path.parent.name for path in (PACKAGE / "study").glob("*/claims.py")}
+    assert {source.chapter for source in load_sources().values()} == chapters
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"title": "T", "key": "k"}, "source X: name is unknown or missing"),
+        ({"title": "T", "key": "k", "name": "n", "chapter": "c", "colour": "red"}, "source X: colour is unknown"),
+    ],
+)
+def test_an_incomplete_source_is_named(tmp_path: Path, entry: dict, told: str):
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"sources": {"X": entry}, "claims": []}))
+    with pytest.raises(ClaimError, match=told):
+        load_sources(tmp_path / "claims.yaml")
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
@@ -117,7 +140,7 @@ def test_without_partly_it_is_all_or_nothing():
 
 @given(estimate=finite, low=finite, width=st.floats(0, 1e6), n=st.integers(1, 10**9))
 def test_verdict_agrees_with_python(estimate: float, low: float, width: float, n: int):
-    found = Evidence(estimate, (low, low + width), n)
+    found = Evidence(estimate, low, low + width, n)
     expected = (
         Verdict.REPLICATED
         if estimate >= 0.8 and low > 0
@@ -131,11 +154,11 @@ def test_verdict_agrees_with_python(estimate: float, low: float, width: float, n
 @given(first=finite, second=finite)
 def test_a_larger_estimate_never_has_a_worse_verdict(first: float, second: float):
     order = [Verdict.NOT_REPLICATED, Verdict.PARTLY, Verdict.REPLICATED]
-    ranks = [order.index(RULE.verdict(Evidence(x, (x, x), 1))) for x in sorted((first, second))]
+    ranks = [order.index(RULE.verdict(Evidence.exact(x, 1))) for x in sorted((first, second))]
     assert ranks == sorted(ranks)
 
 
-@given(left=st.sampled_from(NAMES), operator=st.sampled_from([">=", "<=", "==", "!=", ">", "<"]), right=finite)
+@given(left=st.sampled_from(list(NAMES)), operator=st.sampled_from([">=", "<=", "==", "!=", ">", "<"]), right=finite)
 def test_comparison_reads_what_it_writes(left: str, operator: str, right: float):
     comparison = Comparison(left, operator, repr(right))
     assert Comparison.parse(str(comparison)) == comparison
@@ -179,16 +202,26 @@ def test_what_a_rule_needs_and_was_not_recorded_is_an_error(name: str):
         {"estimate": math.inf},
         {"low": math.nan},
         {"high": -math.inf},
-        {"null": math.nan},
+        {"null": math.inf},
+        {"estimate": None},
+        {"estimate": "2"},
+        {"estimate": True},
+        {"estimate": np.array([1.0, 2.0])},
+        {"n": 2.5},
         {"low": 1.0, "high": 0.0},
         {"n": 0},
         {"n": -3},
         {"p": 1.5},
     ],
 )
-def test_evidence_refuses_what_is_no_data(numbers: dict):
-    with pytest.raises(RuleError):
-        evidence(**numbers)
+def test_no_verdict_rests_on_what_is_no_data(numbers: dict):
+    with pytest.raises(EvidenceError):
+        RULE.verdict(evidence(**numbers))
+
+
+def test_a_null_that_is_not_a_number_is_none():
+    assert evidence(null=math.nan, p=np.float32("nan")).checked() == evidence()
+    assert Evidence(0.5, 0.1, 2.0, 3, null=1.0).mapped(lambda x: 1 / x) == Evidence(2.0, 0.5, 10.0, 3)
 
 
 def test_pending_rule_gives_no_verdict():
@@ -206,12 +239,15 @@ def test_label_tells_the_scale():
 
 def test_rows_without_records_are_undecided(tmp_path: Path):
     rows = claim_rows(tmp_path)
-    assert [row["id"] for row in rows] == EXPECTED
+    assert [row["id"] for row in rows] == list(CLAIMS)
     assert all(row["verdict"] is None and row["estimate"] is None for row in rows)
-    assert counts(rows)["undecided"] == len(EXPECTED)
+    assert counts(rows)["undecided"] == len(list(CLAIMS))
 
 
 def test_tables_have_equal_columns(tmp_path: Path):
-    for text in (scoreboard_markdown("index", tmp_path), *(claims_markdown(x, "claims", tmp_path) for x in "RDMP")):
+    for text in (
+        scoreboard_markdown("index", tmp_path),
+        *(claims_markdown(x, "claims", tmp_path) for x in load_sources()),
+    ):
         lines = [line for line in text.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) == 1

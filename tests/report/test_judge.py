@@ -2,12 +2,13 @@ import pandas as pd
 import pytest
 from IPython.display import Markdown
 
+from mechanism.measure.evidence import Evidence
 from mechanism.report.judge import EMBEDDED, RUN, STANDING, Judge
 from mechanism.report.provenance import Provenance
 from mechanism.report.record import Record, read_records, read_undecided
 
 ORIGIN = Provenance({"model": "m"}, {})
-FOUND = {"estimate": -0.6, "low": -0.8, "high": -0.3, "n": 18.0, "null": float("nan"), "p": 0.01}
+FOUND = Evidence(-0.6, -0.8, -0.3, 18, float("nan"), 0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def test_a_run_of_its_own_records_any_model_and_says_so(monkeypatch):
 
 def test_a_claim_without_evidence_is_undecided_with_its_reason():
     judge = Judge(EMBEDDED, ORIGIN)
-    told = judge("R12", None, reason="no control.")
+    told = judge("R12", "no control.")
     assert isinstance(told, Markdown)
     assert "R12 stays undecided here: no control." in told.data
     judge("R2", FOUND)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mechanism.measure.evidence import Evidence, EvidenceError
 from mechanism.report import number, record
 from mechanism.report.claims import ClaimError
 from mechanism.report.record import Record, RecordError, read_numbers, read_records, running_notebook, scalar
@@ -24,14 +25,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def good(**change) -> Record:
-    given: dict[str, Any] = {
-        "claim_id": "R6",
-        "estimate": 2.0,
-        "interval": (0.5, 3.5),
-        "n": 250,
-        "null": 0.8,
-        "unit": "points",
-    }
+    found = Evidence(2.0, 0.5, 3.5, 250, 0.8)
+    found = found._replace(**{name: change.pop(name) for name in found._fields if name in change})
+    given: dict[str, Any] = {"claim_id": "R6", "evidence": found, "unit": "points"}
     return record(**(given | change))
 
 
@@ -55,7 +51,7 @@ def test_recording_again_gives_the_same_bytes(results: Path):
 
 
 def test_numpy_and_torch_scalars_become_plain(results: Path):
-    good(estimate=np.float64(2), interval=np.array([0.5, 3.5]), n=np.int64(250), null=torch.tensor(0.5))
+    good(estimate=np.float64(2), low=np.float32(0.5), n=np.int64(250), null=torch.tensor(0.5))
     payload = json.loads((results / "R6.json").read_text())
     assert payload["n"] == 250
     assert payload["null"] == 0.5
@@ -65,20 +61,20 @@ def test_numpy_and_torch_scalars_become_plain(results: Path):
     ("change", "error"),
     [
         ({"claim_id": "R99"}, ClaimError),
-        ({"estimate": None}, RecordError),
-        ({"estimate": math.nan}, RecordError),
-        ({"estimate": np.float32("inf")}, RecordError),
-        ({"estimate": "2"}, RecordError),
-        ({"estimate": True}, RecordError),
-        ({"estimate": np.array([1.0, 2.0])}, RecordError),
-        ({"interval": None}, RecordError),
-        ({"interval": (math.nan, 1.0)}, RecordError),
-        ({"interval": (3.0, 1.0)}, RuleError),
-        ({"n": None}, RecordError),
-        ({"n": 0}, RuleError),
-        ({"n": 2.5}, RecordError),
-        ({"null": None}, RuleError),
-        ({"p": 2.0}, RuleError),
+        ({"estimate": None}, EvidenceError),
+        ({"estimate": math.nan}, EvidenceError),
+        ({"estimate": np.float32("inf")}, EvidenceError),
+        ({"estimate": "2"}, EvidenceError),
+        ({"estimate": True}, EvidenceError),
+        ({"estimate": np.array([1.0, 2.0])}, EvidenceError),
+        ({"low": None}, EvidenceError),
+        ({"low": math.nan}, EvidenceError),
+        ({"low": 4.0}, EvidenceError),
+        ({"n": None}, EvidenceError),
+        ({"n": 0}, EvidenceError),
+        ({"n": 2.5}, EvidenceError),
+        ({"null": math.nan}, RuleError),
+        ({"p": 2.0}, EvidenceError),
         ({"not_testable": "no model"}, RecordError),
     ],
 )
@@ -91,17 +87,17 @@ def test_missing_or_impossible_data_is_an_error_and_leaves_nothing(results: Path
 def test_refused_record_keeps_the_former_one(results: Path):
     good()
     before = (results / "R6.json").read_bytes()
-    with pytest.raises(RecordError):
+    with pytest.raises(EvidenceError):
         good(estimate=math.nan)
     assert (results / "R6.json").read_bytes() == before
 
 
 def test_not_testable_needs_its_reason(results: Path):
-    found = record("R3", None, None, None, None, not_testable="the model has a single layer")
+    found = record("R3", None, not_testable="the model has a single layer")
     assert found.verdict == Verdict.NOT_TESTABLE
     assert read_records()["R3"]["note"] == "the model has a single layer"
-    with pytest.raises(RecordError, match="without a reason"):
-        record("R3", None, None, None, None, not_testable=" ")
+    with pytest.raises(RecordError, match="say why it is not testable"):
+        record("R3", None, not_testable=" ")
 
 
 def test_record_shows_itself():

@@ -4,18 +4,14 @@ import html
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Int
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...models.passes import encode, padded_batches, padding_token, room
-from ...trace import Site, attach
-from ...trace.records import Record
-from ...trace.restart import one_position
+from ...models.passes import encode, padding_token, room, routed_tokens
+from ...trace import find_sites
 
 
-@torch.no_grad()
 def expert_tokens(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -41,9 +37,8 @@ def expert_tokens(
     """
     if not texts or not any(texts.values()):
         raise ValueError("no text to pass through the model")
-    with attach(model) as trace:
-        found = [_group(model, tokenizer, own, trace.sites, trace.records, count, least) for own in texts.values()]
-        layers = [site.layer for site in trace.sites]
+    found = [_group(model, tokenizer, own, count, least) for own in texts.values()]
+    layers = [site.layer for site in find_sites(model)]
     rate, named = (np.stack(part, -1) for part in zip(*found, strict=True))
     coords = {"layer": layers, "expert": range(rate.shape[1]), dim: list(texts)}
     dims = ("layer", "expert", dim)
@@ -51,23 +46,17 @@ def expert_tokens(
 
 
 def _group(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    sites: Sequence[Site],
-    records: list[Record],
-    count: int,
-    least: int,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], count: int, least: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rates and typical tokens of one group, both `(layer, expert)`."""
-    ids, index = _selected(model, tokenizer, texts, sites, records)
-    kinds, token = np.unique(ids, return_inverse=True)
+    found = routed_tokens(model, encode(tokenizer, texts, room(model)), padding_token(tokenizer))
+    kinds, token = np.unique(found.token, return_inverse=True)
     words = [_shown(tokenizer, int(kind)) for kind in kinds]
-    shape = (len(sites), max(site.num_experts for site in sites))
+    shape = (len(found.sites), found.experts)
     rate, named = np.full(shape, np.nan), np.full(shape, "", dtype=object)
-    for at, site in enumerate(sites):
-        table = selections(token, index[at], len(kinds), site.num_experts)
-        rate[at, : site.num_experts] = table.sum(0) / max(len(ids), 1)
+    for at, site in enumerate(found.sites):
+        table = selections(token, found.index[:, at], len(kinds), site.num_experts)
+        rate[at, : site.num_experts] = table.sum(0) / max(len(token), 1)
         expected = np.outer(table.sum(1), table.sum(0)) / max(table.sum(), 1)
         excess = np.where((table >= least) & (table > expected), (table - expected) / np.sqrt(expected + 1e-9), 0.0)
         for expert in range(site.num_experts):
@@ -84,30 +73,6 @@ def selections(
     kept = (index >= 0) & (index < experts)
     np.add.at(table, (np.broadcast_to(token[:, None], index.shape)[kept], index[kept]), 1)
     return table
-
-
-def _selected(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    sites: Sequence[Site],
-    records: list[Record],
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Ids of all tokens but the first of each text, and per layer the experts in their slots, `(token, slot)`."""
-    sequences = encode(tokenizer, list(texts), room(model))
-    ids: list[np.ndarray] = []
-    index: list[list[np.ndarray]] = [[] for _ in sites]
-    lean = one_position(model)
-    for _, rows, mask in padded_batches(model, sequences, padding_token(tokenizer)):
-        records.clear()
-        model(input_ids=rows, attention_mask=mask, use_cache=False, **lean)
-        kept = mask.bool().cpu()
-        kept[:, 0] = False
-        ids.append(rows.cpu()[kept].numpy())
-        for own, site in zip(index, sites, strict=True):
-            own.append(records[0].layers[site.layer].index[kept].flatten(1).numpy())
-    records.clear()
-    return np.concatenate(ids), [np.concatenate(own) for own in index]
 
 
 def _shown(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 
 from ...corpus.store import Corpus, sha256
-from ...models.load import pinned, resolve
+from ...models.load import model_hash as model_hash
 from . import runs as training_runs
 
 CONFIG, RESULT, STATS = "config.json", "result.json", "stats.nc"
@@ -35,18 +35,6 @@ def texts_hash(corpora: Iterable[Corpus]) -> str:
         digest.update(f"{corpus.name}\0{rows}\0".encode())
         for code, texts in corpus.columns.items():
             digest.update("\0".join((code, *texts, "")).encode())
-    return digest.hexdigest()[:16]
-
-
-def model_hash(spec: str) -> str:
-    """Sixteen hexadecimal digits over a model's configuration, weights and tokenizer; of a model on a hub, its id and
-    revision."""
-    where = Path(resolve(spec))
-    if not where.is_dir():
-        return sha256(pinned(spec).encode())[:16]
-    digest = hashlib.sha256()
-    for path in sorted([where / "config.json", *where.glob("*.safetensors"), *where.glob("tokenizer*")]):
-        digest.update(f"{path.name}\0{sha256(path.read_bytes())}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,20 +1,16 @@
-"""The evidence on claims D2, D3, D4, D6 and D7, as rows for `report.record`."""
+"""The evidence on claims D2, D3, D4, D6 and D7, from the tables of a sweep."""
 
-from typing import Any
-
+from ...measure.evidence import Evidence
 from .driver_experts import Swept
 from .driver_overlap import driver_overlap
 from .driver_tokens import SETTINGS, DriverTokens, Space
-
-Evidence = dict[str, Any]
 
 
 def concentrated(swept: Swept) -> Evidence:
     """D2: the smallest share of the top experts over the ways of ablation."""
     table = swept.concentration()
     least = table.loc[table["estimate"].idxmin()]
-    return {"estimate": least["estimate"], "low": least["low"], "high": least["high"], "n": int(least["experts"]),
-            "null": least["busiest"]}  # fmt: skip
+    return Evidence(*least[["estimate", "low", "high", "experts", "busiest"]])
 
 
 def different(swept: Swept) -> Evidence | None:
@@ -23,14 +19,12 @@ def different(swept: Swept) -> Evidence | None:
     if table is None:
         return None
     row = table.iloc[0]
-    return {"estimate": row["estimate"], "low": row["low"], "high": row["high"], "n": int(row["experts"]),
-            "null": row["expected"], "p": row["p"]}  # fmt: skip
+    return Evidence(*row[["estimate", "low", "high", "experts", "expected", "p"]])
 
 
 def early(tokens: DriverTokens) -> Evidence:
     """D4: relative slope on position, the first token and super experts left out."""
-    row = tokens.slopes().loc[SETTINGS[0]]
-    return {**row[["estimate", "low", "high", "null", "p"]].to_dict(), "n": int(row["n"])}
+    return tokens.slope(SETTINGS[0])
 
 
 def clustered(space: Space) -> Evidence:
@@ -39,7 +33,7 @@ def clustered(space: Space) -> Evidence:
     low, high = space.purity_interval()
     purity = found["purity", "all"]
     p = max(found[name, "within"].p for name in ("purity", "silhouette"))
-    return {"estimate": purity.value, "low": low, "high": high, "n": purity.n, "null": purity.null, "p": p}
+    return Evidence(purity.value, low, high, purity.n, purity.null, p)
 
 
 def unpredicted(swept: Swept) -> Evidence:
@@ -49,4 +43,4 @@ def unpredicted(swept: Swept) -> Evidence:
     value, low, high = (float(best[name]) for name in ("estimate", "low", "high"))
     if value < 0:
         value, low, high = -value, -high, -low
-    return {"estimate": value, "low": low, "high": high, "n": int(best["n"]), "p": float(table["holm"].min())}
+    return Evidence(value, low, high, best["n"], p=table["holm"].min(), note="the largest of the routing metrics")

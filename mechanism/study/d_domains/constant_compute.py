@@ -9,7 +9,7 @@ import torch
 from scipy.stats import bootstrap
 from torch import nn
 
-from ...measure.statistics import Estimate
+from ...measure.evidence import Evidence
 from ...nn.feedforward import DenseConfig
 from ...nn.moe import SparseMoEConfig
 from ..base.turns import EMBEDDED, fixed_threads, turns
@@ -44,7 +44,7 @@ class ComputeGrowth(NamedTuple):
     table: pd.DataFrame
     parameters: float
     flops: float
-    time: Estimate
+    time: Evidence
 
 
 def compute_growth(config: ComputeConfig = ComputeConfig()) -> ComputeGrowth:
@@ -82,6 +82,6 @@ def compute_growth(config: ComputeConfig = ComputeConfig()) -> ComputeGrowth:
     return ComputeGrowth(table, ratio_of["parameters"], ratio_of["flops"], _median(ratios, config.seed))
 
 
-def _median(values: np.ndarray, seed: int) -> Estimate:
+def _median(values: np.ndarray, seed: int) -> Evidence:
     found = bootstrap((values,), np.median, n_resamples=2000, method="percentile", rng=seed).confidence_interval
-    return Estimate(float(np.median(values)), float(found.low), float(found.high), len(values))
+    return Evidence(float(np.median(values)), float(found.low), float(found.high), len(values))

@@ -186,7 +186,7 @@ class Swept:
             count = top_count(own.n, self.share)
             busiest = top_share(busy, top_experts(busy, count, self.left_out))
             mean = kept.mean()[part]
-            rows[mode] = {"gini": gini(mean), "estimate": own.value, "low": own.low, "high": own.high,
+            rows[mode] = {"gini": gini(mean), "estimate": own.estimate, "low": own.low, "high": own.high,
                           "experts": own.n, "top": count, "busiest": busiest}  # fmt: skip
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("mode")
 
@@ -259,8 +259,8 @@ class Swept:
                 one, use = (correlation(values[part], x[part], dummies, layer) for x in (self.effect, self.per_use))
             except ValueError:
                 continue
-            rows[name] = {"kind": KINDS.get(name, "routing"), "estimate": one.value, "low": one.low, "high": one.high,
-                          "p": one.p, "n": one.n, "per use": use.value, "per use, low": use.low,
+            rows[name] = {"kind": KINDS.get(name, "routing"), **one.row(), "p": one.p, "per use": use.estimate,
+                          "per use, low": use.low,
                           "per use, high": use.high}  # fmt: skip
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
         holm = table.groupby("kind")["p"].transform(lambda p: multipletests(p, method="holm")[1])

@@ -12,9 +12,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...measure.causal import top_count, top_experts
+from ...measure.evidence import Evidence
 from ...measure.neighbours import Grouping, GroupTest, cosine_distance
 from ...measure.overlap import frequency_strata
-from ...measure.position import PositionSlope, Slope, moments
+from ...measure.position import PositionSlope, moments
 from ...models.passes import pad, padded_batches
 from ...trace import attach, find_sites
 from ...trace.proof import proven
@@ -100,15 +101,15 @@ class DriverTokens:
 
     def slopes(self) -> pd.DataFrame:
         """Relative slope of the number of drivers that a token selects on its relative position, by setting: rows of
-        `SETTINGS`, columns as `Slope` and `estimate`. Drivers are chosen on one half of the documents and counted on
+        `SETTINGS`, columns as `Evidence`. Drivers are chosen on one half of the documents and counted on
         the other, both ways."""
         rows = {}
         for setting in SETTINGS:
-            own = self._slope(setting)
-            rows[setting] = {"estimate": own.value, **own._asdict()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting").drop(columns="value")
+            rows[setting] = self.slope(setting)._asdict()
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 
-    def _slope(self, setting: str) -> Slope:
+    def slope(self, setting: str) -> Evidence:
+        """The slope under one of `SETTINGS` (claim D4)."""
         swept, tokens = self.swept, self.tokens
         effects = swept.kl("zero")
         left_out = swept.failed if setting == "super experts kept" else swept.left_out

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ...measure.evidence import Evidence
 from ...measure.nulls import permutation_p
 from ...measure.statistics import ClusterBootstrap
 from ...measure.task_mean import TaskMean
@@ -65,8 +66,8 @@ class Reweighted:
         for kind in (DOMAIN, DRIVER):
             values, clusters = self._differences(self._chosen(kind))
             for task, own in values.items():
-                rows.append({"kind": kind, "task": task, **self.bootstrap(own, clusters=clusters[task])._asdict()})
-        return _named(rows)
+                rows.append({"kind": kind, "task": task, **self.bootstrap(own, clusters=clusters[task]).row()})
+        return pd.DataFrame(rows)
 
     def doses(self) -> pd.DataFrame:
         """Gain over factors, the chosen number of experts kept: `kind`, `factor`, `estimate`, `low`, `high`, `n`; and
@@ -112,19 +113,15 @@ class Reweighted:
                     rows.append({"kind": kind, "lang": code, **self._bits(self._same(self._chosen(kind)), at)})
         return pd.DataFrame(rows)
 
-    def evidence(self) -> dict[str, Any]:
+    def evidence(self) -> Evidence:
         """What claim D5 is judged on: the smaller gain with its interval, `n` and null, and `p` for the better one."""
         table = self.gains()
         smaller = table.loc[table["estimate"].astype(float).idxmin()]
         both = table[["p_random", "p_boot"]].astype(float).max(axis=1)
-        return {
-            "estimate": float(smaller["estimate"]),
-            "low": float(smaller["low"]),
-            "high": float(smaller["high"]),
-            "n": int(smaller["n"]),
-            "null": float(smaller["null"]),
-            "p": float(min(1, 2 * both.min())),
-        }
+        found = Evidence(*smaller[["estimate", "low", "high", "n", "null"]])
+        draws = int(table["draws"].min())
+        note = f"The smaller of the two gains; {draws} random sets. p below 0.05 needs 40 of them."
+        return found._replace(p=float(min(1, 2 * both.min())), note=note)
 
     @property
     def _pivot(self) -> str:
@@ -162,8 +159,7 @@ class Reweighted:
 
     def _gain(self, setting: int) -> tuple[dict[str, Any], np.ndarray]:
         mean, (values, clusters) = TaskMean(self.bootstrap), self._differences(setting)
-        found = mean(values, clusters)._asdict()
-        return {"estimate": found.pop("value"), **found}, mean.draws(values, clusters)
+        return mean(values, clusters).row(), mean.draws(values, clusters)
 
     def _domains(self) -> list[str]:
         kept = self.found["nll"].notnull().any("text_setting").values
@@ -179,11 +175,7 @@ class Reweighted:
         change = (nll[setting] - nll[next(self._settings("text_", NONE))])[at] / np.log(2)
         domain, document = (self.found[f"text_{name}"].values[at].astype(str) for name in ("domain", "document"))
         labels = np.char.add(np.char.add(domain, " "), document)
-        found = self.bootstrap(change, self.found["bytes"].values[at], labels)._asdict()
+        found = self.bootstrap(change, self.found["bytes"].values[at], labels).row()
         if len(np.unique(labels)) < 2:
             found |= {"low": np.nan, "high": np.nan}
-        return {"estimate": found.pop("value"), **found}
-
-
-def _named(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows).rename(columns={"value": "estimate"})
+        return found

@@ -11,10 +11,11 @@ from ...corpus import tasks, word_problems
 from ...corpus.languages import language
 from ...corpus.library import DOMAINS, PARALLEL, load
 from ...corpus.store import Corpus, CorpusError
+from ...measure.evidence import Evidence
 from ...measure.retrieval import retrieval_hits
-from ...measure.statistics import ClusterBootstrap, Estimate
-from ...models.passes import segment_pass
+from ...measure.statistics import ClusterBootstrap
 from ...models.scoring import exact_match, score_choices, score_text
+from ...models.segments import segment_pass
 
 RECORD_SEGMENTS = 100  # cap of the evaluation in a run's record, and of the compression baselines beside it
 POOLED = "pooled"
@@ -88,10 +89,9 @@ def evaluate(
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
-def _row(task: str, estimate: Estimate, chance: float | None = None, layer: int | None = None) -> dict:
+def _row(task: str, estimate: Evidence, chance: float | None = None, layer: int | None = None) -> dict:
     return {
-        "task": task, "layer": layer, "estimate": estimate.value, "low": estimate.low, "high": estimate.high,
-        "n": estimate.n, "chance": chance,
+        "task": task, "layer": layer, **estimate.row(), "chance": chance,
     }  # fmt: skip
 
 

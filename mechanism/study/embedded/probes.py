@@ -10,7 +10,8 @@ from ...corpus.library import committed
 from ...corpus.store import Corpus
 from ...measure.divergence import entropy, normalised_js
 from ...measure.retrieval import retrieval_hits
-from ...models.passes import SegmentPass, segment_pass
+from ...models.segments import SegmentPass, segment_pass
+from ..base.probe_log import probe_path, write_stats
 
 PROBE_SEGMENTS = {"religion": 200, "tech": 200, "udhr": 48}
 
@@ -72,37 +73,6 @@ def _language(
             "probability": (("layer", "expert"), own.importance.mean(0)),
         }
     return xr.Dataset(data, coords={"segment": np.arange(size)}).expand_dims(lang=[code])
-
-
-def probe_path(folder: Path, tokens: int) -> Path:
-    """File of the probe after so many tokens."""
-    return folder / f"{tokens:012d}.nc"
-
-
-class ProbeLog:
-    """Callable for the trainer: probes the model and keeps each result as netCDF in a folder."""
-
-    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.folder, self.tokenizer = Path(folder), tokenizer
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, model: PreTrainedModel, tokens: int) -> None:
-        path = probe_path(self.folder, tokens)
-        if not path.exists():
-            write_stats(probe(model, self.tokenizer).assign_coords(tokens_seen=tokens), path)
-
-
-def write_stats(stats: xr.Dataset, path: Path) -> None:
-    """Write statistics as compressed float32 netCDF, whole or not at all."""
-    encoding = {name: {"zlib": True, "complevel": 9, "dtype": "float32"} for name in stats.data_vars}
-    stats.to_netcdf(path.with_suffix(".tmp"), encoding=encoding)
-    path.with_suffix(".tmp").replace(path)
-
-
-def join_probes(folder: Path, until: int | None = None) -> xr.Dataset:
-    """The probes of a folder as one dataset over `tokens_seen`, up to and including `until` tokens."""
-    kept = [path for path in sorted(folder.glob("*.nc")) if until is None or int(path.stem) <= until]
-    return xr.concat([xr.load_dataset(path) for path in kept], "tokens_seen")
 
 
 def split_probes(joined: Path, folder: Path, until: int) -> None:

@@ -64,12 +64,6 @@ def restore_stage(record: Path, workspace: Path, step_tokens: int) -> int | None
     return stage.step
 
 
-def thin(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Metrics as a record keeps them: every tenth step and the last. Thinned metrics stay as they are, but for the last
-    row of an earlier part of the run."""
-    return metrics[(metrics["step"] % 10 == 0) | (metrics["step"] == metrics["step"].max())]
-
-
 def seconds(metrics: pd.DataFrame) -> float:
     """Training time; where metrics are thinned, a row stands for the steps since the row before it."""
     return float((metrics["seconds"] * metrics["step"].diff().fillna(metrics["step"])).sum())

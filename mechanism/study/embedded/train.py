@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,10 +21,11 @@ from ...corpus.tokenizer import load_tokenizer
 from ...models.load import MODELS, save_model
 from ...nn.checkpoint import TrainingError, checkpoint_files, dump_json
 from ...nn.training import Trainer
+from ..base.probe_log import ProbeLog, join_probes, thin, write_stats
 from ..base.runs import TOKENIZER, Run
 from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
-from .probes import ProbeLog, join_probes, write_stats
-from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, thin, write_stage
+from .probes import probe
+from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, write_stage
 
 EVALUATION, SHARES = "evaluation.csv", "shares.json"
 
@@ -38,7 +40,7 @@ def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
     def batches(step: int) -> np.ndarray:
         return mixture.batch(config.seed, step, config.batch, config.length)
 
-    return Trainer(config, batches, run.workspace, ProbeLog(run.workspace / "probes", tokenizer))
+    return Trainer(config, batches, run.workspace, ProbeLog(run.workspace / "probes", partial(probe, tokenizer=tokenizer)))
 
 
 def stream_shares(run: Run, mixture: Mixture | None = None) -> dict[str, float]:

@@ -84,7 +84,7 @@ class English:
 
     def __init__(self, config: TextConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         self.config, self.tokenizer = config, tokenizer
-        columns, held = _tokens(tokenizer)
+        columns, held = english_tokens(tokenizer)
         self.mixture = Mixture(STREAM, tokenizer, columns)
         parts = [column.tokens for column in columns.values()] + [ids for part in held.values() for _, _, ids in part]
         self.vocabulary = np.unique(np.concatenate([*parts, [tokenizer.eos_token_id]]))
@@ -131,9 +131,9 @@ class English:
         return Windows(filled, sizes, document, documents)
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[Columns, dict[str, list[Document]]]:
+def english_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[Columns, dict[str, list[Document]]]:
     """Training columns and held-out documents; read once, then from the cache."""
-    path = training_runs.cache_folder() / "english" / f"{_address()}.npz"
+    path = training_runs.cache_folder() / "english" / f"{_address(tokenizer)}.npz"
     if not path.exists():
         columns = Mixture(STREAM, tokenizer).columns
         held = {split: list(_held_out(tokenizer, split)) for split in SPLITS}
@@ -142,10 +142,11 @@ def _tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[Columns, dict[str, list
         return _read(file)
 
 
-def _address() -> str:
-    """Hash of the data and of the code that reads them."""
-    code = (Path(str(file)).read_bytes() for file in (mixture.__file__, library.__file__, __file__))
-    return hashlib.sha256(training_runs.data_hash().encode() + b"".join(code)).hexdigest()[:16]
+def _address(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Hash of the data, of the tokenizer and of the code that reads them."""
+    code = [Path(str(file)).read_bytes() for file in (mixture.__file__, library.__file__, __file__)]
+    read = training_runs.data_hash() + tokenizer.backend_tokenizer.to_str()
+    return hashlib.sha256(read.encode() + b"".join(code)).hexdigest()[:16]
 
 
 def _held_out(tokenizer: PreTrainedTokenizerFast, split: str) -> Iterator[Document]:

@@ -2,20 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from ...measure.statistics import Estimate
+from ...measure.evidence import Evidence
 from .source import printed_differences
 from .tables import LABELS, ORDER, Experiment
 
-Evidence = dict[str, Any]
-
 
 def evidence(experiment: Experiment) -> dict[str, Evidence]:
-    """What M2 to M8 are judged on, by claim: `estimate`, `interval`, `n`, `null` as `data/claims.yaml` fixes them, and
-    a `note`. Claims of a block whose runs are not all there are left out."""
+    """What M2 to M8 are judged on, by claim, as `data/claims.yaml` fixes it. Claims of a block whose runs are not all
+    there are left out."""
     judges: dict[str, Callable[[Experiment, str], dict[str, Evidence]]] = {
         "plain": _plain,
         "shared": partial(_compared, "M4"),
@@ -33,11 +30,10 @@ def _plain(experiment: Experiment, block: str) -> dict[str, Evidence]:
     found = _compared("M2", experiment, block, ORDER[:2]) | _compared("M3", experiment, block, ORDER[2:])
     active = [experiment.active(("plain", variant)) for variant in ("heads3", "sparse")]
     used = [part.mean(["corpus", "layer"]).to_series() for part in active if part is not None]
-    found["M7"] = _evidence(experiment.paired_mean(*used))
+    found["M7"] = experiment.paired_mean(*used)
     if experiment.times is not None:
         times = [np.log(experiment.facts(variant)["seconds"]) for variant in ("heads3", "sparse")]
-        value, low, high = np.exp((ratio := experiment.paired_mean(*times))[:3]).tolist()
-        found["M8"] = _evidence(Estimate(value, low, high, ratio.n))
+        found["M8"] = experiment.paired_mean(*times).mapped(np.exp)
     return found
 
 
@@ -50,12 +46,12 @@ def _compared(
     if table.empty:
         return {}
     row = table.iloc[0]
-    null = float(table["high"].iloc[1]) if len(table) > 1 else None
-    own = Estimate(float(row["estimate"]), float(row["low"]), float(row["high"]), int(row["n"]))
-    return {claim: {**_evidence(own, null), "note": _power(block, str(row.name), own)}}
+    null = float(table["high"].iloc[1]) if len(table) > 1 else np.nan
+    own = Evidence(*row[["estimate", "low", "high", "n"]])
+    return {claim: own.against(null, note=_power(block, str(row.name), own))}
 
 
-def _power(block: str, name: str, found: Estimate) -> str:
+def _power(block: str, name: str, found: Evidence) -> str:
     """Which comparison decides, and whether an effect as large as the source's would have been seen."""
     ours, theirs = name.split(" - ")
     gap = float(printed_differences(block, theirs).loc[ours, "RedPajama"])
@@ -63,8 +59,3 @@ def _power(block: str, name: str, found: Estimate) -> str:
     seen = "more than" if abs(gap) > half else "less than"
     pair = f"{LABELS[ours]} against {LABELS[theirs]}"
     return f"{pair}; the source's gap is {gap:+.4f}, {seen} half of our interval, {half:.4f}"
-
-
-def _evidence(found: Estimate, null: float | None = None) -> Evidence:
-    interval = (float(found.low), float(found.high))
-    return {"estimate": float(found.value), "interval": interval, "n": int(found.n), "null": null}

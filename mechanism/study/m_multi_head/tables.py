@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ...measure.evidence import Evidence
 from ...measure.paired import PairedDifference, SeedMean
-from ...measure.statistics import Estimate
 from ...nn.accounting import Count
 from ...nn.parity import source_table
 from ..base import runs as training_runs
@@ -23,6 +23,7 @@ LABELS = {
 ORDER = (("heads2", "sparse"), ("heads2", "fine_grained"), ("heads3", "heads2"))
 """Comparisons of the source's order, better first."""
 ACTIVE = 0.5
+NOTHING = Evidence(np.nan, np.nan, np.nan, np.nan)  # type: ignore[arg-type]
 Cell = tuple[str, str]
 
 
@@ -90,7 +91,7 @@ class Experiment:
         }
         return pd.DataFrame(columns)
 
-    def difference(self, ours: Cell, theirs: Cell, corpus: str | None = None) -> Estimate | None:
+    def difference(self, ours: Cell, theirs: Cell, corpus: str | None = None) -> Evidence | None:
         """Log perplexity of one variant minus that of another, paired by seed and document; None below two common
         seeds.
 
@@ -126,8 +127,7 @@ class Experiment:
             if found.empty:
                 continue
             paired = None if variant == reference else self.difference((block, variant), (block, reference))
-            own = dict(zip(("estimate", "low", "high", "n"), paired or [np.nan] * 4, strict=True))
-            rows[variant] = {"ppl": found["all"], **own}
+            rows[variant] = {"ppl": found["all"], **(paired or NOTHING).row()}
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def order(self, block: str, pairs: Sequence[tuple[str, str]] = ORDER) -> pd.DataFrame:
@@ -136,7 +136,7 @@ class Experiment:
         found = {f"{a} - {b}": self.difference((block, a), (block, b)) for a, b in pairs}
         if any(estimate is None for estimate in found.values()):
             return pd.DataFrame()
-        table = pd.DataFrame(found.values(), index=list(found), columns=["estimate", "low", "high", "n"])
+        table = pd.DataFrame({name: own.row() for name, own in found.items() if own}).T
         return table.sort_values("high", ascending=False)
 
     def curves(self, cell: Cell, span: int = 10) -> pd.DataFrame:
@@ -175,7 +175,7 @@ class Experiment:
         shares = self.shares(cell)
         return None if shares is None else (shares >= threshold / shares.sizes["expert"]).mean("expert")
 
-    def paired_mean(self, ours: pd.Series, theirs: pd.Series) -> Estimate:
+    def paired_mean(self, ours: pd.Series, theirs: pd.Series) -> Evidence:
         """Mean difference of two values by seed, with Student's interval."""
         return SeedMean(self.confidence)((ours - theirs).dropna().to_numpy(np.float64))
 

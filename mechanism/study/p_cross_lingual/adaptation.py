@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ...measure.statistics import Estimate
+from ...measure.evidence import Evidence
 from .grid import BASE
 from .tables import CrossExperiment
 
@@ -21,13 +21,13 @@ def adaptation(x: CrossExperiment) -> pd.DataFrame:
     return found.assign(share=found["tuned"] / x.made[BASE][0].result()["parameters"])
 
 
-def needed_share(x: CrossExperiment) -> Estimate:
+def needed_share(x: CrossExperiment) -> Evidence:
     """P5: smallest share of parameters that reaches 90 % of the fall by tuning everything; the interval is the
     range over seeds."""
     falls = _falls(adaptation(x))
     by_seed = [_smallest(own) for _, own in falls.groupby("seed")]
     mean = falls.groupby("method", as_index=False)[["share", "fall"]].mean()
-    return Estimate(_smallest(mean), min(by_seed), max(by_seed), len(by_seed))
+    return Evidence(_smallest(mean), min(by_seed), max(by_seed), len(by_seed))
 
 
 def embedding_share(x: CrossExperiment) -> float:
@@ -36,7 +36,7 @@ def embedding_share(x: CrossExperiment) -> float:
     return float(share["experts 2 + embedding"] - share["experts 2"])
 
 
-def retained(x: CrossExperiment, frozen: str = "experts 2", free: str = "all") -> Estimate:
+def retained(x: CrossExperiment, frozen: str = "experts 2", free: str = "all") -> Evidence:
     """P6: share of the rise on earlier languages that freezing avoids at equal fall on the new one, the smaller of
     the two final falls.
 

@@ -132,7 +132,7 @@ def _row(fit: Routed, test: Routed, share: np.ndarray, devices: int, seed: int) 
     ratio = ClusterBootstrap(seed=seed)(moved, base, test.cluster)
     used = traffic(test.index, home, weight, devices, test.experts)
     return {
-        "devices": devices, "fall": 1 - ratio.value, "low": 1 - ratio.high, "high": 1 - ratio.low, "n": ratio.n,
+        "devices": devices, "fall": 1 - ratio.estimate, "low": 1 - ratio.high, "high": 1 - ratio.low, "n": ratio.n,
         "in order": float(base.sum() / weight.sum()), "pinned": float(moved.sum() / weight.sum()),
         "sent only": float(1 - volume(plain, home).sum() / base.sum()),
         "load in order": imbalance(used, plain), "load pinned": imbalance(used, pinned),

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.library import committed
-from ...models.passes import segment_pass
 from ...models.scoring import score_text
+from ...models.segments import segment_pass
 from ...nn.language import listeners, tell
 from ..embedded.evaluate import running_text
 

@@ -10,8 +10,8 @@ import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 
 from ...measure.divergence import entropy
+from ...measure.evidence import Evidence
 from ...measure.paired import PairedDifference, SeedMean
-from ...measure.statistics import Estimate
 from .grid import BASE, CrossGrid
 from .run import CrossRun
 
@@ -68,7 +68,7 @@ class CrossExperiment:
         table = self.documents(cell, split, langs)
         return (table.T * _weights(table)).sum(axis=1)
 
-    def difference(self, ours: str, theirs: str) -> Estimate:
+    def difference(self, ours: str, theirs: str) -> Evidence:
         """Loss of one cell minus that of another, paired by seed and document.
 
         Raises:
@@ -89,25 +89,22 @@ class CrossExperiment:
         for name in names:
             if self.made[name]:
                 paired = len(self.made[name]) > 1 and len(self.made[reference]) > 1 and name != reference
-                own = self.difference(name, reference) if paired else [np.nan] * 4
-                rows[name] = {
-                    "loss": self.losses(name).mean(),
-                    **dict(zip(("estimate", "low", "high", "n"), own, strict=True)),
-                }
-        found = pd.DataFrame.from_dict(rows, orient="index")
+                own = self.difference(name, reference).row() if paired else {}
+                rows[name] = {"loss": self.losses(name).mean(), **own}
+        found = pd.DataFrame.from_dict(rows, orient="index", columns=["loss", "estimate", "low", "high", "n"])
         return found.astype({"n": "Int64"}) if rows else found
 
     def csv(self, cell: str, file: str) -> pd.DataFrame:
         """A table of the cell's runs, with their `seed`."""
         return pd.concat([pd.read_csv(run.record / file).assign(seed=run.train.seed) for run in self.made[cell]])
 
-    def seed_mean(self, values: Sequence[float] | np.ndarray) -> Estimate:
+    def seed_mean(self, values: Sequence[float] | np.ndarray) -> Evidence:
         """Mean over seeds with Student's interval."""
         return SeedMean()(np.asarray(values, np.float64))
 
     # What each claim is judged on.
 
-    def growth(self, ending: str = "") -> Estimate:
+    def growth(self, ending: str = "") -> Evidence:
         """P4: factor of feed-forward parameters for ten times the languages at equal loss on those in common,
         log-linear between the two sizes of 16 languages.
 
@@ -124,13 +121,11 @@ class CrossExperiment:
         sizes = [self.made[cell][0].result()["feed_forward"] for cell in cells[1:]]
         span = np.log(sizes[1] / sizes[0])
         _inside(goal, small, large, float(np.exp(span * TENFOLD)))
-        found = self.seed_mean(span * TENFOLD * (goal - small) / (large - small))
-        value, low, high = np.exp(found[:3]).tolist()
-        return Estimate(value, low, high, found.n)
+        return self.seed_mean(span * TENFOLD * (goal - small) / (large - small)).mapped(np.exp)
 
-    def growths(self) -> dict[str, Estimate | str]:
+    def growths(self) -> dict[str, Evidence | str]:
         """`growth` by budget, of those whose runs are all there; a sentence where the loss to reach lies outside."""
-        found: dict[str, Estimate | str] = {}
+        found: dict[str, Evidence | str] = {}
         for budget, ending in BUDGETS.items():
             if self.grid.complete(GOAL, *(f"16 languages {e} experts{ending}" for e in (8, 32))):
                 try:

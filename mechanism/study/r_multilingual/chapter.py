@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ...measure.correlation import Correlation
+from ...measure.evidence import Evidence
 from ...measure.power import Detectable
 from ...measure.statistics import ClusterBootstrap
 from .config import ChapterConfig
@@ -119,47 +120,50 @@ class Chapter:
     def evidence(self) -> tuple[pd.DataFrame, dict[str, str]]:
         """What a verdict needs, by claim, and why it cannot be had for the others."""
         found, missing = {}, {}
-        makers: dict[str, Callable[[], dict[str, float]]] = {
-            "R1": lambda: _named(share(self.profiles.u_shaped(self.pooled))),
+        makers: dict[str, Callable[[], Evidence]] = {
+            "R1": lambda: share(self.profiles.u_shaped(self.pooled)),
             "R2": self._predicts,
-            "R3": lambda: _named(share(entropy_falls(self.falls))),
+            "R3": lambda: share(entropy_falls(self.falls)),
             "R4": self._resources,
             "R5": self._disjoint,
             "R9": self._strange,
-            "R10": lambda: _named(share(self.states["shared"])),
-            "R11": lambda: _fields(explained(self.compared, seed=self.config.seed)),
+            "R10": lambda: share(self.states["shared"]),
+            "R11": self._adds,
         }
         for claim, make in makers.items():
             try:
-                found[claim] = make()
+                found[claim] = make()._asdict()
             except ValueError as error:
                 missing[claim] = str(error)
         return pd.DataFrame.from_dict(found, orient="index", columns=list(EVIDENCE), dtype=np.float64), missing
 
-    def _predicts(self) -> dict[str, float]:
+    def _predicts(self) -> Evidence:
         table = self.compared
         sides = table["divergence"].to_numpy(), table["quality"].to_numpy()
-        return _named(Correlation("pearson", seed=self.config.seed)(*sides))
+        return Correlation("pearson", seed=self.config.seed)(*sides)
 
-    def _resources(self) -> dict[str, float]:
+    def _resources(self) -> Evidence:
         if not self.training:
             raise ValueError("how much text of each language the model was trained on is not known")
         table = self.consistency()[["value", "log_train"]].dropna()
         sides = table["value"].to_numpy(), table["log_train"].to_numpy()
-        return _named(Correlation("spearman", seed=self.config.seed)(*sides))
+        return Correlation("spearman", seed=self.config.seed)(*sides)
 
-    def _strange(self) -> dict[str, float]:
+    def _strange(self) -> Evidence:
         if not len(self.held_out):
             raise ValueError(
                 "no text in a language that the model surely does not know, beside one of the same script that it does"
             )
-        return _named(share(self.held_out["low"] > 0))
+        return share(self.held_out["low"] > 0)
 
-    def _disjoint(self) -> dict[str, float]:
+    def _disjoint(self) -> Evidence:
         row = self.overlap.loc[TAU]
         size = self.wide.sizes["layer"] * self.wide.sizes["expert"]
-        bounds = {"low": row["low"], "high": row["high"]}
-        return {"estimate": row["shared"], **bounds, "n": size, "p": row["p_fewer_permuted"]}
+        return Evidence(row["shared"], row["low"], row["high"], size, p=row["p_fewer_permuted"])
+
+    def _adds(self) -> Evidence:
+        found = explained(self.compared, seed=self.config.seed)
+        return Evidence(found["value"], found["low"], found["high"], int(found["n"]), p=found["p"])
 
     @cached_property
     def explained(self) -> dict[str, pd.Series]:
@@ -239,13 +243,11 @@ class Chapter:
         return pd.concat(tables, names=["sample"]).to_xarray().to_array("association_of")
 
 
-def _named(estimate) -> dict[str, float]:
-    """An estimate or a correlation under the names of evidence."""
-    return {"estimate" if key == "value" else key: float(value) for key, value in estimate._asdict().items()}
-
-
-def _fields(series: pd.Series) -> dict[str, float]:
-    return {name: float(series["value" if name == "estimate" else name]) for name in EVIDENCE if name != "null"}
+def evidence(found: xr.Dataset) -> dict[str, Evidence | str]:
+    """What each claim is judged on, from `Chapter.dataset`, or the reason why it cannot be."""
+    table = found["evidence"].dropna("claim", how="all").transpose("claim", "field").to_pandas()
+    missing: dict[str, Evidence | str] = json.loads(found.attrs["undecided"])
+    return missing | {claim: Evidence(*row[list(EVIDENCE)]) for claim, row in table.iterrows()}
 
 
 def _array(table: pd.DataFrame, dims: list[str]) -> xr.DataArray:

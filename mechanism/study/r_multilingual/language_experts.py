@@ -13,7 +13,7 @@ from ...corpus.library import committed
 from ...measure.importance import frequency_difference
 from ...measure.overlap import PermutedOverlap, frequency_strata, overlap_curve
 from ...measure.statistics import resampling_weights
-from ...models.passes import segment_pass
+from ...models.segments import segment_pass
 
 TAUS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 TAU = 0.3

@@ -13,7 +13,8 @@ from ...corpus.store import Corpus, CorpusError
 from ...measure.divergence import entropy, normalised_js
 from ...measure.retrieval import parallel_similarity, retrieval_hits
 from ...models.load import ModelError
-from ...models.passes import SegmentPass, encode, room, segment_pass
+from ...models.passes import encode, room
+from ...models.segments import SegmentPass, segment_pass
 from ..base.texts import FEWEST, SAMPLE, RoutingConfig, pivot_of
 
 FEWEST_TOKENS = 8

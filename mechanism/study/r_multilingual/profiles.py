@@ -8,9 +8,11 @@ import pandas as pd
 import xarray as xr
 from statsmodels.stats.proportion import proportion_confint
 
+from ...measure.evidence import Evidence
 from ...measure.profile import ProfileShape, is_u_shaped
-from ...measure.statistics import ClusterBootstrap, Estimate
+from ...measure.statistics import ClusterBootstrap
 
+ESTIMATED = ("value", "low", "high", "n")
 FALLS = ("slope", "slope_difference", "last_step")
 
 
@@ -33,7 +35,7 @@ class LanguageProfiles:
             values, clusters = kept(found, name, code)
             for i, depth in enumerate(found[axis].values if len(values) else ()):
                 estimate = self.bootstrap(values[:, i], clusters=clusters)
-                rows.append({"lang": str(code), axis: int(depth), **estimate._asdict()})
+                rows.append({"lang": str(code), axis: int(depth), **estimate.row("value")})
         return pd.DataFrame(rows)
 
     def overall(self, found: xr.Dataset, name: str) -> pd.DataFrame:
@@ -42,7 +44,7 @@ class LanguageProfiles:
         for code in map(str, found["lang"].values):
             values, clusters = kept(found, name, code)
             if len(values):
-                rows[code] = self.bootstrap(values.mean(1), clusters=clusters)._asdict()
+                rows[code] = self.bootstrap(values.mean(1), clusters=clusters).row("value")
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("lang")
 
     def shapes(self, found: xr.Dataset, name: str) -> pd.DataFrame:
@@ -69,7 +71,7 @@ class LanguageProfiles:
         codes = [code for code in codes if code != found.attrs["pivot"]]
         if not codes:
             index = pd.MultiIndex.from_tuples([], names=["lang", "contrast"])
-            return pd.DataFrame(index=index, columns=list(Estimate._fields), dtype=np.float64)
+            return pd.DataFrame(index=index, columns=list(ESTIMATED), dtype=np.float64)
         own = self.shapes(found[["entropy"]].sel(lang=codes), "entropy")
         other = self.shapes(paired.assign_attrs(found.attrs).sel(lang=codes), "entropy")
         difference = other.xs("slope", level="contrast", drop_level=False).rename({"slope": "slope_difference"})
@@ -79,14 +81,14 @@ class LanguageProfiles:
     def beyond(self, found: xr.Dataset, codes: Sequence[str], base: Sequence[str]) -> pd.DataFrame:
         """Mean divergence of some languages minus that of others, per layer (claim R9), on the segments that all of
         them have: columns `layer`, `value`, `low`, `high`, `n`; empty without such segments or languages."""
-        columns = ["layer", *Estimate._fields]
+        columns = ["layer", *ESTIMATED]
         if not (codes and base):
             return pd.DataFrame(columns=columns)
         sides = [found["divergence"].sel(lang=list(side)).mean("lang", skipna=False).values for side in (codes, base)]
         difference = sides[0] - sides[1]
         whole = ~np.isnan(difference).any(1)
         rows = [
-            {"layer": int(layer), **self.bootstrap(column, clusters=found["cluster"].values[whole])._asdict()}
+            {"layer": int(layer), **self.bootstrap(column, clusters=found["cluster"].values[whole]).row("value")}
             for layer, column in zip(found["layer"].values, difference[whole].T, strict=True)
             if whole.any()
         ]
@@ -103,7 +105,7 @@ def entropy_falls(table: pd.DataFrame) -> pd.Series:
     return (table["high"] < 0).groupby("lang", sort=False).all().rename("falls")
 
 
-def share(flags: Iterable[bool]) -> Estimate:
+def share(flags: Iterable[bool]) -> Evidence:
     """Share of languages, or layers, that have a property, with Wilson's 95 % interval.
 
     Raises:
@@ -113,7 +115,7 @@ def share(flags: Iterable[bool]) -> Estimate:
     if not len(values):
         raise ValueError("no language is left to take a share of")
     low, high = proportion_confint(int(values.sum()), len(values), method="wilson")
-    return Estimate(float(values.mean()), float(low), float(high), len(values))
+    return Evidence(float(values.mean()), float(low), float(high), len(values))
 
 
 def kept(found: xr.Dataset, name: str, code: str) -> tuple[np.ndarray, np.ndarray]:

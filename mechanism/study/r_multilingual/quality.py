@@ -8,7 +8,8 @@ import xarray as xr
 
 from ...corpus.languages import LANGUAGES
 from ...corpus.library import committed, training_budgets, training_rows
-from ...measure.correlation import Association, Correlation, residual, with_intercept
+from ...measure.correlation import Correlation, residual, with_intercept
+from ...measure.evidence import Evidence
 from ...measure.power import Detectable
 from ...measure.profile import depth_windows
 from ...measure.regression import NestedRegression
@@ -108,13 +109,13 @@ def associations(
         whole = table[[x, y, *covariates]].dropna().astype(np.float64)
         held = whole[list(covariates)].to_numpy() if covariates else None
         for method in ("pearson", "spearman"):
-            nothing = Association(np.nan, np.nan, np.nan, np.nan, len(whole))
+            nothing = Evidence(np.nan, np.nan, np.nan, len(whole), p=np.nan)
             try:
                 one = Correlation(method, seed=seed)(whole[x].to_numpy(), whole[y].to_numpy(), held)
                 detectable = Detectable().correlation(one.n, len(covariates))
             except ValueError:
                 one, detectable = nothing, np.nan
-            rows[label, method] = {**one._asdict(), "detectable": detectable}
+            rows[label, method] = {**one.row("value"), "p": one.p, "detectable": detectable}
     found = pd.DataFrame.from_dict(rows, orient="index")
     return found.set_axis(pd.MultiIndex.from_tuples(found.index, names=["given", "method"]))
 

@@ -9,8 +9,9 @@ from scipy.stats import t
 
 from ...corpus.languages import TRAINED
 from ...corpus.library import committed
+from ...measure.evidence import Evidence
 from ...measure.profile import depth_windows
-from ...measure.statistics import ClusterBootstrap, Estimate
+from ...measure.statistics import ClusterBootstrap
 from ..base import runs as training_runs
 from ..base.texts import FEWEST
 from ..embedded.history import History, load_history
@@ -42,7 +43,7 @@ def shared_states(found: xr.Dataset, codes: Iterable[str], bootstrap: ClusterBoo
             continue
         values = {"embedding": hits[:, 0], "last": hits[:, -1], "best": _crossed(hits, clusters)}
         bounds = {name: bootstrap(own, clusters=clusters) for name, own in values.items()}
-        rows[code] = {name: bounds[name].value for name in values}
+        rows[code] = {name: bounds[name].estimate for name in values}
         rows[code] |= {f"{name}_low": bounds[name].low for name in values}
         rows[code] |= {f"{name}_high": bounds[name].high for name in values}
         above = max(bounds["embedding"].high, bounds["last"].high)
@@ -118,7 +119,7 @@ def without_bilingual(histories: Mapping[str, History]) -> pd.DataFrame:
     return pd.DataFrame({name: middle_divergence(last_probe(own, tokens)) for name, own in histories.items()}).dropna()
 
 
-def control_difference(table: pd.DataFrame, confidence: float = 0.95) -> Estimate:
+def control_difference(table: pd.DataFrame, confidence: float = 0.95) -> Evidence:
     """Divergence in the control minus that in the runs with bilingual documents, mean over languages (claim R12).
 
     The control is a single run, and seeds differ: the interval is Student's for one more run against the mean of k
@@ -137,7 +138,7 @@ def control_difference(table: pd.DataFrame, confidence: float = 0.95) -> Estimat
     value = float(table[CONTROL].mean() - means.mean())
     error = float(means.std(ddof=1)) * np.sqrt(1 + 1 / len(means))
     half = float(t.ppf((1 + confidence) / 2, len(means) - 1)) * error
-    return Estimate(value, value - half, value + half, len(means))
+    return Evidence(value, value - half, value + half, len(means))
 
 
 def profiles_over_training(history: History) -> pd.DataFrame:

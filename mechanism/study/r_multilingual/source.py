@@ -65,7 +65,7 @@ def point_by_point(results: SteeringResults) -> pd.DataFrame:
         rows.append((f"{name}: accuracy falls", _points(row), side(*_bounds(row), below=True)))
     slope = results.gap_slope()
     if slope is not None:
-        told = f"{slope.value:+.2f} [{slope.low:+.2f}, {slope.high:+.2f}] per point of gap"
+        told = f"{slope.estimate:+.2f} [{slope.low:+.2f}, {slope.high:+.2f}] per point of gap"
         rows.append(("languages that lag gain most (Swahili)", told, side(slope.low, slope.high, below=False)))
     return pd.DataFrame(rows, columns=["the source", "here", "as the source"])
 

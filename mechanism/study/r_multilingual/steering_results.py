@@ -10,10 +10,10 @@ import pandas as pd
 import xarray as xr
 from statsmodels.stats.proportion import proportion_confint
 
+from ...measure.evidence import Evidence
 from ...measure.gap import GapSlope
 from ...measure.nulls import false_discovery
 from ...measure.paired_gain import Gain, PairedGain
-from ...measure.statistics import Estimate
 from .steering import MISSING
 
 RANDOM = "random experts"
@@ -120,7 +120,7 @@ class SteeringResults:
             found = self.gain(setting)
             if found is not None:
                 margin = self.paired(margins[[self._plain]], margins[[setting]], clusters).gain
-                more = {"margin": margin.value, "margin_low": margin.low, "margin_high": margin.high}
+                more = {"margin": margin.estimate, "margin_low": margin.low, "margin_high": margin.high}
                 rows.append({"strength": float(self.data["strength"][setting]), **_row(found), **more})
         return pd.DataFrame(rows).set_index("strength") if rows else pd.DataFrame()
 
@@ -166,8 +166,8 @@ class SteeringResults:
         means = [np.nanmean(side, axis=1) for side in self._gap_items()]
         return pd.DataFrame(dict(zip(("gap", "gain"), means, strict=True)), pd.Index(self.others, name="lang"))
 
-    def gap_slope(self) -> Estimate | None:
-        """Slope over languages of gain on gap; None with fewer than three languages or equal gaps."""
+    def gap_slope(self) -> Evidence | None:
+        """Slope over languages of gain on gap (claim R8); None with fewer than three languages or equal gaps."""
         try:
             clusters = self.data["dev_cluster"].values, self.data["cluster"].values
             return self.slope(*self._gap_items(), clusters)
@@ -180,33 +180,25 @@ class SteeringResults:
         missing = known.sel(lang=self.data.attrs["pivot"]).values - known.sel(lang=self.others).values
         return np.asarray(missing, np.float64), self.scores(self.chosen) - self.scores(self._plain)
 
-    def r6(self) -> dict[str, Any] | None:
+    def r6(self) -> Evidence | None:
         """Evidence on R6: the gain, in points, and the 95th percentile of matched random experts; None without any."""
         row = self.summary()
         if not len(self.null):
             return None
-        points = {name: 100 * row[of] for name, of in (("estimate", "gain"), ("low", "low"), ("high", "high"))}
-        return points | {"n": row["n"], "null": 100 * row["null"]}
+        return Evidence(100 * row["gain"], 100 * row["low"], 100 * row["high"], row["n"], 100 * row["null"])
 
-    def r7(self) -> dict[str, Any]:
+    def r7(self) -> Evidence:
         """Evidence on R7: share of the six controls whose gain has its interval below 0 (Wilson's interval). One that
         cannot be tried has not hurt."""
         hurt = int((self.controls().loc[list(CONTROLS), "high"] < 0).sum())
         low, high = proportion_confint(hurt, len(CONTROLS), method="wilson")
-        return {"estimate": hurt / len(CONTROLS), "low": low, "high": high, "n": len(CONTROLS)}
-
-    def r8(self) -> dict[str, Any] | None:
-        """Evidence on R8: slope of the gain on the gap; None where there is none."""
-        found = self.gap_slope()
-        if found is None:
-            return None
-        return {"estimate": found.value, "low": found.low, "high": found.high, "n": found.n}
+        return Evidence(hurt / len(CONTROLS), low, high, len(CONTROLS))
 
 
 def _row(found: Gain | None) -> dict[str, float]:
     if found is None:
         return dict.fromkeys(("gain", "low", "high", "p"), float("nan"))
-    return {"gain": found.gain.value, "low": found.gain.low, "high": found.gain.high, "p": found.p}
+    return {"gain": found.gain.estimate, "low": found.gain.low, "high": found.gain.high, "p": found.p}
 
 
 def with_q(table: pd.DataFrame) -> pd.DataFrame:

@@ -25,9 +25,9 @@ def test_counts_are_those_of_the_formula_and_only_the_router_grows():
 def test_time_is_measured_and_its_interval_holds_the_median():
     found = compute_growth(TINY)
     assert (found.table["seconds"] > 0).all()
-    assert found.time.low <= found.time.value <= found.time.high
+    assert found.time.low <= found.time.estimate <= found.time.high
     assert found.time.n == 3
-    assert np.isfinite(found.time.value)
+    assert np.isfinite(found.time.estimate)
 
 
 def test_both_ends_have_to_be_timed():

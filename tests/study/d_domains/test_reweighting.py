@@ -103,20 +103,20 @@ def synthetic(gain: float, random: float, items: int = 200) -> xr.Dataset:
 
 def test_evidence_is_of_the_smaller_gain_and_p_of_the_better_one():
     found = Reweighted(synthetic(0.3, 0.05)).evidence()
-    assert found["estimate"] == pytest.approx(15)
-    assert found["low"] > 0
-    assert found["null"] < 5.01
-    assert found["n"] == 100, "documents of four items"
-    assert found["p"] == pytest.approx(2 / 61)
+    assert found.estimate == pytest.approx(15)
+    assert found.low > 0
+    assert found.null < 5.01
+    assert found.n == 100, "documents of four items"
+    assert found.p == pytest.approx(2 / 61)
 
 
 def test_no_gain_is_no_evidence():
     nothing = Reweighted(synthetic(0.0, 0.05)).evidence()
-    assert nothing["estimate"] == 0
-    assert nothing["p"] == 1
+    assert nothing.estimate == 0
+    assert nothing.p == 1
     no_better = Reweighted(synthetic(0.02, 0.5)).evidence()
-    assert no_better["estimate"] < no_better["null"]
-    assert no_better["p"] > 0.05
+    assert no_better.estimate < no_better.null
+    assert no_better.p > 0.05
 
 
 def test_the_best_dev_setting_is_chosen_tasks_counting_equally():

@@ -14,7 +14,7 @@ from mechanism.study.base import runs as training_runs
 from mechanism.study.base.runs import load_run
 from mechanism.study.embedded import history
 from mechanism.study.embedded import train as embedded
-from mechanism.study.embedded.stage import STAGE, final_loss, newest_checkpoint, seconds, thin
+from mechanism.study.embedded.stage import STAGE, final_loss, newest_checkpoint, seconds
 from mechanism.study.embedded.train import branch, run_training, stage, trainer
 
 SMALL: dict[str, dict] = {

@@ -51,7 +51,7 @@ def place(tmp_path, monkeypatch):
     column = Column(ids, np.arange(0, 2001, 10), np.arange(200), np.arange(200) // 20)
     held = [(name, f"{name} {i}", np.array([0, *ids[i : i + 20 + i]])) for name in english.CORPORA for i in range(3)]
     texts = ({(name, "en"): column for name in english.CORPORA}, {"dev": held, "test": held})
-    monkeypatch.setattr(english, "_tokens", lambda tokenizer: texts)
+    monkeypatch.setattr(english, "english_tokens", lambda tokenizer: texts)
     monkeypatch.setenv("MECHANISM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
     return tmp_path
@@ -238,7 +238,7 @@ def test_what_cannot_be_run_is_one_sentence(place):
 def test_every_token_of_a_window_is_scored_once(place, tokenizer):
     text = English(TextConfig(8, 100, 100), tokenizer)
     windows = text.windows["dev"]
-    held = english._tokens(tokenizer)[1]["dev"]
+    held = english.english_tokens(tokenizer)[1]["dev"]
     assert windows.sizes.sum() == sum(len(ids) - 1 for _, _, ids in held)
     model = load_grid("mh_moe").model("plain", "heads2")
     built = replace(model, vocab=64, layers=2).build().eval()
@@ -257,7 +257,7 @@ def test_every_token_of_a_window_is_scored_once(place, tokenizer):
 
 
 def test_text_is_read_once_and_then_from_the_cache(place, monkeypatch):
-    columns, held = english._tokens(load_tokenizer(training_runs.TOKENIZER))
+    columns, held = english.english_tokens(load_tokenizer(training_runs.TOKENIZER))
     english._write(place / "text.npz", columns, held)
     with np.load(place / "text.npz") as file:
         again, texts = english._read(file)

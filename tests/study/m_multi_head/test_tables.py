@@ -8,7 +8,7 @@ import pytest
 
 from mechanism.bench import steps as bench_steps
 from mechanism.report.claims import find_claim
-from mechanism.report.verdicts import Evidence, Verdict
+from mechanism.report.verdicts import Verdict
 from mechanism.study.base import runs as training_runs
 from mechanism.study.m_multi_head import tables as multi_head
 from mechanism.study.m_multi_head.claims import evidence
@@ -63,22 +63,22 @@ def grid(tmp_path, monkeypatch):
 
 
 def verdict(claim, found):
-    return find_claim(claim).verdict(Evidence(found["estimate"], found["interval"], found["n"], found["null"]))
+    return find_claim(claim).verdict(found)
 
 
 def test_planted_differences_are_found_and_judged(grid):
     found = evidence(Experiment(grid))
     assert set(found) == {"M2", "M3", "M4", "M5", "M6", "M7", "M8"}
-    assert found["M2"]["estimate"] == pytest.approx(-0.03, abs=0.01)  # against the harder baseline
-    assert found["M2"]["null"] == pytest.approx(-0.05, abs=0.015)
-    assert found["M3"]["estimate"] == pytest.approx(-0.04, abs=0.01)
-    assert found["M6"]["estimate"] == pytest.approx(0.03, abs=0.01)
-    assert found["M7"]["estimate"] == pytest.approx(1 - 4 / 7)
-    assert found["M8"]["estimate"] == pytest.approx(1.5)
+    assert found["M2"].estimate == pytest.approx(-0.03, abs=0.01)  # against the harder baseline
+    assert found["M2"].null == pytest.approx(-0.05, abs=0.015)
+    assert found["M3"].estimate == pytest.approx(-0.04, abs=0.01)
+    assert found["M6"].estimate == pytest.approx(0.03, abs=0.01)
+    assert found["M7"].estimate == pytest.approx(1 - 4 / 7)
+    assert found["M8"].estimate == pytest.approx(1.5)
     for claim in ("M4", "M5"):  # the smallest of three gaps, then the next
-        assert found[claim]["estimate"] == pytest.approx(-0.03, abs=0.01)
-        assert found[claim]["interval"][1] >= found[claim]["null"]
-    assert [found[c]["n"] for c in ("M2", "M4", "M5", "M6")] == [5, 3, 3, 3]
+        assert found[claim].estimate == pytest.approx(-0.03, abs=0.01)
+        assert found[claim].high >= found[claim].null
+    assert [found[c].n for c in ("M2", "M4", "M5", "M6")] == [5, 3, 3, 3]
     assert {verdict(claim, own) for claim, own in found.items()} == {Verdict.REPLICATED}
 
 
@@ -98,11 +98,11 @@ def test_one_missing_seed_leaves_the_claims_of_its_block_undecided(grid):
 def test_the_note_says_which_comparison_decides_and_what_could_be_seen(grid):
     found = evidence(Experiment(grid))
     gap = np.log(10.70 / 10.74)
-    half = np.diff(found["M2"]["interval"])[0] / 2
-    assert found["M2"]["note"] == (
+    half = (found["M2"].high - found["M2"].low) / 2
+    assert found["M2"].note == (
         f"2 heads against fine-grained; the source's gap is {gap:+.4f}, less than half of our interval, {half:.4f}"
     )
-    assert "3 heads against 2 heads; the source's gap is -0.0179, more than" in found["M3"]["note"]
+    assert "3 heads against 2 heads; the source's gap is -0.0179, more than" in found["M3"].note
 
 
 def test_a_run_that_diverged_is_left_out_and_named(grid):
@@ -111,7 +111,7 @@ def test_a_run_that_diverged_is_left_out_and_named(grid):
     experiment = Experiment(grid)
     assert "Diverged, and left out: plain heads3 seed 1." in experiment.missing()
     assert grid.complete("plain")
-    assert [evidence(experiment)[claim]["n"] for claim in ("M2", "M3", "M7")] == [5, 4, 4]
+    assert [evidence(experiment)[claim].n for claim in ("M2", "M3", "M7")] == [5, 4, 4]
 
 
 def test_blocks_without_two_seeds_are_not_judged(grid):

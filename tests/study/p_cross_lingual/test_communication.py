@@ -5,7 +5,7 @@ import pytest
 
 from mechanism.corpus.library import committed
 from mechanism.models.load import load_model
-from mechanism.models.passes import segment_pass
+from mechanism.models.segments import segment_pass
 from mechanism.study.base.texts import RoutingConfig
 from mechanism.study.p_cross_lingual.communication import Routed, compare_placements, routed_tokens
 

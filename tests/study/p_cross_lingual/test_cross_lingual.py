@@ -13,7 +13,6 @@ from rich.console import Console
 from mechanism.corpus.language_stream import UNTOLD, LanguageStream, LanguageStreamConfig
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.report.claims import load_claims
-from mechanism.report.verdicts import Evidence
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.runs import CONFIGS, TOKENIZER
 from mechanism.study.p_cross_lingual import train as cross_train
@@ -259,29 +258,26 @@ def test_planted_effects_are_recovered_and_judged(planted):
     found: Any = cross_evidence(planted)
     claims = load_claims()
     assert set(found) == set(JUDGES)
-    verdicts = {
-        c: str(claims[c].verdict(Evidence(e["estimate"], (e["low"], e["high"]), e["n"], e["null"], e["p"])))
-        for c, e in found.items()
-    }
-    assert found["P4"]["estimate"] == pytest.approx(4 ** (0.5 / np.log10(4)), rel=0.05)
-    assert found["P4"]["note"] == "the larger of two: with equal tokens of a language"
-    assert planted.growth(" short").value == pytest.approx(4 ** (0.25 / np.log10(4)), rel=0.05)
-    assert found["P5"]["estimate"] == pytest.approx(0.01)
-    assert "may change the word embedding (40% of the parameters)" in found["P5"]["note"]
-    assert found["P6"]["estimate"] == pytest.approx(0.6)
-    assert found["P7"]["estimate"] > 0.125
-    assert found["P7"]["null"] == pytest.approx(-0.02, abs=0.002)
-    assert found["P8"]["estimate"] == pytest.approx(0.08 * 0.26)
-    assert found["P8"]["null"] == pytest.approx(0.08)
-    assert found["P9"]["estimate"] == pytest.approx(-1)
-    assert 1.025 < found["P10"]["null"] < 1.05
-    assert "of 60 turns" in found["P10"]["note"]
-    assert "does not decide" not in found["P10"]["note"]
-    assert found["P11"]["estimate"] == pytest.approx(0.25, abs=0.002)
-    assert found["P11"]["null"] == pytest.approx(-0.05, abs=0.002)
-    assert found["P12"]["estimate"] == pytest.approx(0.0005, abs=0.0005)
-    assert found["P13"]["estimate"] == pytest.approx(-0.05, abs=0.002)
-    assert found["P15"]["estimate"] == pytest.approx(1.3)
+    verdicts = {c: str(claims[c].verdict(e)) for c, e in found.items()}
+    assert found["P4"].estimate == pytest.approx(4 ** (0.5 / np.log10(4)), rel=0.05)
+    assert found["P4"].note == "the larger of two: with equal tokens of a language"
+    assert planted.growth(" short").estimate == pytest.approx(4 ** (0.25 / np.log10(4)), rel=0.05)
+    assert found["P5"].estimate == pytest.approx(0.01)
+    assert "may change the word embedding (40% of the parameters)" in found["P5"].note
+    assert found["P6"].estimate == pytest.approx(0.6)
+    assert found["P7"].estimate > 0.125
+    assert found["P7"].null == pytest.approx(-0.02, abs=0.002)
+    assert found["P8"].estimate == pytest.approx(0.08 * 0.26)
+    assert found["P8"].null == pytest.approx(0.08)
+    assert found["P9"].estimate == pytest.approx(-1)
+    assert 1.025 < found["P10"].null < 1.05
+    assert "of 60 turns" in found["P10"].note
+    assert "does not decide" not in found["P10"].note
+    assert found["P11"].estimate == pytest.approx(0.25, abs=0.002)
+    assert found["P11"].null == pytest.approx(-0.05, abs=0.002)
+    assert found["P12"].estimate == pytest.approx(0.0005, abs=0.0005)
+    assert found["P13"].estimate == pytest.approx(-0.05, abs=0.002)
+    assert found["P15"].estimate == pytest.approx(1.3)
     assert verdicts == {
         "P4": "partly", "P5": "replicated", "P6": "replicated", "P7": "replicated", "P8": "replicated",
         "P9": "replicated", "P10": "replicated", "P11": "partly", "P12": "replicated", "P13": "replicated",
@@ -383,7 +379,7 @@ def test_an_equal_fall_that_was_not_measured_is_no_evidence_of_forgetting_less(p
 @pytest.mark.parametrize("freezing", [1.0, 0.5])
 def test_forgetting_along_a_convex_path_is_compared_where_it_was_measured(planted, freezing):
     plant_adaptation(convex(GRID.adaptation.marks, freezing))
-    assert retained(planted).value == pytest.approx(1 - freezing, abs=1e-6)
+    assert retained(planted).estimate == pytest.approx(1 - freezing, abs=1e-6)
 
 
 def test_a_method_that_gains_nothing_has_no_equal_fall(planted):
@@ -399,8 +395,8 @@ def test_a_timing_whose_interval_holds_the_threshold_does_not_decide(planted, mi
     result = json.loads(path.read_text())
     path.write_text(json.dumps(result | {"balance_time": np.linspace(middle - 0.1, middle + 0.1, 60).tolist()}))
     found: Any = cross_evidence(planted)["P10"]
-    assert found["null"] < COSTS
-    assert found["note"].endswith(f"the timing does not decide, by its median the verdict would be *{verdict}*")
+    assert found.null < COSTS
+    assert found.note.endswith(f"the timing does not decide, by its median the verdict would be *{verdict}*")
     rule = str(load_claims()["P10"].rule)
     assert f"interval.low >= {LOADED:g}" in rule
     assert f"null >= {COSTS:g}" in rule

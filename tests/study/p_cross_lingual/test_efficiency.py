@@ -23,7 +23,7 @@ from mechanism.study.p_cross_lingual.expressivity import (
     separating_points,
 )
 
-from ..nn.oracles import expert
+from ...nn.oracles import expert
 
 
 def test_the_fifth_is_five_twenty_fourths_if_an_expert_is_a_layer():

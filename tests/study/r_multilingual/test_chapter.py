@@ -291,7 +291,7 @@ def test_a_control_that_stays_apart_is_told_from_one_that_does_not():
     apart = without_bilingual({**seeds, "control": history("control", 0.1)})
     assert list(apart.index) == ["de", "fr", "es"], "ko has five segments, sw was not trained on"
     found = control_difference(apart)
-    assert found.value == pytest.approx(0.09, abs=1e-6)
+    assert found.estimate == pytest.approx(0.09, abs=1e-6)
     half = 4.303 * 0.01 * np.sqrt(4 / 3)  # Student's quantile for three seeds, one more run
     assert (found.low, found.high) == pytest.approx((0.09 - half, 0.09 + half), abs=1e-4)
     assert found.n == 3

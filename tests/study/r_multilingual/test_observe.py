@@ -10,7 +10,8 @@ from mechanism.corpus.library import committed
 from mechanism.corpus.store import Corpus, CorpusError, Segment
 from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.models.load import ModelError, load_model
-from mechanism.models.passes import encode, segment_pass
+from mechanism.models.passes import encode
+from mechanism.models.segments import segment_pass
 from mechanism.study.base.texts import RoutingConfig, pivot_of
 from mechanism.study.r_multilingual.observe import observe, read, script_of
 from mechanism.study.r_multilingual.profiles import LanguageProfiles

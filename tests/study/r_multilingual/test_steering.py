@@ -96,10 +96,10 @@ def test_the_planted_expert_is_found_and_steering_it_works(strong: SteeringResul
     assert f"{LAYER}.{EXPERT}" in str(strong.data["targets"].values[strong.chosen]).split()
     found = strong.r6()
     assert found is not None
-    assert found["estimate"] > 20
-    assert found["low"] > 0
-    assert found["estimate"] > found["null"]
-    assert abs(strong.null).max() < found["estimate"] / 200, "random experts do not do it"
+    assert found.estimate > 20
+    assert found.low > 0
+    assert found.estimate > found.null
+    assert abs(strong.null).max() < found.estimate / 200, "random experts do not do it"
     table = strong.by_language()
     assert list(table.index) == ["en", "xx", "yy"]
     assert (table["gain"] > 0.2).all()
@@ -125,7 +125,7 @@ def test_controls_and_doses_of_the_planted_expert(strong: SteeringResults):
 def test_an_expert_without_effect_is_not_judged_to_have_one():
     found = SteeringResults(steer(*planted(0.0), planted_task(), TRIED), QUICK).r6()
     assert found is not None
-    assert [found[name] for name in ("estimate", "low", "high", "null")] == [0, 0, 0, 0]
+    assert [found.estimate, found.low, found.high, found.null] == [0, 0, 0, 0]
 
 
 def synthetic(rng: np.random.Generator, settings=24, draws=50, shape=(4, 40), change=0.15, leak=False) -> xr.Dataset:
@@ -151,7 +151,7 @@ def synthetic(rng: np.random.Generator, settings=24, draws=50, shape=(4, 40), ch
 def replicated(data: xr.Dataset) -> bool:
     found = SteeringResults(data, PairedGain(ClusterBootstrap(n_boot=200), n_perm=1)).r6()
     assert found is not None
-    return found["low"] > 0 and found["estimate"] > found["null"]
+    return found.low > 0 and found.estimate > found.null
 
 
 def test_false_positives_of_the_whole_procedure():

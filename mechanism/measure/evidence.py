@@ -1,0 +1,90 @@
+"""What a study found about one quantity: the estimate, how sure it is, and what it is held against."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class EvidenceError(ValueError):
+    """Numbers that no verdict can rest on."""
+
+
+class Evidence(NamedTuple):
+    """An estimate with its interval, from a measure to the verdict on a claim.
+
+    Attributes:
+        estimate: the number; low, high: its interval, 95 % unless a measure's `confidence` says otherwise; both equal
+            the estimate where it is exact.
+        n: units that it rests on: what is resampled, clusters where items have any.
+        null: 95th percentile of the null distribution, or a reference value; NaN where there is none.
+        p: p-value; NaN where there is none.
+        note: remark for readers.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    null: float = math.nan
+    p: float = math.nan
+    note: str = ""
+
+    @classmethod
+    def exact(cls, value: float, n: int, null: float = math.nan, note: str = "") -> "Evidence":
+        """A number that is counted or proved: its interval is itself."""
+        return cls(value, value, value, n, null, note=note)
+
+    def against(self, null: float = math.nan, p: float = math.nan, note: str = "") -> "Evidence":
+        """The same, held against a null, a p-value, or with a note."""
+        return self._replace(null=null, p=p, note=note)
+
+    def mapped(self, function: Callable[[float], float]) -> "Evidence":
+        """Estimate and interval under a monotone function; null and p are dropped."""
+        low, high = sorted((float(function(self.low)), float(function(self.high))))
+        return Evidence(float(function(self.estimate)), low, high, self.n, note=self.note)
+
+    def row(self, name: str = "estimate") -> dict[str, Any]:
+        """The estimate under a name, `low`, `high` and `n`, as columns of a table."""
+        return {name: self.estimate, "low": self.low, "high": self.high, "n": self.n}
+
+    def checked(self) -> "Evidence":
+        """Plain Python numbers that a verdict can rest on.
+
+        Raises:
+            EvidenceError: a number is missing, not finite or out of range, the interval is upside down, or `n` is not a
+                positive whole number.
+        """
+        estimate, low, high, n = (_number(name, value) for name, value in self.row().items())
+        null, p = (
+            math.nan if _missing(one) else _number(name, one) for name, one in (("null", self.null), ("p", self.p))
+        )
+        if low > high:
+            raise EvidenceError(f"interval {(low, high)} is upside down: low first, then high")
+        if n <= 0 or n != int(n):
+            raise EvidenceError(f"n is {n:g}; a verdict needs a whole number of units, at least one")
+        if not _missing(p) and not 0 <= p <= 1:
+            raise EvidenceError(f"p is {p}; it must lie between 0 and 1")
+        return Evidence(estimate, low, high, int(n), null, p, self.note)
+
+    def plain(self) -> dict[str, Any]:
+        """The numbers as they stand in a record: `estimate`, `interval`, `n`; `null` and `p`, None where missing."""
+        null, p = (None if _missing(one) else one for one in (self.null, self.p))
+        return {"estimate": self.estimate, "interval": [self.low, self.high], "n": self.n, "null": null, "p": p}
+
+
+def _missing(value: Any) -> bool:
+    return bool(value != value)
+
+
+def _number(name: str, value: Any) -> float:
+    """A plain number from one of Python, numpy or torch."""
+    if hasattr(value, "item"):
+        try:
+            value = value.item()
+        except (ValueError, RuntimeError):
+            raise EvidenceError(f"{name} holds several values; reduce it to one number first") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise EvidenceError(f"{name} is {value!r}; a number is needed")
+    if not math.isfinite(value):
+        raise EvidenceError(f"{name} is {value}; a verdict needs a finite number")
+    return float(value)

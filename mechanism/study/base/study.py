@@ -1,0 +1,72 @@
+"""A study of a model: its full result read from a record or computed and recorded, or a sample computed at once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import xarray as xr
+
+from .records import recorded, stored
+
+PROFILES = ("auto", "small", "full")
+"""`auto`: the recorded full result where there is one, else the sample; `small`: the sample, records are not read;
+`full`: the full result, computed and recorded where there is no record."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked of a model, and how it is answered.
+
+    Attributes:
+        key: what decides the full result besides the texts, the study's name under `study`; see `records.stored`.
+        data: hash of the texts.
+        full, sample: compute the result on everything, and on a part that takes seconds.
+        command: what makes the record, for readers.
+    """
+
+    key: Mapping[str, Any]
+    data: str
+    full: Callable[[], xr.Dataset]
+    sample: Callable[[], xr.Dataset]
+    command: str = ""
+
+    def recorded(self) -> xr.Dataset | None:
+        """The recorded full result, None where there is no record."""
+        return recorded(self.key, self.data)
+
+    def result(self, profile: str = "auto") -> xr.Dataset:
+        """The result under a profile of `PROFILES`; one that stands in a record has its address as attribute `record`.
+
+        Raises:
+            ValueError: no such profile; StudyError: see `records.stored`; otherwise what the computation raises.
+        """
+        check_profile(profile)
+        if profile == "full":
+            return stored(self.key, self.data, self.full, self.command)
+        found = self.recorded() if profile == "auto" else None
+        return self.sample() if found is None else found
+
+    def awaits(self, found: xr.Dataset) -> str:
+        """The command that makes the full result, where `found` is only a sample; empty where it is the full one."""
+        return "" if "record" in found.attrs else self.command
+
+
+def check_profile(profile: str) -> None:
+    """Refuse a profile that there is not.
+
+    Raises:
+        ValueError: the message lists those that there are.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"there is no profile {profile!r}: use {', '.join(PROFILES)}")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Fields of a frozen configuration as they stand in a key: tuples as lists, nested ones too."""
+    return {name: _listed(value) for name, value in asdict(config).items()}
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _listed(own) for name, own in value.items()}
+    return [_listed(own) for own in value] if isinstance(value, list | tuple) else value
