@@ -11,7 +11,7 @@ from mechanism.report.record import read_records
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.records import address, recorded
 from mechanism.study.d_domains import domain_records, driver_experts
-from mechanism.study.grids import grid_code
+from mechanism.study.grids import load_grid
 from mechanism.study.r_multilingual.config import ChapterConfig
 from mechanism.study.r_multilingual.steering_study import TASKS, SteeringStudy
 
@@ -43,10 +43,9 @@ def test_a_record_stands_at_the_address_of_its_configuration(name: str):
         assert training_runs.find_run(config["name"]).hash == name
 
 
-@pytest.mark.parametrize("grid", sorted(path.stem for path in training_runs.CONFIGS.glob("grids/*.yaml")))
+@pytest.mark.parametrize("grid", sorted({path.parts[-3] for path in training_runs.RUNS.glob("*/*/result.json")}))
 def test_grids_find_all_their_runs(grid: str):
-    code = grid_code(grid)
-    assert code.summary(code.load()).startswith("all ")
+    assert load_grid(grid).summary().startswith("all ")
 
 
 def test_studies_of_the_embedded_model_find_their_records():

@@ -91,7 +91,7 @@ def bench_steps(
 
     A model's ratio is the median over seeds and turns of its rate to that of the first."""
     from ..bench import steps as bench
-    from ..study.m_multi_head.grid import load_grid
+    from ..study.grids import load_grid
 
     plan = load_grid(grid)
     table = bench.bench_steps(plan, turns)

@@ -60,16 +60,15 @@ def _choose(device: str) -> None:
 
 def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) -> None:
     from ..study.embedded.train import keep_memory
-    from ..study.grids import grid_code
+    from ..study.grids import load_grid
 
     if not status:
         keep_memory()
-    code = grid_code(name)
+    found = load_grid(name)
     if not status:
-        code.train(code.load(), err, runs, steps)
-    grid = code.load()
-    print_table(code.status(grid).to_dict("records"), f"grid {grid.name}")
-    out.print(code.summary(grid))
+        found.make(err, runs, steps)
+    print_table(found.status().to_dict("records"), f"grid {found.name}")
+    out.print(found.summary())
 
 
 def _train_run(config: str, steps: int | None, branch: str | None, export: str | None, stage: bool) -> None:

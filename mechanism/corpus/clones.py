@@ -1,11 +1,12 @@
 """Clone languages: English with its token ids permuted into a range of their own. Grammar, length and data are ours to
 set, and every text exists in every language, so that what differs between two languages is known."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from .mixture import Column, Mixture, MixtureConfig
@@ -126,15 +127,21 @@ class CloneStream(Mixture):
         own = read[rng.choice(len(read), p=self._alone)]
         return "monolingual", self._text(rng, [own], own.rows, room)
 
-    def tokenizer_of(self, language: int) -> "CloneTokenizer":
-        """What reads English text as a language, in the place of a tokenizer.
+    def tokenizer_of(self, language: int) -> PreTrainedTokenizerFast:
+        """A tokenizer that reads English text as a language.
 
         Raises:
             ValueError: no such language.
         """
         if not 0 <= language < len(self.ids):
             raise ValueError(f"there is no language {language}: English is 0, its clones go to {len(self.ids) - 1}")
-        return CloneTokenizer(self.tokenizer, self.ids[language])
+        payload = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        vocab = payload["model"]["vocab"]
+        payload["model"]["vocab"] = {token: int(self.ids[language, i]) for token, i in vocab.items()}
+        end = self.tokenizer.eos_token
+        return PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(json.dumps(payload)), eos_token=end, pad_token=end
+        )
 
     def tokens_read(self, seed: int, tokens: int, batches: int = 40, size: int = 32, length: int = 256) -> np.ndarray:
         """`(language,)` tokens of each language that a run of so many tokens reads, by the share among its first
@@ -143,20 +150,3 @@ class CloneStream(Mixture):
         ids = np.concatenate([self.batch(seed, step, size, length).ravel() for step in range(batches)])
         found = np.bincount(ids[ids > 0] // len(self.tokenizer), minlength=len(self.ids))
         return found / found.sum() * tokens
-
-
-class CloneTokenizer:
-    """A tokenizer of English whose ids are those of a language.
-
-    Args:
-        tokenizer: of English; ids: of `clone_ids`, one language's.
-    """
-
-    bos_token_id = None
-    eos_token_id = pad_token_id = 0
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> None:
-        self.tokenizer, self.ids = tokenizer, ids
-
-    def __call__(self, texts: list[str], **options: Any) -> dict[str, list[list[int]]]:
-        return {"input_ids": [self.ids[own].tolist() for own in self.tokenizer(texts, **options)["input_ids"]]}

@@ -47,7 +47,7 @@ def join_probes(folder: Path, until: int | None = None) -> xr.Dataset:
     """The probes of a folder as one dataset over `tokens_seen`, up to and including `until` tokens; what no probe
     changes has no such axis."""
     kept = [path for path in sorted(folder.glob("*.nc")) if until is None or int(path.stem) <= until]
-    return xr.concat([xr.load_dataset(path) for path in kept], "tokens_seen")
+    return xr.concat([xr.load_dataset(path) for path in kept], "tokens_seen", coords="minimal", compat="override")
 
 
 def thin(metrics: pd.DataFrame) -> pd.DataFrame:

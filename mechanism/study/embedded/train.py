@@ -40,7 +40,9 @@ def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
     def batches(step: int) -> np.ndarray:
         return mixture.batch(config.seed, step, config.batch, config.length)
 
-    return Trainer(config, batches, run.workspace, ProbeLog(run.workspace / "probes", partial(probe, tokenizer=tokenizer)))
+    return Trainer(
+        config, batches, run.workspace, ProbeLog(run.workspace / "probes", partial(probe, tokenizer=tokenizer))
+    )
 
 
 def stream_shares(run: Run, mixture: Mixture | None = None) -> dict[str, float]:
@@ -116,9 +118,9 @@ def branch(run: Run, parent: Run) -> int:
     (run.workspace / "probes").mkdir(parents=True, exist_ok=True)
     shutil.copy(found[max(shared)], run.workspace)
     shutil.copy(parent.workspace / "metrics.csv", run.workspace)
-    for probe in (parent.workspace / "probes").glob("*.nc"):
-        if int(probe.stem) <= max(shared) * run.train.step_tokens:
-            shutil.copy(probe, run.workspace / "probes")
+    for path in (parent.workspace / "probes").glob("*.nc"):
+        if int(path.stem) <= max(shared) * run.train.step_tokens:
+            shutil.copy(path, run.workspace / "probes")
     return max(shared)
 
 

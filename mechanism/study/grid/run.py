@@ -169,7 +169,7 @@ class RunGrid(ABC, Generic[Run]):
             return len(missing), None
         rates = {cell: float(np.mean(values)) for cell, values in known.items()}
         mean = float(np.mean(list(rates.values())))
-        return len(missing), sum(plan.steps * rates.get(plan.cell, mean) for plan in missing)
+        return len(missing), float(sum(plan.steps * rates.get(plan.cell, mean) for plan in missing))
 
     def summary(self) -> str:
         """One sentence: what is left."""
@@ -253,7 +253,7 @@ class RunGrid(ABC, Generic[Run]):
         result = {
             "seconds": round(float(metrics["seconds"].sum()), 1), "threads": torch.get_num_threads(),
             "step_seconds": round(float(metrics["seconds"].median()), 4), "torch": torch.__version__.split("+")[0],
-        }  # fmt: skip
+        } | trainer.made_on()  # fmt: skip
         trainer.model.eval()
         result |= shop.measure(run, trainer)
         self._record(run, result)

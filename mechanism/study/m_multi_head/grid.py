@@ -1,13 +1,11 @@
 """A grid of training runs: the multi-head experiment as data, its runs, and in which order they are made."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from ...nn import parity
@@ -18,7 +16,8 @@ from ...nn.train_config import TrainConfig
 from ...nn.variants import VariantConfig
 from ..base import runs as training_runs
 from ..grid.english import TextConfig
-from ..grid.recorded_run import RecordedRun
+from ..grid.run import Planned, RunGrid
+from .training import EnglishWorkshop, GridRun
 
 CELLS = {"heads2_none": (False, False), "heads2_head": (True, False), "heads2_merge": (False, True)}
 VARIANTS = ("dense", "sparse", "fine_grained", "heads2", "heads3", *CELLS)
@@ -51,42 +50,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class GridRun(RecordedRun):
-    """One run of a grid.
-
-    Attributes:
-        grid, block, variant: where it belongs; tuning: whether it only chooses a learning rate.
-        train: architecture and optimisation; text: what is scored; data: content hash of the corpora.
-    """
-
-    grid: str
-    block: str
-    variant: str
-    tuning: bool
-    train: TrainConfig
-    text: TextConfig
-    data: str
-
-    @cached_property
-    def hash(self) -> str:
-        """Content address, of what decides the numbers: twelve hexadecimal digits of its SHA-256."""
-        payload = {"train": asdict(self.train), "text": asdict(self.text), "data": self.data, "tuning": self.tuning}
-        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
-
-    @property
-    def usable(self) -> bool:
-        """Whether it was made and did not diverge."""
-        return self.done and "diverged" not in self.result()
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        what = f"rate {self.train.lr:g}" if self.tuning else f"seed {self.train.seed}"
-        return f"{self.block} {self.variant} {what}"
-
-
-@dataclass(frozen=True)
-class Grid:
+class Grid(RunGrid[GridRun]):
     """The experiment.
 
     Attributes:
@@ -102,6 +66,7 @@ class Grid:
     train: Mapping[str, Any]
     tuning: Tuning
     blocks: Mapping[str, Block]
+    figure = ("ppl", 2)
     text: TextConfig = TextConfig()
     data: str = field(default_factory=training_runs.data_hash)
 
@@ -136,8 +101,7 @@ class Grid:
         runs = self.tuning_runs(block, variant)
         if not all(run.done for run in runs):
             return None
-        tried = [(run.result()["dev"]["loss"], run.train.lr) for run in runs]
-        kept = [pair for pair in tried if pair[0] is not None]
+        kept = [(run.result()["dev"]["loss"], run.train.lr) for run in runs if run.usable]
         if not kept:
             raise ValueError(f"every learning rate of {block} {variant} diverged: give {self.name} lower ones")
         return min(kept)[1]
@@ -158,20 +122,28 @@ class Grid:
         for name, block in self.blocks.items():
             yield from ((name, variant) for variant in block.variants)
 
-    def missing_runs(self) -> Iterator[GridRun]:
-        """The runs that are missing and can be made: seed after seed, the learning rates before seed 0."""
+    def planned(self) -> Iterator[Planned]:
+        """Every run, seed after seed, the learning rates before seed 0."""
         for seed in range(max(block.seeds for block in self.blocks.values())):
             for block, variant in self.cells():
+                tried = self.tuning_runs(block, variant) if seed == 0 else []
+                yield from (Planned(f"{block} {variant} rates", run.train.steps, run) for run in tried)
                 if seed < self.blocks[block].seeds:
-                    source = self.blocks[block].rate_of or {"block": block, "variant": variant}
-                    wanted = self.tuning_runs(**source) if seed == 0 else []
-                    wanted += self.runs(block, variant)[seed : seed + 1]
-                    yield from (run for run in wanted if not run.done)
+                    rate = self.rate(block, variant)
+                    run = self.run(block, variant, lr=rate, seed=seed) if rate else None
+                    yield Planned(f"{block} {variant}", self.run(block, variant).train.steps, run)
 
-    def size(self) -> int:
-        """Number of runs in all."""
-        tuned = sum(len(self.tuning_runs(*cell)) for cell in self.cells())
-        return tuned + sum(len(block.variants) * block.seeds for block in self.blocks.values())
+    def workshop(self) -> EnglishWorkshop:
+        """See `RunGrid`."""
+        return EnglishWorkshop(self.text, self.vocab)
+
+    def figure_of(self, result: Mapping[str, Any]) -> float:
+        """Perplexity of the test windows, of the dev windows where only they are scored."""
+        return float(np.exp(result.get("test", result["dev"])["loss"]))
+
+    def about(self, run: GridRun) -> dict[str, Any]:
+        identity = {"grid": run.grid, "block": run.block, "variant": run.variant, "tuning": run.tuning}
+        return identity | {"train": asdict(run.train), "text": asdict(run.text), "data": run.data}
 
     def run(self, block: str, variant: str, tuning: bool = False, **train: Any) -> GridRun:
         """A run of a variant, with fields of `TrainConfig` that are its own."""
@@ -207,28 +179,14 @@ def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:
     return replace(layer, normalise=layer.top_k > 1)
 
 
-def grid_path(name: str) -> Path:
-    """File of a committed grid, or the file itself.
+def load_grid(path: Path) -> Grid:
+    """The grid of a file.
 
     Raises:
-        FileNotFoundError: there is none; the message lists the committed ones.
-    """
-    path = Path(name) if name.endswith(".yaml") else training_runs.CONFIGS / "grids" / f"{name}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in (training_runs.CONFIGS / "grids").glob("*.yaml")))
-        raise FileNotFoundError(f"no grid at {path}; committed ones: {known}")
-    return path
-
-
-def load_grid(name: str) -> Grid:
-    """A committed grid by name, or the grid of a `.yaml` file.
-
-    Raises:
-        FileNotFoundError: there is none; the message lists the committed ones.
         TypeError, KeyError: a field that does not exist, or a missing one.
     """
-    path = grid_path(name)
     payload = yaml.safe_load(path.read_text("utf-8"))
+    del payload["made_by"]
     tuning = payload.pop("tuning")
     baseline = SparseMoEConfig(**payload.pop("baseline"))
     blocks = {key: _block(key, fields) for key, fields in payload.pop("blocks").items()}

@@ -1,7 +1,7 @@
 """The grid of chapter P as data: its cells' runs, and in which order they are made."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,16 @@ from ...nn.language_moe import LanguageMoEConfig
 from ...nn.train_config import TrainConfig
 from ...nn.variants import VariantConfig
 from ..base import runs as training_runs
+from ..grid.run import Planned, RunGrid
 from .run import USE, Adaptation, Cell, CrossRun
 from .score import HeldOut
+from .train import CrossWorkshop
 
-KIND = "cross_lingual"
 BASE, PARENT = "none", "dense half"
 
 
 @dataclass(frozen=True)
-class CrossGrid:
+class CrossGrid(RunGrid[CrossRun]):
     """The experiment; fields as in its file."""
 
     name: str
@@ -43,6 +44,7 @@ class CrossGrid:
     adaptation: Adaptation
     held: HeldOut
     cells: Mapping[str, Cell]
+    figure = ("test", 4)
     data: str = field(default_factory=training_runs.data_hash)
 
     def codes(self, cell: Cell) -> tuple[str, ...]:
@@ -113,22 +115,42 @@ class CrossGrid:
         for seed in range(self.seeds):
             yield from ((name, seed) for name, cell in self.cells.items() if seed < (cell.seeds or self.seeds))
 
-    def missing_runs(self) -> Iterator[CrossRun]:
-        """The runs that are missing and can be made, in order."""
+    def planned(self) -> Iterator[Planned]:
+        """Every run in order."""
         for name, seed in self.order():
-            run = self.run(name, seed)
-            parent = self.run(PARENT, seed) if self.cells[name].start else None
-            if run is not None and not run.done and (parent is None or parent.done):
-                yield run
+            steps = -(
+                -round(self.train["tokens"] * self.cells[name].tokens) // (self.train["batch"] * self.train["length"])
+            )
+            yield Planned(name, steps, self.run(name, seed))
 
-    def size(self) -> int:
-        """Number of runs in all."""
-        return sum(1 for _ in self.order())
+    def ready(self, run: CrossRun) -> bool:
+        """Whether the run that it starts from is there."""
+        return not run.start or self._parent(run).done
+
+    def keeps(self, run: CrossRun) -> bool:
+        """Weights that other runs begin from."""
+        return run.cell == PARENT
+
+    def _parent(self, run: CrossRun) -> CrossRun:
+        found = self.run(PARENT, run.train.seed)
+        assert found is not None
+        return found
+
+    def workshop(self) -> CrossWorkshop:
+        """See `RunGrid`."""
+        return CrossWorkshop(self._parent)
+
+    def figure_of(self, result: Mapping[str, Any]) -> float:
+        """Bits per byte of test text, mean over languages."""
+        return result["test"]
+
+    def about(self, run: CrossRun) -> dict[str, Any]:
+        return asdict(run)
 
     def complete(self, *names: str) -> bool:
         """Whether every run of the cells is recorded."""
         wanted = [(name, seed) for name, seed in self.order() if name in names]
-        return all((run := self.run(*at)) is not None and run.done for at in wanted)
+        return all((run := self.run(*at)) is not None and run.usable for at in wanted)
 
 
 def family(code: str) -> str:
@@ -152,16 +174,15 @@ def _distance(paths: tuple[Path, ...]) -> np.ndarray:
     return np.mean([use_distance(use) for use in found], 0)
 
 
-def load_cross_grid(path: Path) -> CrossGrid:
+def load_grid(path: Path) -> CrossGrid:
     """The grid of a file.
 
     Raises:
         TypeError: a field that does not exist, or a missing one.
-        ValueError: the file is of another kind; see `Cell`.
+        ValueError: see `Cell`.
     """
     payload = yaml.safe_load(path.read_text("utf-8"))
-    if payload.pop("kind", None) != KIND:
-        raise ValueError(f"{path.name} is no grid of kind {KIND}")
+    del payload["made_by"]
     cells = {name: Cell(**{**cell, "then": tuple(cell.get("then", ()))}) for name, cell in payload.pop("cells").items()}
     plan = payload.pop("adaptation")
     plan["methods"] = tuple((method, size) for method, size in plan["methods"])

@@ -7,10 +7,10 @@ from functools import cached_property
 
 import xarray as xr
 
-from ...corpus.language_stream import LanguageStreamConfig
+from ...corpus.language_stream import UNTOLD, LanguageStreamConfig
 from ...nn.adapt import Tuning
 from ...nn.train_config import TrainConfig
-from ..grid.recorded_run import RecordedRun
+from ..grid.run import RecordedRun
 from .score import HeldOut
 
 USE = "use.nc"
@@ -127,6 +127,12 @@ class CrossRun(RecordedRun):
     def name(self) -> str:
         """For people."""
         return f"{self.cell}, seed {self.train.seed}"
+
+    @property
+    def told_ids(self) -> list[int]:
+        """The language id of each of its languages, as it is told."""
+        codes = self.stream.languages
+        return list(range(len(codes))) if self.stream.told else [UNTOLD] * len(codes)
 
     def use(self) -> xr.Dataset:
         """Selections of experts by language along training (`dev`) and at the end (`test`)."""

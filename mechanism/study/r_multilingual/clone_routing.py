@@ -85,7 +85,7 @@ def observe_clones(
     parts = []
     for language in range(len(stream.ids)):
         tokenizer = stream.tokenizer_of(language)
-        own = segment_pass(model, tokenizer, segments.texts, consistency=consistency)  # type: ignore[arg-type]
+        own = segment_pass(model, tokenizer, segments.texts, consistency=consistency)
         english = english or own
         parts.append(_language(own, english, segments.other))
     found = xr.concat(parts, "lang", coords="minimal", compat="override")

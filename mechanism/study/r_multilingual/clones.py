@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class CloneGrid(RunGrid[CloneRun]):
             model=LMConfig(**{**self.model, **cell.model}), seed=seed, **{**train, "probes": tuple(train["probes"])}
         )
         clones = {**self.clones, **cell.clones}
-        stream = CloneConfig(**{**clones, "shares": tuple(clones["shares"])})
+        stream = CloneConfig(**{**clones, "shares": tuple(map(float, clones["shares"]))})
         return CloneRun(self.name, name, config, stream, self.held, cell.weights, self.data)
 
     def runs(self, name: str) -> list[CloneRun]:
@@ -159,10 +159,10 @@ class CloneWorkshop(Workshop[CloneRun]):
             run.exported.parent.mkdir(parents=True, exist_ok=True)
             files = checkpoint_files(run.workspace)
             read_checkpoint(files[max(files)]).weights().write(run.exported)
-        model = run.train.model
+        model, read = run.train.model, stream.tokens_read(run.train.seed, run.train.tokens)
         return {
             "loss": dict(zip(names, found["nll"].mean("segment").values.round(4).tolist(), strict=True)),
-            "read": dict(zip(names, stream.tokens_read(run.train.seed, run.train.tokens).round().tolist(), strict=True)),
+            "read": dict(zip(names, read.round().tolist(), strict=True)),
             "parameters": model.parameters(), "active_parameters": model.active_parameters(),
         }  # fmt: skip
 
@@ -183,7 +183,10 @@ def load_grid(path: Path) -> CloneGrid:
     """
     payload = yaml.safe_load(path.read_text("utf-8"))
     del payload["made_by"]
-    held, cells = HeldOut(**payload.pop("held")), {name: Cell(**cell or {}) for name, cell in payload.pop("cells").items()}
+    held, cells = (
+        HeldOut(**payload.pop("held")),
+        {name: Cell(**cell or {}) for name, cell in payload.pop("cells").items()},
+    )
     grid = CloneGrid(name=path.stem, held=held, cells=cells, **payload)
     for plan in grid.planned():  # so that a cell that cannot be is refused before the first run
         assert plan.run

@@ -20,11 +20,14 @@ from mechanism.nn.training import Trainer
 from mechanism.study.base import runs as training_runs
 from mechanism.study.grid import english
 from mechanism.study.grid.english import English, TextConfig, score
-from mechanism.study.m_multi_head import grid_train, live_pair
-from mechanism.study.m_multi_head.grid import VARIANTS, load_grid, variant_layer
+from mechanism.study.grids import load_grid
+from mechanism.study.m_multi_head import live_pair
+from mechanism.study.m_multi_head.grid import VARIANTS, Grid, variant_layer
 from mechanism.study.m_multi_head.tables import Experiment
+from mechanism.study.m_multi_head.training import EnglishWorkshop
 
 SMALL: dict[str, Any] = {
+    "made_by": "m_multi_head.grid",
     "text": {"length": 8, "dev_windows": 6, "test_windows": 6},
     "vocab": 64,
     "frame": {"layers": 2, "every": 2, "heads": 1, "head_dim": 8, "context": 16},
@@ -65,7 +68,7 @@ def write(folder, **changes):
 
 def train(grid, **options):
     told = io.StringIO()
-    grid_train.train_grid(grid, Console(file=told, width=200), **options)
+    grid.make(Console(file=told, width=200), **options)
     return told.getvalue()
 
 
@@ -99,13 +102,13 @@ def test_the_committed_grid_is_at_exact_parity():
 def test_seed_zero_of_every_variant_comes_first_and_rates_before_it(place, monkeypatch):
     grid, order = write(place), []
 
-    def made(run, text, console, steps=None):
+    def made(self, run, shop, console, steps=None):
         order.append(run.name)
         run.record.mkdir(parents=True)
         (run.record / "result.json").write_text(json.dumps({"dev": {"loss": run.train.lr}, "step_seconds": 0.5}))
         return True
 
-    monkeypatch.setattr(grid_train, "make_run", made)
+    monkeypatch.setattr(Grid, "make_run", made)
     train(grid)
     tried = [f"plain {v} rate {r}" for v in ("dense", "heads2") for r in (0.001, 0.01)]
     assert order == [
@@ -114,31 +117,33 @@ def test_seed_zero_of_every_variant_comes_first_and_rates_before_it(place, monke
     ]  # fmt: skip
     assert len(order) == grid.size()
     assert grid.rate("ablation", "heads2_head") == grid.rate("plain", "heads2") == 0.001
-    assert grid_train.remaining(grid) == (0, 0)
-    assert "all 9 runs" in train(grid)
+    assert grid.remaining() == (0, 0)
+    assert grid.summary() == "all 9 runs are there"
+    train(grid)
+    assert len(order) == 9
 
 
-def test_a_run_in_parts_leaves_the_record_of_one(place, tokenizer):
+def test_a_run_in_parts_leaves_the_record_of_one(place):
     grid = write(place)
-    text = English(grid.text, tokenizer)
+    shop = EnglishWorkshop(grid.text, grid.vocab)
     run = grid.tuning_runs("plain", "heads2")[0]
     console = Console(file=io.StringIO())
-    assert not grid_train.make_run(run, text, console, 1)
+    assert not grid.make_run(run, shop, console, 1)
     assert not run.done
-    assert grid_train.make_run(run, text, console)
+    assert grid.make_run(run, shop, console)
     parts = run.result()
     for path in run.record.iterdir():
         path.unlink()
-    assert grid_train.make_run(run, text, console)
+    assert grid.make_run(run, shop, console)
     assert run.result()["dev"] == parts["dev"]
     assert not run.workspace.exists()
 
 
 def test_records_of_a_whole_grid(place):
     grid = write(place)
-    assert grid_train.remaining(grid) == (9, None)
+    assert grid.remaining() == (9, None)
     assert "9 of 9 runs left" in train(grid, runs=2)
-    assert grid_train.remaining(grid)[0] == 7
+    assert grid.remaining()[0] == 7
     train(grid)
     assert not any(grid.missing_runs())
     run = grid.runs("plain", "heads2")[0]
@@ -150,15 +155,15 @@ def test_records_of_a_whole_grid(place):
     assert found["layers"] == [1]
     own = np.array([windows.documents[d][0] == "fiction" for d in windows.document])
     assert chosen.sum() == (windows.sizes[own] + 1).sum() * 2 * 2  # two heads, two slots, the first token included
-    table = grid_train.status(grid).set_index(["block", "variant"])
-    assert table.loc[("plain", "heads2"), "seeds"] == "2 of 2"
-    assert float(table.loc[("plain", "dense"), "ppl"]) > 1
+    table = grid.status().set_index("cell")
+    assert table.loc["plain heads2", "runs"] == table.loc["plain heads2 rates", "runs"] == "2 of 2"
+    assert float(table.loc["plain dense", "ppl"]) > 1
     assert grid.complete("plain")
 
 
-def test_a_rate_that_diverges_is_out_of_the_choice(place, tokenizer, monkeypatch):
+def test_a_rate_that_diverges_is_out_of_the_choice(place, monkeypatch):
     grid = write(place)
-    text, console, real = English(grid.text, tokenizer), Console(file=io.StringIO()), Trainer.run
+    shop, console, real = EnglishWorkshop(grid.text, grid.vocab), Console(file=io.StringIO()), Trainer.run
 
     def run(self, *arguments, **options):
         if self.config.lr < 0.01:
@@ -167,12 +172,12 @@ def test_a_rate_that_diverges_is_out_of_the_choice(place, tokenizer, monkeypatch
 
     monkeypatch.setattr(Trainer, "run", run)
     low, high = grid.tuning_runs("plain", "dense")
-    assert grid_train.make_run(low, text, console)
-    assert grid_train.make_run(high, text, console)
+    assert grid.make_run(low, shop, console)
+    assert grid.make_run(high, shop, console)
     assert grid.rate("plain", "dense") == 0.01
-    assert grid_train.remaining(grid)[0] == 7
+    assert grid.remaining()[0] == 7
     main = replace(low, tuning=False)
-    assert grid_train.make_run(main, text, console)  # so that it does not block the runs behind it
+    assert grid.make_run(main, shop, console)  # so that it does not block the runs behind it
     assert main.done
     assert not main.usable
     assert "the loss is nan" in main.result()["diverged"]

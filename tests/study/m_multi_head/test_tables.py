@@ -10,9 +10,9 @@ from mechanism.bench import steps as bench_steps
 from mechanism.report.claims import find_claim
 from mechanism.report.verdicts import Verdict
 from mechanism.study.base import runs as training_runs
+from mechanism.study.grids import load_grid
 from mechanism.study.m_multi_head import tables as multi_head
 from mechanism.study.m_multi_head.claims import evidence
-from mechanism.study.m_multi_head.grid import load_grid
 from mechanism.study.m_multi_head.source import printed, printed_differences
 from mechanism.study.m_multi_head.tables import Experiment, steps_record
 

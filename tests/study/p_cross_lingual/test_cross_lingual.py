@@ -14,15 +14,15 @@ from mechanism.corpus.language_stream import UNTOLD, LanguageStream, LanguageStr
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.report.claims import load_claims
 from mechanism.study.base import runs as training_runs
-from mechanism.study.base.runs import CONFIGS, TOKENIZER
-from mechanism.study.p_cross_lingual import train as cross_train
+from mechanism.study.base.runs import TOKENIZER
+from mechanism.study.grids import load_grid
 from mechanism.study.p_cross_lingual.adaptation import retained
 from mechanism.study.p_cross_lingual.claims import COSTS, JUDGES, LOADED, cross_evidence
-from mechanism.study.p_cross_lingual.grid import CrossGrid, family, load_cross_grid, use_distance
+from mechanism.study.p_cross_lingual.grid import CrossGrid, family, use_distance
 from mechanism.study.p_cross_lingual.run import Cell
 from mechanism.study.p_cross_lingual.tables import CrossExperiment, settled_tokens
 
-GRID = load_cross_grid(CONFIGS / "grids" / "cross_lingual.yaml")
+GRID: CrossGrid = load_grid("cross_lingual")  # type: ignore[assignment]
 FEW = ("km", "om", "ko")
 QUIET = Console(quiet=True)
 
@@ -115,7 +115,7 @@ def toy(**cells) -> CrossGrid:
     )  # fmt: skip
 
 
-def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places, tokenizer):
+def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places):
     grid = toy(
         none={"signal": "added", "told": False, "then": ("int8", "adapt", "balance")},
         redundant={"groups": "each", "common": 1, "redundant": True, "then": ("wrong",)},
@@ -124,11 +124,11 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places, t
            "distilled half": {"signal": "added", "told": False, "tokens": 0.5, "start": "distilled"}},
     )  # fmt: skip
     assert made(grid, "clusters", 0) is None
-    cross_train.train_cross_grid(grid, QUIET, runs=1, steps=2)
+    grid.make(QUIET, runs=1, steps=2)
     assert not made(grid, "none", 0).done
-    cross_train.train_cross_grid(grid, QUIET)
+    grid.make(QUIET)
     assert not any(grid.missing_runs())
-    assert cross_train.told(grid) == "all 5 runs are there"
+    assert grid.summary() == "all 5 runs are there"
     assert not list((places / "cache" / "runs").glob("*"))
     result = made(grid, "none", 0).result()
     # 384 weights in 16 or in 8 bits, and a float32 scale for each of 32 rows
@@ -148,11 +148,11 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places, t
     use = made(grid, "none", 0).use()
     assert dict(use["dev"].sizes) == {"tokens_seen": 2, "lang": 3, "layer": 2, "expert": 4}
     np.testing.assert_allclose(use["dev"].sum("expert"), 2 * use["tokens"].broadcast_like(use["dev"].sum("expert")))
-    status = cross_train.cross_status(grid).set_index("cell")
+    status = grid.status().set_index("cell")
     assert (status["runs"] == "1 of 1").all()
 
 
-def test_a_run_reads_on_where_its_parent_stopped_and_only_then_is_that_part_of_its_hash(places, tokenizer):
+def test_a_run_reads_on_where_its_parent_stopped_and_only_then_is_that_part_of_its_hash(places):
     grid = toy(
         none={"signal": "added", "told": False},
         **{"dense half": {"dense": True, "tokens": 0.5},
@@ -161,7 +161,7 @@ def test_a_run_reads_on_where_its_parent_stopped_and_only_then_is_that_part_of_i
     whole, twin, copied = (made(grid, name, 0) for name in ("none", "dense half", "copied half"))
     assert (whole.begins, twin.begins, copied.begins) == (0, 0, twin.train.steps)
     assert replace(copied, begins=0).hash != copied.hash
-    runs = [cross_train.cross_trainer(grid, run, tokenizer) for run in (twin, copied, whole)]
+    runs = [grid.workshop().trainer(run) for run in (twin, copied, whole)]
     read = [[run.batches(step) for step in range(run.config.steps)] for run in runs]
     ids = [[batch[0] if isinstance(batch, tuple) else batch for batch in own] for own in read]
     np.testing.assert_array_equal(
