@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, OlmoeConfig
+from transformers import AutoModelForCausalLM, OlmoeConfig, PreTrainedModel
 
 from ..nn.lm import LMConfig
 from ..trace import (
@@ -30,7 +30,7 @@ BATCH, LENGTH = 8, 256
 Case = tuple[str, Callable[[], AbstractContextManager], dict[str, Any]]
 
 
-def _model(device: str = "cpu", shape: str = "embedded") -> torch.nn.Module:
+def _model(device: str = "cpu", shape: str = "embedded") -> PreTrainedModel:
     """A model of a shape with random weights, on which its speed does not depend: `embedded`, the embedded model's, in
     float32, or `olmoe`, that of OLMoE-1B-7B, in bfloat16.
 
@@ -46,19 +46,19 @@ def _model(device: str = "cpu", shape: str = "embedded") -> torch.nn.Module:
         return AutoModelForCausalLM.from_config(OlmoeConfig(intermediate_size=1024), dtype=torch.bfloat16).eval()
 
 
-def _ids(model: torch.nn.Module, seed: int) -> torch.Tensor:
+def _ids(model: PreTrainedModel, seed: int) -> torch.Tensor:
     found = torch.randint(model.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
     return found.to(model.device)
 
 
-def _now(model: torch.nn.Module) -> float:
+def _now(model: PreTrainedModel) -> float:
     """The time when the model's device has done what it was given."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return time.perf_counter()
 
 
-def paired(model: torch.nn.Module, cases: list[Case], repeats: int) -> list[dict[str, Any]]:
+def paired(model: PreTrainedModel, cases: list[Case], repeats: int) -> list[dict[str, Any]]:
     """Seconds of a forward under each case, interleaved so that drift of the machine meets all alike.
 
     Returns:

@@ -41,6 +41,7 @@ class Muon(torch.optim.Optimizer):
                     self._move(p, update.to(p.dtype), group)
 
     def _direction(self, p: Tensor, group: dict) -> Tensor:
+        assert p.grad is not None
         buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
         buffer.lerp_(p.grad, 1 - group["momentum"])
         return p.grad.lerp(buffer, group["momentum"]).to(self.dtype)
