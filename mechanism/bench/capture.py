@@ -31,7 +31,13 @@ Case = tuple[str, Callable[[], AbstractContextManager], dict[str, Any]]
 
 def _model(device: str = "cpu", shape: str = "embedded") -> PreTrainedModel:
     """A model of a shape with random weights, on which its speed does not depend: `embedded`, the embedded model's, in
-    float32, or `olmoe`, that of OLMoE-1B-7B, in bfloat16."""
+    float32, or `olmoe`, that of OLMoE-1B-7B, in bfloat16.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if shape not in ("embedded", "olmoe"):
+        raise ValueError(f"unknown shape {shape!r}; use embedded or olmoe")
     torch.manual_seed(0)
     with torch.device(device):
         if shape == "embedded":

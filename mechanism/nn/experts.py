@@ -16,7 +16,11 @@ from .router import STD
 
 def swiglu(x: Float[Tensor, "*rows two_width"]) -> Float[Tensor, "*rows width"]:
     """`silu(gate) * up` of the two halves of the last axis, gate first."""
-    gate, up = x.chunk(2, dim=-1)
+    return gated(*x.chunk(2, dim=-1))
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """`silu(gate) * up`."""
     return F.silu(gate) * up
 
 
@@ -89,7 +93,8 @@ class Experts(nn.Module):
         x, up, down = autocast(act(hidden), *map(matrices, self.matrices()))
         activation = ACTIVATIONS[self.activation]
         if static():
-            out = every_expert(x, up, down, indices, weights, lambda rows: act(activation(rows)).to(down.dtype))
+            parted = gated if self.activation == "swiglu" else activation
+            out = every_expert(x, up, down, indices, weights, lambda *parts: act(parted(*parts)).to(down.dtype))
             return out.to(hidden.dtype)
         source, place, counts = segments(indices, self.num_experts, _padding(x, indices, self.num_experts))
         if not torch.compiler.is_compiling():  # rows past the last segment are there for static shapes only

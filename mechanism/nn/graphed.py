@@ -1,6 +1,6 @@
 """A training step as a CUDA graph: a small model's step is thousands of kernels that a host cannot start in time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -52,7 +52,7 @@ class GraphedStep:
         for name, value in trainer.state().items():
             value.copy_(before[name]) if name in before else value.zero_()
 
-    def __call__(self, steps: int) -> Iterator[tuple[list[float], float]]:
+    def __call__(self, steps: int) -> Iterator[tuple[Sequence[float], float]]:
         """Take so many steps, at most `BLOCK`; then each one's loss, balance loss and norm of the gradient, and its
         learning rate."""
         config, restart = self.trainer.config, max(self.trainer.restarts, default=0)

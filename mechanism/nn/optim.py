@@ -41,6 +41,7 @@ class Muon(torch.optim.Optimizer):
                     self._move(p, update.to(p.dtype), group)
 
     def _direction(self, p: Tensor, group: dict) -> Tensor:
+        assert p.grad is not None
         buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
         assert p.grad is not None
         buffer.lerp_(p.grad, 1 - group["momentum"])

@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
@@ -215,7 +215,7 @@ class Trainer:
                 "seconds": round(seconds, 6 if self.on_gpu else 3),
             }
 
-    def _step(self) -> tuple[tuple[float, ...], float]:
+    def _step(self) -> tuple[Sequence[float], float]:
         """A step on a CPU: loss, balance loss and norm of the gradient, and the learning rate."""
         self.set_rate(rate := self.config.rate(self.step, max(self.restarts, default=0)))
         ids, lang = self.batch(self.step)

@@ -1,3 +1,5 @@
+import pytest
+
 from mechanism.bench.capture import bench_capture, bench_intervene
 from mechanism.trace.survey import survey
 
@@ -18,6 +20,11 @@ def test_the_dearest_intervention_is_the_ratio():
     found = bench_intervene(repeats=1)
     assert len(found["cases"]) == 8
     assert found["ratio"] == max(row["ratio"] for row in found["cases"][1:])
+
+
+def test_an_unknown_shape_is_refused():
+    with pytest.raises(ValueError, match="use embedded or olmoe"):
+        bench_intervene(repeats=1, shape="olmo")
 
 
 def test_the_survey_tells_why():
