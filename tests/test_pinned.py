@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from mechanism.corpus.library import DATA
+from mechanism.measure.evidence import Evidence
+from mechanism.models.load import load
 from mechanism.report.record import read_records
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.records import address, recorded, texts_hash
-from mechanism.study.d_domains import sweep
+from mechanism.study.d_domains import reweighting, sweep
 from mechanism.study.grids import load_grid
+from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.config import ChapterConfig
-from mechanism.study.r_multilingual.steering_study import TASKS, SteeringStudy
 
 PINNED = Path(__file__).parent / "pinned"
 ADDRESSES = (PINNED / "addresses.txt").read_text("utf-8").split()
@@ -54,9 +56,24 @@ def test_grids_find_all_their_runs(grid: str):
 def test_studies_of_the_embedded_model_find_their_records():
     full = ChapterConfig.of("embedded", max_segments=None, n_boot=2000)
     assert recorded(full.key("embedded", "float32"), texts_hash(full.corpora())) is not None
-    steering = SteeringStudy.small().full()
-    assert all(steering.recorded(name, "embedded", "float32") is not None for name in TASKS)
     assert recorded(*sweep.record_key("embedded")) is not None
+
+
+def test_records_of_trials_are_found_and_give_the_numbers_of_before():
+    lm = load("embedded", "cpu")
+    steered = steering.study(lm.model, lm.tokenizer, lm.spec, lm.dtype)
+    reweighted = reweighting.study(lm.model, lm.tokenizer, lm.spec, lm.dtype)
+    records = [one.data.attrs["record"] for one in (*steered.results.values(), reweighted)]
+    assert records == ["8c760634c247", "e1abace0e88d", "1c07760dddff"]
+    assert not steered.awaits + reweighted.awaits
+    found = {**steered.claims(), "D5": reweighted.evidence()}
+    for row in VERDICTS:
+        if row["id"] in found:
+            evidence = found[row["id"]]
+            assert isinstance(evidence, Evidence)
+            now = evidence.checked().plain()
+            numbers = now["estimate"], *now["interval"], now["n"], now["null"], now["p"]
+            assert ["" if value is None else str(value) for value in numbers] == list(row.values())[2:]
 
 
 @pytest.mark.parametrize("row", [row for row in VERDICTS if row["id"] != TIMED], ids=lambda row: row["id"])

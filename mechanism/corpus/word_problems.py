@@ -172,3 +172,9 @@ def prompt(question: str, words: bool = False) -> str:
 def solution(problem: Problem, code: str, words: bool = False) -> str:
     """The answer as it follows the prompt: digits without a space, or a space and the number word."""
     return f" {spell(problem.answer, code)}" if words else str(problem.answer)
+
+
+def solved(split: str, count: int, code: str, seed: int = 0) -> list[tuple[str, str]]:
+    """Prompts of problems in a language, each with its answer."""
+    made = evaluation_set(split, count, seed)
+    return [(prompt(problem.question(code)), solution(problem, code)) for problem in made]

@@ -4,8 +4,7 @@ Contexts are run once for all their choices, and what lies below an edit is run 
 most models and are checked against plain passes on a few items; a model that they do not suit gets plain passes.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +72,7 @@ class EditedChoices:
         self.refused: dict[Intervention, str] = {}
 
     @torch.no_grad()
-    def __call__(
-        self, items: Sequence[ChoiceItem], edits: Edits, progress: Callable[[str], None] = lambda line: None
-    ) -> ChoiceScores:
+    def __call__(self, items: Sequence[ChoiceItem], edits: Edits) -> ChoiceScores:
         """Scores of every item under every edit; None is no edit. Edits that are alike are run once.
 
         Raises:
@@ -86,37 +83,45 @@ class EditedChoices:
         window = min(WINDOW, room(self.model) + 1)
         encoded = [encode_choices(self.tokenizer, item, not self.chat, window) for item in items]
         contexts, choices = zip(*encoded, strict=True)
-        unique = list(dict.fromkeys(edits))
-        found = _Found(unique, len(items), len(items[0].choices), self.refused)
+        rows = {edit: row for row, edit in enumerate(dict.fromkeys(edits))}
+        logprob = np.full((len(rows), len(items), len(items[0].choices)), np.nan, dtype=np.float32)
+        weight, tokens = np.zeros((2, len(rows)))
         if self.note is None:
             probed = slice(None, None, -(-len(items) // PROBED))
             self.note = self._prove(contexts[probed], choices[probed])
         sizes = [len(c) + sum(len(choice) - 1 for choice in own) for c, own in zip(contexts, choices, strict=True)]
-        batches = batches_by_length([range(size) for size in sizes], self.max_tokens)
-        for number, batch in enumerate(batches):
-            progress(f"batch {number + 1} of {len(batches)}, {len(unique)} settings")
-            self._batch(batch, [contexts[i] for i in batch], [choices[i] for i in batch], found)
-        return found.scores(edits, self.note)
+        for batch in batches_by_length([range(size) for size in sizes], self.max_tokens):
+            for edit, values, moved in self._passes([contexts[i] for i in batch], [choices[i] for i in batch], rows):
+                logprob[rows[edit], batch] = values
+                if moved is not None:
+                    weight[rows[edit]] += (moved["tokens"] * moved["weight_moved"]).sum()
+                    tokens[rows[edit]] += moved["tokens"].sum()
+        for edit in self.refused.keys() & rows.keys():
+            logprob[rows[edit]] = weight[rows[edit]] = np.nan
+        wanted = [rows[edit] for edit in edits]
+        return ChoiceScores(logprob[wanted], (weight / np.maximum(tokens, 1))[wanted], self.refused, self.note)
 
     @property
     def fast(self) -> bool:
         """Whether contexts are shared and passes start at the first edited layer."""
         return self.note == FAST
 
-    def _batch(self, rows: list[int], contexts: Any, choices: Any, found: "_Found") -> None:
-        edits = [edit for edit in found.edits if edit not in found.refused]
+    def _passes(self, contexts: Any, choices: Any, edits: Iterable[Intervention | None]) -> Iterator[tuple]:
+        """A batch under one edit after the other: the edit, log-probabilities and routing that it moved; those that the
+        routers refuse are noted instead."""
+        edits = [edit for edit in edits if edit not in self.refused]
         run = self._shared(contexts, choices, edits) if self.fast else lambda edit: self._whole(contexts, choices)
         for edit in edits:
-            block: AbstractContextManager[Trace | None]
+            if edit is None:
+                yield None, run(None).numpy(), None
+                continue
             try:
-                block = nullcontext() if edit is None else self._attached(edit, self.fast)
-                with block as trace:
+                with self._attached(edit, self.fast) as trace:
                     values = run(edit)
             except InterventionError as error:
-                assert edit is not None
-                found.refused[edit] = str(error)
+                self.refused[edit] = str(error)
             else:
-                found.add(edit, rows, values, trace)
+                yield edit, values.numpy(), trace.changes()
 
     def _shared(self, contexts: Any, choices: Any, edits: Edits) -> Callable[[Intervention | None], Tensor]:
         """What runs a batch under one edit, after the passes that all edits share."""
@@ -154,26 +159,3 @@ class EditedChoices:
 
 def _start(edit: Intervention) -> int:
     return min(layer for layer, _ in edit.targets)
-
-
-class _Found:
-    """Scores as they come in, by edit."""
-
-    def __init__(self, edits: Edits, items: int, choices: int, refused: dict[Intervention, str]) -> None:
-        self.edits, self.refused = edits, refused
-        self.logprob = {edit: np.full((items, choices), np.nan, dtype=np.float32) for edit in edits}
-        self.tokens: dict[Intervention | None, float] = dict.fromkeys(edits, 0)
-        self.moved: dict[Intervention | None, float] = dict.fromkeys(edits, 0.0)
-
-    def add(self, edit: Intervention | None, rows: list[int], values: Tensor, trace: Trace | None = None) -> None:
-        self.logprob[edit][rows] = values.numpy()
-        if trace is not None:
-            changes = trace.changes()
-            self.tokens[edit] += float(changes["tokens"].sum())
-            self.moved[edit] += float((changes["tokens"] * changes["weight_moved"]).sum())
-
-    def scores(self, edits: Edits, note: str) -> ChoiceScores:
-        for edit in self.refused.keys() & self.logprob.keys():
-            self.logprob[edit][:], self.moved[edit], self.tokens[edit] = np.nan, np.nan, 1
-        moved = [self.moved[edit] / max(self.tokens[edit], 1) for edit in edits]
-        return ChoiceScores(np.stack([self.logprob[e] for e in edits]), np.array(moved), self.refused, note)

@@ -1,6 +1,6 @@
 """Scores of a causal language model: running text, choices, greedy answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,11 @@ def score_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, docum
     return TextScore(nll, np.array(lengths), size)
 
 
+def token_counter(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:
+    """Counts the tokens of a text, without any that opens it."""
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def encode_choices(
     tokenizer: PreTrainedTokenizerBase, item: ChoiceItem, opened: bool = True, window: int = WINDOW
 ) -> tuple[list[int], list[list[int]]]:
@@ -90,11 +95,36 @@ def score_choices(
         per_byte: divide by the choice's UTF-8 length; for choices of equal token count leave it off.
     """
     context, choices = zip(*(encode_choices(tokenizer, item) for item in items), strict=True)
-    totals = choice_logprobs(model, context, choices, tokenizer.pad_token_id).ravel()
-    if per_byte:
-        totals = totals / np.array([len(choice.encode()) for item in items for choice in item.choices])
-    picked = totals.reshape(len(items), -1).argmax(1)
-    return (picked == np.array([item.answer for item in items])).astype(float)
+    return judged(items, choice_logprobs(model, context, choices, tokenizer.pad_token_id), per_byte)[0]
+
+
+def judged(
+    items: Sequence[ChoiceItem], logprob: np.ndarray, per_byte: bool | Sequence[bool]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the true choice scores highest, and its margin, from log-probabilities `(*edit, item, choice)`; both
+    `(*edit, item)` and NaN where a log-probability is.
+
+    Args:
+        per_byte: divide by the choice's UTF-8 length, in all items or item by item.
+    """
+    size = np.array([[max(len(choice.encode()), 1) for choice in item.choices] for item in items])
+    scores = logprob.astype(np.float64) / np.where(np.broadcast_to(per_byte, len(items))[:, None], size, 1)
+    answer = np.array([item.answer for item in items])
+    hits = np.nan_to_num(scores).argmax(-1) == answer
+    return np.where(np.isnan(scores).any(-1), np.nan, hits), margin(scores, answer)
+
+
+def margin(scores: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """Log-odds of the true choice among all, in nats: its score minus the logarithm of the sum of the others'
+    exponentials. It is above 0 where the true choice has more than half of the probability.
+
+    Args:
+        scores: log-probabilities `(*edit, item, choice)`; answer: index of the true choice `(item,)`.
+    """
+    true = np.arange(scores.shape[-1]) == answer[:, None]
+    right, others = np.where(true, scores, 0).sum(-1), np.where(true, -np.inf, scores)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return right - np.logaddexp.reduce(others, -1)
 
 
 def exact_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[ChoiceItem]) -> np.ndarray:

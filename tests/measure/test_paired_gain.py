@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test, ttest_1samp
 
-from mechanism.measure.paired_gain import PairedGain, language_weighted
+from mechanism.measure.paired_gain import PairedGain, group_weighted
 from mechanism.measure.statistics import ClusterBootstrap
 
 paired = PairedGain(ClusterBootstrap(n_boot=1000), n_perm=4000)
@@ -61,8 +61,50 @@ def test_power_is_what_simulation_finds():
     assert found.needed(found.detectable / 2) == pytest.approx(1600, abs=1)
 
 
-def test_a_language_without_items_is_refused():
+def test_a_group_without_items_is_refused():
     values = np.ones((2, 5))
     values[1] = np.nan
     with pytest.raises(ValueError, match="no item at all"):
-        language_weighted(values)
+        group_weighted(values)
+    with pytest.raises(ValueError, match="there is no group"):
+        apart(np.empty((0, 5)), np.empty((0, 5)))
+
+
+apart = PairedGain(ClusterBootstrap(n_boot=2000), parallel=False)
+
+
+def rows(**groups):
+    """Changes of groups that share no item, `(group, item)`."""
+    found = np.full((len(groups), sum(map(len, groups.values()))), np.nan)
+    start = 0
+    for row, own in zip(found, groups.values(), strict=True):
+        row[start : start + len(own)] = own
+        start += len(own)
+    return found
+
+
+def test_groups_count_equally_whatever_their_size():
+    change = rows(long=np.ones(300), short=np.zeros(3))
+    found = apart(np.zeros_like(change), change)
+    assert found.gain.estimate == found.gain.low == found.gain.high == 0.5
+    assert (found.gain.n, found.items) == (303, 303)
+
+
+def test_one_group_is_the_cluster_bootstrap():
+    rng = np.random.default_rng(0)
+    values, clusters = rng.normal(size=60), np.repeat(np.arange(12), 5)
+    expected = apart.bootstrap(values, clusters=clusters)
+    assert np.allclose(apart(np.zeros((1, 60)), values[None], clusters).gain[:4], expected[:4])
+
+
+def test_interval_has_the_spread_of_independent_groups():
+    rng = np.random.default_rng(1)
+    change = rows(**{name: rng.normal(size=400) for name in "abcd"})
+    assert apart(np.zeros_like(change), change).draws.std() == pytest.approx(np.sqrt(4 / 400) / 4, rel=0.15)
+
+
+def test_clusters_of_one_label_in_two_groups_are_two():
+    change = rows(a=np.repeat([0.0, 1.0], 50), b=np.repeat([1.0, 0.0], 50))
+    wide = apart(np.zeros_like(change), change, np.tile(np.repeat([0, 1], 50), 2))
+    assert (wide.gain.low, wide.gain.high, wide.clusters) == (0, 1, 4)
+    assert np.ptp(apart(np.zeros_like(change), change).gain[1:3]) < 0.3

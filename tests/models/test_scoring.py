@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import logit, softmax
 
 from mechanism.corpus.tasks import ChoiceItem
 from mechanism.models.load import load_model
-from mechanism.models.scoring import exact_match, score_choices, score_text, token_logprobs
+from mechanism.models.scoring import exact_match, judged, score_choices, score_text, token_logprobs
 from mechanism.models.segments import segment_pass
 
 TEXTS = ["In the beginning God created the heavens and the earth.", "Click OK.", "Öffnet das Fenster Ausrichtung."]
@@ -90,3 +91,20 @@ def test_exact_match_follows_greedy_decoding(tiny):
     right = ChoiceItem("a", "a", context, (greedy, "xx"), 0)
     wrong = ChoiceItem("b", "b", context, (greedy, "xx"), 1)
     assert list(exact_match(model, tokenizer, [right, wrong])) == [1, 0]
+
+
+def test_the_margin_is_the_log_odds_of_the_true_choice():
+    items = [ChoiceItem("a", "a", "x", (" one", " two", " three", " four"), answer) for answer in (0, 2, 3)]
+    scores = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
+    scores[4] = np.nan
+    hits, found = judged(items, scores, False)
+    p = softmax(scores[:4].astype(np.float64), -1)
+    true = np.stack([p[:, i, item.answer] for i, item in enumerate(items)], 1)
+    np.testing.assert_allclose(found[:4], logit(true), atol=1e-9)
+    assert (hits[:4] == (true == p.max(-1))).all()
+    assert np.isnan(found[4]).all()
+    assert np.isnan(hits[4]).all()
+    size = [len(choice) for choice in items[1].choices]
+    own, _ = judged(items, scores, [False, True, False])
+    assert (own[:4, 1] == ((scores[:4, 1] / size).argmax(-1) == 2)).all()
+    np.testing.assert_array_equal(own[:, ::2], hits[:, ::2])

@@ -9,7 +9,7 @@ from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
 from mechanism.models.load import load_model
 from mechanism.report.files import NOTEBOOKS
-from mechanism.study.r_multilingual import steering_study
+from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.steering_plan import SteeringConfig
 from mechanism.trace import InterventionError
 from tests.notebooks.cells import execute, save_model
@@ -35,7 +35,7 @@ def own_text(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def brief(apart, monkeypatch):
     """Little is tried."""
-    monkeypatch.setattr(steering_study, "SteeringConfig", BRIEF)
+    monkeypatch.setattr(steering, "SteeringConfig", BRIEF)
 
 
 def save(family: str, folder: Path) -> str:
@@ -48,13 +48,13 @@ def save(family: str, folder: Path) -> str:
 @pytest.mark.parametrize("family", ["mixtral", "olmoe", "gpt_oss", "deepseek_v3", "llama4_text"])
 def test_it_runs_on_a_model_of_another_family_and_own_text(family, own_text, tmp_path, monkeypatch):
     tasks = ("word problems", "domain") if family == "mixtral" else ("word problems",)
-    monkeypatch.setattr(steering_study, "TASKS", tasks)
+    monkeypatch.setattr(steering, "TASKS", tasks)
     asked = {"data": [str(own_text)], "languages": ["en", "de", "ko"], "max_segments": 10}
     scope = execute(NOTEBOOK, model=save(family, tmp_path / "model"), **asked)
     made = scope["made"]
-    assert set(made.shown) | set(made.told) == set(tasks)
+    assert set(made.results) | set(made.told) == set(tasks)
     assert not [reason for reason in made.told.values() if "\n" in reason]
-    main = made.shown["word problems"].data
+    main = made.results["word problems"].data
     assert list(main["lang"].values) == ["en", "de"]
     assert "ko: there are no word problems in it" in main.attrs["left_out"]
     assert set(scope["claims"].index) == {"R6", "R7", "R8"}
@@ -64,14 +64,17 @@ def test_it_runs_on_a_model_of_another_family_and_own_text(family, own_text, tmp
 
 def test_the_full_profile_is_computed_once_and_judged_on(own_text, tmp_path, monkeypatch):
     asked = {"model": "tiny", "data": [str(own_text)], "languages": ["en", "de", "zh"], "max_segments": 10}
-    monkeypatch.setattr(steering_study, "TASKS", ("word problems",))
-    monkeypatch.setattr(steering_study, "FULL", {"dev": 12, "test": 14, "segments": 12})
+    monkeypatch.setattr(steering, "TASKS", ("word problems",))
+    monkeypatch.setattr(steering, "FULL", {"dev": 12, "test": 14, "segments": 12})
     first = execute(NOTEBOOK, **asked, profile="full")
     assert len(list((tmp_path / "runs").glob("*/stats.nc"))) == 1
     assert first["main"].data.sizes["item"] == 14
-    small = execute(NOTEBOOK, **asked)
-    assert small["made"].shown["word problems"].data.sizes["item"] == 10
-    assert small["main"].data.attrs["record"] == first["main"].data.attrs["record"]
+    assert not first["made"].awaits
+    again = execute(NOTEBOOK, **asked)
+    assert again["main"].data.attrs["record"] == first["main"].data.attrs["record"]
+    small = execute(NOTEBOOK, **asked, profile="small")
+    assert small["main"].data.sizes["item"] == 10
+    assert small["made"].awaits.endswith("profile=full")
 
 
 @pytest.mark.parametrize(

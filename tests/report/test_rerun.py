@@ -37,7 +37,7 @@ from mechanism.report.stamp import read_notebook
 from mechanism.report.verdicts import Verdict
 from mechanism.study.base.records import model_hash
 from mechanism.study.d_domains import constant_compute
-from mechanism.study.r_multilingual import steering_study
+from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.steering_plan import SteeringConfig
 from mechanism.trace import ContractError, RouterError, checks
 from mechanism.trace.attachable import provenance
@@ -99,8 +99,8 @@ def here(monkeypatch) -> Iterator[list[str]]:
 
     timed = constant_compute.compute_growth
     monkeypatch.setattr(build, "execute", execute)
-    monkeypatch.setattr(steering_study, "SteeringConfig", BRIEF)
-    monkeypatch.setattr(steering_study, "TASKS", ("word problems",))
+    monkeypatch.setattr(steering, "SteeringConfig", BRIEF)
+    monkeypatch.setattr(steering, "TASKS", ("word problems",))
     monkeypatch.setattr(constant_compute, "compute_growth", lambda config: timed(replace(config, tokens=64, repeats=2)))
     yield ran
     plt.close("all")

@@ -1,129 +1,169 @@
 """Domain experts and driver experts given more weight: what it does to accuracy and to text. Notebook 22, claim D5."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...corpus.library import DOMAINS
 from ...corpus.store import Corpus
-from ..base.records import model_hash, recorded, stored, texts_hash
-from .domain_text import Piece, common_language, load_domains, pieces
+from ...measure.statistics import ClusterBootstrap
+from ...models.choices import EditedChoices
+from ...models.scoring import score_text
+from ...trace import Intervention, InterventionError, attach
+from ..base.records import model_hash, texts_hash
+from ..base.study import Study, plain
+from ..base.trials import Setting, attempt, choose, described, spread
+from .domain_text import Piece, common_language, load_domains
 from .effects import FIRST
-from .reweighting_items import tasks
-from .reweighting_plan import DOMAIN, DRIVER, PROFILES, RANDOM, ReweightingConfig, Setting
-from .reweighting_runs import Progress, Run
-from .reweighting_sets import expert_sets
+from .reweighting_plan import DOMAIN, DRIVER, PROBLEMS, Way, expert_sets, side_texts, tasks
+from .reweighting_results import Reweighted
 from .sweep import DRIVERS
 
-CHARS = 400
 COMMAND = "mechanism notebooks --only 22_reweighting -p profile=full"
 
 
-def result(
-    spec: str,
+@dataclass(frozen=True)
+class ReweightingConfig:
+    """What is tried.
+
+    Attributes:
+        domains: corpora with a dev and a test split, each a task; languages: of the texts for side effects.
+        items: choice items per task and split; count: pieces of text per domain to find experts with; texts: pieces per
+            domain, and per language, for bits per byte.
+        factors, shares: of the weight, and of the model's experts, to choose from on dev; doses: factors for
+            dose-response.
+        n_draws: matched random sets; drivers: ranking by causal effect, see `DRIVERS`; driver_texts: for it; seed.
+    """
+
+    domains: tuple[str, ...] = ("religion", "tech", *DOMAINS)
+    languages: tuple[str, ...] | None = None
+    items: int = 4
+    count: int = 6
+    texts: int = 2
+    factors: tuple[float, ...] = (1.5, 2.0)
+    shares: tuple[float, ...] = (0.05,)
+    doses: tuple[float, ...] = (0.0, 4.0)
+    n_draws: int = 2
+    drivers: str = "ablation"
+    driver_texts: int = 3
+    seed: int = 0
+
+
+SAMPLE = ReweightingConfig()
+FULL = ReweightingConfig(
+    items=50, count=40, texts=20, factors=(0.5, 1.25, 1.5, 2.0, 3.0), shares=(0.025, 0.05, 0.1),
+    doses=(0.0, 0.25, 0.5, 0.75, 1.25, 1.5, 2.0, 3.0, 4.0), n_draws=50, driver_texts=16,
+)  # fmt: skip
+
+
+def study(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    spec: str,
+    dtype: str = "float32",
     profile: str = "auto",
-    progress: Progress = lambda line: None,
     **changes: object,
-) -> xr.Dataset:
-    """The result of a profile: `full` is read from its record, or computed and recorded; `small` is computed; `auto` is
-    `full` where there is a record of it for this model, else `small`.
+) -> Reweighted:
+    """Tables of the result under a profile of `PROFILES`.
 
     Args:
-        changes: of the profile's settings; None is none.
+        spec, dtype: of the model, for the address of the record.
+        changes: of the fields of `ReweightingConfig`, in the full result and in the sample; None is none.
 
     Raises:
         ValueError: no such profile; see `reweight` too.
     """
-    if profile not in (*PROFILES, "auto"):
-        raise ValueError(f"there is no profile {profile!r}; use auto, {', '.join(PROFILES)}")
     given = {name: value for name, value in changes.items() if value is not None}
-    config = replace(PROFILES["small" if profile == "small" else "full"], **given)  # type: ignore[arg-type]
-    corpora = load_domains(config.domains, config.languages or ())
-    if profile != "small":
-        asked = {"study": "reweighting", "model": model_hash(spec), "dtype": str(model.dtype), **_plain(config)}
-        asked["first_ablated"] = FIRST
-        data = texts_hash(corpora)
-        found = recorded(asked, data)
-        if found is not None or profile == "full":
-            command = f"{COMMAND} -p model={spec}"
-            return stored(asked, data, lambda: reweight(model, tokenizer, corpora, config, progress), command)
-        config = replace(PROFILES["small"], **given)  # type: ignore[arg-type]
-    return reweight(model, tokenizer, corpora, config, progress)
-
-
-def _plain(config: ReweightingConfig) -> dict:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    full, sample = (replace(config, **given) for config in (FULL, SAMPLE))  # type: ignore[arg-type]
+    corpora = load_domains(full.domains, full.languages or ())
+    key = {"study": "reweighting", "model": model_hash(spec), "dtype": f"torch.{dtype}", "first_ablated": FIRST}
+    asked = Study(
+        key | plain(full), texts_hash(corpora), lambda: reweight(model, tokenizer, corpora, full),
+        lambda: reweight(model, tokenizer, corpora, sample), f"{COMMAND} -p model={spec}",
+    )  # fmt: skip
+    found = asked.result(profile)
+    return Reweighted(found, ClusterBootstrap(seed=full.seed), asked.awaits(found))
 
 
 def reweight(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     corpora: Sequence[Corpus],
-    config: ReweightingConfig = PROFILES["small"],
-    progress: Progress = lambda line: None,
+    config: ReweightingConfig = SAMPLE,
 ) -> xr.Dataset:
     """Find experts on dev text, choose factor and number on dev items, and try them on test items and text.
 
     Returns a dataset: `dev_hit` and `dev_margin` over `(dev_setting, dev_item)`, `hit` and `margin` over
-    `(setting, item)` (whether the true choice scores highest, and by how much), `nll` over `(text_setting, text)` with
-    `bytes`, NaN where a setting does not apply; `chosen_factor`, `chosen_share` by `chosen`; the sets of experts
-    `domain_set` `(task, layer, expert)` and `driver_set`, `effect` and `score` that they are the largest of. Settings
-    are described by coordinates named as the fields of `Setting`.
+    `(setting, item)` (whether the true choice scores highest, and the attribute `margin`; records without this
+    attribute hold the lead over the best other choice, in nats), `nll` over `(text_setting, text)` with `bytes`, NaN
+    where a setting does not apply; `chosen_factor`, `chosen_share` by `chosen`; the sets of experts `domain_set`
+    `(task, layer, expert)` and `driver_set`, `effect` and `score` that they are the largest of. Settings are described
+    by coordinates named as the fields of `Way`.
 
     Raises:
         CorpusError: fewer than two domains or tasks; DenseModelError: the model routes nowhere; ValueError: no ranking
-            of that name.
+            of that name; InterventionError: the model's routers refuse an edit.
     """
     if config.drivers not in DRIVERS:
         raise ValueError(f"no ranking of drivers is called {config.drivers!r}; there are {', '.join(DRIVERS)}")
     code = common_language(corpora)
     made = tasks(tokenizer, corpora, code, config.items, config.count, config.seed)
-    progress("finding experts")
-    sets = expert_sets(model, tokenizer, made, config)
-    run = Run(model, tokenizer, sets, progress)
-    grid = [Setting(kind, f, share) for kind in (DOMAIN, DRIVER) for share in config.shares for f in config.factors]
-    dev = run.choices(made.dev, [Setting(), *grid], "dev_")
-    chosen = {kind: best_setting(dev, kind) for kind in (DOMAIN, DRIVER)}
-    drawn = [replace(s, kind=RANDOM[k], draw=i) for k, s in chosen.items() for i in range(config.n_draws)]
-    dosed = [replace(s, factor=f) for s in chosen.values() for f in config.doses if f != s.factor]
-    test = run.choices(made.test, [Setting(), *chosen.values(), *drawn, *dosed], "")
-    crossed = [replace(chosen[DOMAIN], of=task) for task in made.test]
-    texts = side_texts(corpora, code, config)
-    text = run.texts(texts, code, [Setting(), *chosen.values()], [*crossed, *drawn, *dosed])
-    found = xr.merge([dev, test, text, sets.dataset(chosen)], join="exact")
-    choice = {f"chosen_{name}": ("chosen", [getattr(s, name) for s in chosen.values()]) for name in ("factor", "share")}
-    left_out = "; ".join(f"{name}: {why}" for name, why in made.left_out.items())
-    about = {
-        "lang": code,
-        "passes": str(run.scorer.note),
-        "n_draws": config.n_draws,
-        "drivers": config.drivers,
-        "left_out": left_out,
-    }
-    return found.assign(choice).assign_coords(chosen=list(chosen)).assign_attrs(about)
+    sets = expert_sets(model, tokenizer, made, config.drivers, config.driver_texts)
+    scorer = EditedChoices(model, tokenizer)
+
+    def score(prefix: str, settings: Sequence[Setting]) -> xr.Dataset:
+        items = made.dev if prefix else made.test
+        own = [task for task in items if task != PROBLEMS]
+        found = attempt(scorer, items, settings, own)
+        if scorer.refused:
+            raise InterventionError(f"its experts cannot be re-weighted: {next(iter(scorer.refused.values()))}")
+        found = found.drop_vars(["moved", "id"]).rename(group="task_of")
+        found["hit"] = found["hit"].astype(bool)
+        return found.rename({str(name): f"{prefix}{name}" for name in (*found.variables, *found.dims)})
+
+    unedited, chosen = sets.setting(Way()), {}
+    grid = [Way(kind, f, share) for kind in (DOMAIN, DRIVER) for share in config.shares for f in config.factors]
+    dev = score("dev_", [unedited, *map(sets.setting, grid)])
+    hits, margins = (spread(dev[f"dev_{n}"].values, dev["dev_task_of"].values)[1:] for n in ("hit", "margin"))
+    for kind in (DOMAIN, DRIVER):
+        rows = [row for row, way in enumerate(grid) if way.kind == kind]
+        best = choose(hits[rows], margins[rows])
+        assert best is not None, "none was refused"
+        chosen[kind] = grid[rows[best]]
+    picked = [unedited, *map(sets.setting, chosen.values())]
+    drawn = [one for way in chosen.values() for one in sets.random(way, config.n_draws, config.seed)]
+    dosed = [sets.setting(replace(w, factor=f)) for w in chosen.values() for f in config.doses if f != w.factor]
+    test = score("", [*picked, *drawn, *dosed])
+    crossed = [sets.setting(replace(chosen[DOMAIN], of=task)) for task in made.test]
+    texts = [piece for piece in side_texts(corpora, code, config.texts, config.languages) if piece.domain in made.test]
+    nll = _text_scores(model, tokenizer, texts, code, picked, [*crossed, *drawn, *dosed])
+    return xr.merge([dev, test, nll, sets.dataset(chosen)], join="exact").assign_attrs(
+        lang=code, passes=str(scorer.note), n_draws=config.n_draws, drivers=config.drivers, margin="log-odds",
+        left_out="; ".join(f"{name}: {why}" for name, why in made.left_out.items()),
+    )  # fmt: skip
 
 
-def side_texts(corpora: Sequence[Corpus], code: str, config: ReweightingConfig) -> list[Piece]:
-    """Held-out text of every domain, and of the other languages of those that have some."""
-    found = []
-    for corpus in corpora:
-        others = [c for c in corpus.languages if c != code and (config.languages is None or c in config.languages)]
-        found += pieces(corpus, code, "test", config.texts, CHARS)
-        found += [
-            piece for other in others for piece in pieces(corpus, other, "test", max(1, config.texts // 2), CHARS)
-        ]
-    return found
-
-
-def best_setting(dev: xr.Dataset, kind: str) -> Setting:
-    """The setting of a kind with the highest accuracy on dev items, tasks counting equally; among equals that with the
-    largest mean margin, then the first."""
-    own = dev.isel(dev_setting=dev["dev_kind"].values == kind)
-    by_task = own[["dev_hit", "dev_margin"]].groupby("dev_task_of").mean().mean("dev_task_of")
-    keys = (-np.arange(own.sizes["dev_setting"]), by_task["dev_margin"].values, by_task["dev_hit"].values.round(9))
-    best = own.isel(dev_setting=int(np.lexsort(keys)[-1]))
-    return Setting(kind, float(best["dev_factor"]), float(best["dev_share"]))
+def _text_scores(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Piece], code: str,
+    everywhere: Sequence[Setting], pivot: Sequence[Setting],
+) -> xr.Dataset:  # fmt: skip
+    """`nll` of texts under the settings `everywhere`, and under those of `pivot` in the language `code` alone; NaN
+    elsewhere."""
+    settings = [*everywhere, *pivot]
+    jobs: dict[Intervention | None, dict[int, list[int]]] = {}
+    for i, piece in enumerate(texts):
+        for row, setting in enumerate(settings if piece.lang == code else everywhere):
+            jobs.setdefault(setting.on(piece.domain), {}).setdefault(i, []).append(row)
+    nll = np.full((len(settings), len(texts)), np.nan)
+    for edit, wanted in jobs.items():
+        with attach(model, [edit] if edit else [], keep=False):
+            scores = score_text(model, tokenizer, [texts[i].text for i in wanted]).nll
+        for (i, rows), own in zip(wanted.items(), scores, strict=True):
+            nll[rows, i] = own
+    coords = {f"text_{name}": ("text", [getattr(p, name) for p in texts]) for name in ("domain", "lang", "document")}
+    size = np.array([len(piece.text.encode()) for piece in texts], dtype=np.float64)
+    data = {"nll": (("text_setting", "text"), nll), "bytes": ("text", size)}
+    return xr.Dataset(data, coords | described(settings, "text_"))

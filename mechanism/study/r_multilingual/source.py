@@ -25,8 +25,7 @@ def beside_source(results: list[SteeringResults], model: str, depth: int) -> pd.
     """The source's table of main results, and a row for each result here; in percent and points, gains here with their
     95 % interval and the 95th percentile of matched random experts."""
     rows = []
-    for one in results:
-        row = one.summary()
+    for row in (one.summary() for one in results):
         shown = {"model": model, "task": row["task"], "layers": f"{row['layers']} of {depth} (from 0)"}
         shown |= {name: row[name] for name in ("tau", "steering", "experts")}
         shown |= {name: 100 * row[name] for name in ("base", "steered")}
@@ -35,7 +34,7 @@ def beside_source(results: list[SteeringResults], model: str, depth: int) -> pd.
     return pd.concat({"source": source, "here": pd.DataFrame(rows)}, names=["", "row"]).droplevel("row")
 
 
-def side(low: float, high: float, below: bool) -> str:
+def side(low: float, high: float, below: bool = False) -> str:
     """Whether an interval lies on the side of 0 that a source claims: yes, no, or open."""
     if np.isnan(low):
         return "not tried"
@@ -46,32 +45,22 @@ def side(low: float, high: float, below: bool) -> str:
 def point_by_point(results: SteeringResults) -> pd.DataFrame:
     """What the source says of steering beside what was found here, in points with 95 % intervals; `as the source` is
     *open* where the interval allows both."""
-    summary, controls = results.summary(), results.controls()
+    found, controls = results.summary(), results.controls()
     english = results.by_language().iloc[0]
-    pivot = results.data.attrs["pivot"]
-    small = max(abs(english["low"]), abs(english["high"])) < 0.01
     apart = english["low"] > 0.01 or english["high"] < -0.01
+    small = "no" if apart else "yes" if max(abs(english["low"]), abs(english["high"])) < 0.01 else "open"
     rows = [
-        (
-            "accuracy in other languages rises (+0.7 to +2.6)",
-            _points(summary),
-            side(summary["low"], summary["high"], False),
-        ),
-        (f"{pivot} changes by less than one point", _points(english), "yes" if small else "no" if apart else "open"),
-        ("2 to 23 experts are steered", f"{summary['experts']} experts", ""),
+        ("accuracy in other languages rises (+0.7 to +2.6)", _points(found), side(found["low"], found["high"])),
+        (f"{results.pivot} changes by less than one point", _points(english), small),
+        ("2 to 23 experts are steered", f"{found['experts']} experts", ""),
     ]
-    for name in CONTROLS:
-        row = controls.loc[name]
-        rows.append((f"{name}: accuracy falls", _points(row), side(*_bounds(row), below=True)))
+    for name, row in controls.loc[list(CONTROLS)].iterrows():
+        rows.append((f"{name}: accuracy falls", _points(row), side(row["low"], row["high"], below=True)))
     slope = results.gap_slope()
     if slope is not None:
         told = f"{slope.estimate:+.2f} [{slope.low:+.2f}, {slope.high:+.2f}] per point of gap"
-        rows.append(("languages that lag gain most (Swahili)", told, side(slope.low, slope.high, below=False)))
+        rows.append(("languages that lag gain most (Swahili)", told, side(slope.low, slope.high)))
     return pd.DataFrame(rows, columns=["the source", "here", "as the source"])
-
-
-def _bounds(row: Any) -> tuple[float, float]:
-    return float(row["low"]), float(row["high"])
 
 
 def _points(row: Any) -> str:

@@ -1,144 +1,222 @@
-"""Steering task experts (arXiv 2510.04694, eq. 3 to 5): settings are chosen on dev items and tried on test items beside
-every control."""
+"""Task experts steered, chosen on dev items and tried on test items: of word problems, on which the claims are judged,
+and of a domain beside them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...corpus.tasks import ChoiceItem
-from ...models.choices import ChoiceScores, EditedChoices
+from ...corpus import word_problems
+from ...corpus.library import load
+from ...corpus.store import CorpusError, sha256
+from ...measure.evidence import Evidence
+from ...measure.importance import frequency_difference
+from ...models.choices import EditedChoices
 from ...models.load import ModelError
-from .expert_sets import ExpertFrequencies, expert_frequencies
-from .steering_plan import Setting, SteeringConfig, SteeringPlan
-from .steering_tasks import Items, SteeringTask
+from ...models.passes import encode, padding_token, room, routed_tokens
+from ...trace import find_sites
+from ...trace.restart import decoder_layers
+from ..base.records import model_hash, texts_hash
+from ..base.study import Study, plain
+from ..base.trials import attempt, choose, known_mean, spread
+from .steering_plan import METHODS, UNEDITED, SteeringConfig, SteeringPlan
+from .steering_results import MISSING, SteeringResults
+from .steering_tasks import SteeringTask, TaskConfig, make_task
 
-MISSING = -1
-Progress = Callable[[str], None]
+GENERIC, DOMAIN = "udhr", "tech"
+TASKS = ("word problems", "domain")
+FULL: dict[str, Any] = {"dev": 200, "test": 300, "segments": 200}
+# Languages of the second task in the sample: those of its corpus with most items, and one of another script.
+FEW = ("en", "de", "fr", "el")
+VERSION = 2
+RECORDED = ("soft", "hard")
+"""Methods that every record of this version has tried; others have to be in its address."""
+
+
+def expert_frequencies(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Sequence[str],
+    generic: Mapping[str, Sequence[str]],
+) -> xr.Dataset:
+    """How often tokens select the experts on generic text of a language, and what task and other languages add to that
+    (arXiv 2510.04694, eq. 3).
+
+    Args:
+        task: texts; generic: texts by language, the pivot's first.
+
+    Returns a dataset: `base_rate` and `task_difference` `(layer, expert)`, `language_difference`
+    `(code, layer, expert)`; attributes `depth`, the number of decoder layers, and `top_k`.
+
+    Raises:
+        DenseModelError: the model has no routers.
+    """
+    padding, most = padding_token(tokenizer), room(model)
+    found = {
+        name: routed_tokens(model, encode(tokenizer, texts, most), padding, 8192).rates()
+        for name, texts in {"task": task, **generic}.items()
+    }
+    pivot, *others = generic
+    differences = {name: frequency_difference(found[name], found[pivot]) for name in ("task", *others)}
+    sites, axes = find_sites(model), ("layer", "expert")
+    data = {
+        "base_rate": (axes, found[pivot].mean(0)),
+        "task_difference": (axes, differences["task"]),
+        "language_difference": (("code", *axes), np.stack([differences[code] for code in others])),
+    }
+    coords = {"layer": [site.layer for site in sites], "code": others}
+    about = {"depth": len(decoder_layers(model)), "top_k": min(site.top_k for site in sites)}
+    return xr.Dataset(data, coords, about)
 
 
 def steer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: SteeringTask,
-    config: SteeringConfig,
-    progress: Progress = lambda line: None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: SteeringTask, config: SteeringConfig
 ) -> xr.Dataset:
     """Find task experts, choose on dev items, try on test items.
 
-    Returns a dataset: `task_difference`, `language_difference` and `base_rate` of the experts; `dev_hits`
-    `(grid, lang, dev_item)`; `hits` `(setting, lang, item)`, 1 for the right choice, -1 where a language lacks the item
-    or the model refuses the edit; `margin` `(setting, item)` log-odds of the right choice among all, in nats, mean over
-    the languages but the pivot; `moved`, routing weight moved per token and edited layer. Settings are described by
-    coordinates `role`, `name`, `layers`, `tau`, `kind`, `strength`, `experts`, `targets`; those of the grid have the
-    prefix `grid_`.
+    Returns a dataset: what `expert_frequencies` finds; `dev_hits` `(grid, lang, dev_item)`; `hits`
+    `(setting, lang, item)`, 1 for the right choice, -1 where a language lacks the item or the model refuses the edit;
+    `margin` `(setting, item)`, see `margin`, mean over the languages but the pivot; `moved`, routing weight moved per
+    token and edited layer. Settings are described by coordinates `role` (`none`, `chosen`, `dose`, `window`, `control`
+    or `random`), `name`, `layers`, `tau`, `kind`, `strength`, `experts`, `targets`; those of the grid have the prefix
+    `grid_`.
 
     Raises:
         ModelError: no expert passes any threshold, or the model's routers refuse every setting.
         InterventionError: a chosen layer has no router.
     """
-    found = expert_frequencies(model, tokenizer, task.texts, task.generic, progress)
+    found = expert_frequencies(model, tokenizer, task.texts, task.generic)
     plan = SteeringPlan(found, config)
-    grid = [Setting("none", "none"), *plan.grid()]
-    if len(grid) == 1:
+    grid = plan.grid()
+    if not grid:
         raise ModelError(
             f"{task.name}: no expert of layers {plan.windows()} passes a threshold of {min(config.taus)} "
-            f"(the largest difference is {found.task.max():.2f}); lower tau"
+            f"(the largest difference is {float(found['task_difference'].max()):.2f}); lower tau"
         )
     scorer = EditedChoices(model, tokenizer, task.chat, seed=config.seed)
-    dev = _run(scorer, task, task.dev, grid, lambda line: progress(f"{task.name}, dev: {line}"))
-    best = choose(dev["hits"].values[1:], dev["hits"].values[0], _others(task))
+    others = [row for row, code in enumerate(task.languages) if code != task.pivot]
+    tried = [UNEDITED, *(one.as_setting("grid", str(number)) for number, one in enumerate(grid))]
+    dev = _parallel(attempt(scorer, task.dev, tried, task.languages if task.per_byte else ()), others)
+    best = choose(dev["hits"].where(dev["hits"] != MISSING).values[1:, others])
     if best is None:
         raise ModelError(
             f"{task.name}: the model's routers refuse every setting ({next(iter(scorer.refused.values()))})"
         )
-    trials = plan.trials(grid[1 + best])
-    test = _run(scorer, task, task.test, trials, lambda line: progress(f"{task.name}, test: {line}"))
-    dev = dev.rename(item="dev_item", setting="grid", hits="dev_hits").drop_vars(["margin", "moved"])
+    test = attempt(scorer, task.test, plan.trials(grid[best]), task.languages if task.per_byte else ())
+    dev = dev.rename(item="dev_item", setting="grid", hits="dev_hits", cluster="dev_cluster")
+    dev = dev.drop_vars(["margin", "moved"])
     dev = dev.rename({name: f"grid_{name}" for name in dev.coords if dev[name].dims == ("grid",)})
-    return xr.merge([test, dev.rename(cluster="dev_cluster"), _experts(found)], join="exact").assign_attrs(
-        task=task.name, pivot=task.pivot, chosen=best, note=scorer.note, top_k=found.slots,
+    return xr.merge([_parallel(test, others), dev, found], join="exact").assign_attrs(
+        task=task.name, pivot=task.pivot, chosen=best, note=scorer.note, top_k=found.attrs["top_k"],
         left_out="; ".join(f"{code}: {reason}" for code, reason in task.left_out.items()),
         refused="; ".join(dict.fromkeys(scorer.refused.values())),
     )  # fmt: skip
 
 
-def choose(hits: np.ndarray, base: np.ndarray, rows: Sequence[int]) -> int | None:
-    """The setting with the best mean accuracy over languages; the first of several, None where all are refused.
+def _parallel(found: xr.Dataset, others: Sequence[int]) -> xr.Dataset:
+    """What `attempt` finds of parallel items, by language; margins are the mean over some of the languages."""
+    hits, margins = (spread(found[n].values, found["group"].values, found["id"].values) for n in ("hit", "margin"))
+    data = {
+        "hits": (("setting", "lang", "item"), np.nan_to_num(hits, nan=MISSING).astype(np.int8)),
+        "margin": (("setting", "item"), known_mean(margins[:, others], 1)),
+    }
+    clusters = dict(zip(found["id"].values, found["cluster"].values, strict=True))
+    coords = {"lang": pd.unique(found["group"].values), "item": list(clusters)}
+    kept = found[["moved"]].drop_vars(["group", "id", "cluster"], errors="ignore")
+    return xr.Dataset(data, coords | {"cluster": ("item", list(clusters.values()))}).merge(kept)
+
+
+def task_study(
+    task: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: str,
+    dtype: str = "float32",
+    max_segments: int = 12,
+    languages: tuple[str, ...] | None = None,
+    generic: str = GENERIC,
+    domain: str = DOMAIN,
+    layers: tuple[int, ...] | None = None,
+    seed: int = 0,
+) -> Study:
+    """Steering on one of `TASKS`; see `steer` for what a result holds. The full one tries many items in all languages
+    and every window of layers.
 
     Args:
-        hits: `(setting, lang, item)`, missing ones -1; base: `(lang, item)` without an edit; rows: languages to count.
+        spec, dtype: of the model, for the address of the record.
+        max_segments: items per language and split of the sample, which of the domain has the main comparison alone.
+        languages: of items and generic text; generic: corpus whose parallel text is the base; domain: of the second
+            task; layers: to steer in, chosen on dev items without them; seed: of items, random experts and ties.
+
+    Raises:
+        CorpusError: no such corpus, or too little text; ValueError: fewer than ten items.
     """
-    known = base[list(rows)] != MISSING
-    refused = (hits[:, list(rows)] == MISSING)[:, known].all(1)
-    if refused.all():
-        return None
-    counted = np.where(known, hits[:, list(rows)], 0).sum(2) / known.sum(1)
-    return int(np.where(refused, -np.inf, counted.mean(1)).argmax())
+    read = TaskConfig(languages, dev=max_segments, test=max_segments, seed=seed)
+    tried = SteeringConfig(layers=layers, seed=seed)
+    many, every = replace(read, **FULL), replace(tried, taus=(0.1, 0.2, 0.3, 0.4, 0.5), widths=tuple(range(1, 9)))
+    if task != TASKS[0]:
+        read = replace(read, languages=languages or (FEW if domain == DOMAIN else None))
+        tried = replace(tried, taus=(0.1, 0.2, 0.3), strengths=(0.5,), doses=(), widths=())
+    texts = (generic,) if task == TASKS[0] else (generic, domain)
+    key = {"study": f"steering/{task}", "version": VERSION, "model": model_hash(spec), "dtype": dtype}
+    key |= {"read": plain(many), "tried": plain(every)}
+    added = [name for name in METHODS if name not in RECORDED]
+    corpora = texts_hash([load(generic), load(domain)])
+    templates = sha256(Path(word_problems.__file__).with_suffix(".yaml").read_bytes())[:8]
+    return Study(
+        key | ({"methods": added} if added else {}), corpora + templates,
+        lambda: steer(model, tokenizer, make_task(tokenizer, many, *texts), every),
+        lambda: steer(model, tokenizer, make_task(tokenizer, read, *texts), tried),
+        f"mechanism notebooks --only 11 --parameter model={spec} --parameter profile=full",
+    )  # fmt: skip
 
 
-def _others(task: SteeringTask) -> list[int]:
-    return [row for row, code in enumerate(task.languages) if code != task.pivot]
+@dataclass
+class Steered:
+    """What the page shows, and its claims are judged on.
+
+    Attributes:
+        results: by task; told: the sentence that says why there is none, by task.
+        awaits: command that makes the full result of the word problems, empty where it is the one in `results`.
+    """
+
+    results: dict[str, SteeringResults] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+    awaits: str = ""
+
+    def claims(self) -> dict[str, Evidence | str]:
+        """Evidence on R6, R7 and R8, from word problems, or the reason why there is none."""
+        if TASKS[0] in self.told:
+            return dict.fromkeys(("R6", "R7", "R8"), self.told[TASKS[0]])
+        return self.results[TASKS[0]].claims()
 
 
-def _run(
-    scorer: EditedChoices, task: SteeringTask, items: Items, settings: Sequence[Setting], progress: Progress
-) -> xr.Dataset:
-    """Hits and margins of the settings, with what describes them."""
-    ids = list(dict.fromkeys(item.id for own in items.values() for item in own))
-    place = {name: number for number, name in enumerate(ids)}
-    flat = [(row, item) for row, own in enumerate(items.values()) for item in own]
-    scores = scorer([item for _, item in flat], [one.edit for one in settings], progress)
-    where = np.array([row for row, _ in flat]), np.array([place[item.id] for _, item in flat])
-    hits, margins = _judge([item for _, item in flat], scores, task.per_byte)
-    spread = np.full((2, len(settings), len(items), len(ids)), np.nan)
-    spread[0][:, *where], spread[1][:, *where] = hits, margins
-    data = {
-        "hits": (("setting", "lang", "item"), np.nan_to_num(spread[0], nan=MISSING).astype(np.int8)),
-        "margin": (("setting", "item"), _mean(spread[1][:, _others(task)])),
-        "moved": ("setting", scores.moved),
-    }
-    clusters = {item.id: item.cluster for _, item in flat}
-    coords = {"lang": list(items), "item": ids, "cluster": ("item", [clusters[name] for name in ids])}
-    return xr.Dataset(data, coords | _about(settings))
+def study(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: str,
+    dtype: str = "float32",
+    profile: str = "auto",
+    **options: Any,
+) -> Steered:
+    """All tasks on a model under a profile of `PROFILES`; `options` are those of `task_study`.
 
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over languages `(setting, lang, item)` of what is there; NaN where nothing is."""
-    known = ~np.isnan(values)
-    count = known.sum(1)
-    return np.where(count > 0, np.where(known, values, 0).sum(1) / np.maximum(count, 1), np.nan)
-
-
-def _about(settings: Sequence[Setting]) -> dict[str, Any]:
-    """Coordinates that describe settings."""
-    about: dict[str, Any] = {n: ("setting", [getattr(one, n) for one in settings]) for n in ("role", "name", "kind")}
-    about |= {name: ("setting", [float(getattr(one, name)) for one in settings]) for name in ("tau", "strength")}
-    about["layers"] = ("setting", [" ".join(map(str, one.layers)) for one in settings])
-    about["experts"] = ("setting", [len(one.targets) for one in settings])
-    about["targets"] = ("setting", [" ".join(f"{layer}.{expert}" for layer, expert in one.targets) for one in settings])
-    return about
-
-
-def _judge(items: Sequence[ChoiceItem], scores: ChoiceScores, per_byte: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Hits and margins `(setting, item)`; -1 and NaN where refused."""
-    totals = scores.logprob.astype(np.float64)
-    if per_byte:
-        totals = totals / np.array([[max(len(choice.encode()), 1) for choice in item.choices] for item in items])
-    answer = np.array([item.answer for item in items])
-    hits = np.where(np.isnan(totals).any(2), MISSING, np.nan_to_num(totals).argmax(2) == answer)
-    right = np.take_along_axis(totals, answer[None, :, None], 2)[..., 0]
-    others = np.where(np.arange(totals.shape[2]) == answer[:, None], -np.inf, totals)
-    return hits, right - np.logaddexp.reduce(others, 2)
-
-
-def _experts(found: ExpertFrequencies) -> xr.Dataset:
-    axes = ("layer", "expert")
-    data = {
-        "base_rate": (axes, found.base),
-        "task_difference": (axes, found.task),
-        "language_difference": (("code", *axes), found.languages),
-    }
-    return xr.Dataset(data, {"layer": list(found.layers), "code": list(found.codes)})
+    Raises:
+        ValueError: no such profile, or fewer than ten items; InterventionError: a chosen layer has no router.
+    """
+    made = Steered()
+    for task in TASKS:
+        try:
+            asked = task_study(task, model, tokenizer, spec, dtype, **options)
+            found = asked.result(profile)
+        except (CorpusError, ModelError) as error:
+            made.told[task] = str(error)
+        else:
+            made.results[task] = SteeringResults(found)
+            made.awaits = asked.awaits(found) if task == TASKS[0] else made.awaits
+    return made

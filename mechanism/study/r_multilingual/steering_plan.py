@@ -1,16 +1,21 @@
-"""What is tried when task experts are steered: the grid that is chosen from, and every trial on test items."""
+"""How task experts are steered (arXiv 2510.04694, eq. 3 to 5), and what is tried. A new method is one entry of
+`METHODS`."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
-from ...measure.matching import MatchedExperts
+from ...measure.overlap import experts_above
+from ...measure.profile import window
 from ...trace import Activate, Deactivate, Intervention, InterventionError, SoftSteer
 from ...trace.interventions import Targets
-from .expert_sets import ExpertFrequencies
+from ..base.trials import Setting, matched, targets_of
 
 
 @dataclass(frozen=True)
@@ -39,54 +44,78 @@ class SteeringConfig:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One way of steering.
+class Method:
+    """A way of steering experts.
 
     Attributes:
-        role: `none`, `grid`, `chosen`, `dose`, `window`, `control` or `random`; name: which.
-        layers: where; tau: threshold; kind: `soft` or `hard`; strength: its sign says up or down.
+        edit: the intervention on experts at a strength; a negative one steers downwards.
+        strengths: those that are tried on dev items, the weakest first.
+        forces: every expert takes a slot of every token: a layer has room for no more experts than slots, and only the
+            sign of the strength counts.
+    """
+
+    edit: Callable[[Targets, float], Intervention]
+    strengths: Callable[[SteeringConfig], Sequence[float]]
+    forces: bool = False
+
+    def shown(self, kind: str, strength: float) -> str:
+        """The method under its name, with a strength, for tables."""
+        return f"{kind}{', down' * (strength < 0)}" if self.forces else f"{kind} {strength:g}"
+
+
+METHODS = {
+    "soft": Method(
+        lambda targets, strength: SoftSteer(targets, strength=strength),
+        strengths=lambda config: sorted(config.strengths),
+    ),
+    "hard": Method(
+        lambda targets, strength: Activate(targets) if strength > 0 else Deactivate(targets),
+        strengths=lambda config: [1.0] if config.hard else [],
+        forces=True,
+    ),
+}
+"""Ways of steering by name, those that change least first."""
+DOSED = "soft"
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Experts steered one way.
+
+    Attributes:
+        layers: where they were looked for; tau: threshold; kind: name of the method; strength: negative is
+            downwards.
         targets: the experts; none at all is no edit.
     """
 
-    role: str
-    name: str
     layers: tuple[int, ...] = ()
     tau: float = float("nan")
-    kind: str = "soft"
+    kind: str = DOSED
     strength: float = 0.0
     targets: Targets = ()
 
-    @property
-    def edit(self) -> Intervention | None:
-        """The intervention, None where nothing is edited."""
-        if not self.targets or self.strength == 0:
-            return None
-        if self.kind == "soft":
-            return SoftSteer(self.targets, strength=self.strength)
-        return Activate(self.targets) if self.strength > 0 else Deactivate(self.targets)
+    def as_setting(self, role: str, name: str) -> Setting:
+        """What is tried, with its labels."""
+        edit = METHODS[self.kind].edit(self.targets, self.strength) if self.targets and self.strength else None
+        labels = {"role": role, "name": name, "kind": self.kind, "tau": self.tau, "strength": self.strength}
+        labels |= {"layers": " ".join(map(str, self.layers)), "experts": len(self.targets)}
+        return Setting(labels | {"targets": " ".join(f"{layer}.{expert}" for layer, expert in self.targets)}, edit)
+
+
+UNEDITED = Steering().as_setting("none", "none")
 
 
 @dataclass(frozen=True)
 class SteeringPlan:
-    """The settings of a model, from the frequencies of its experts."""
+    """The settings of a model, from what is found of its experts; see `expert_frequencies`."""
 
-    found: ExpertFrequencies
+    found: xr.Dataset
     config: SteeringConfig
 
-    def grid(self) -> list[Setting]:
-        """Settings that are chosen from, those that change least first. A setting without experts, with more than half
-        of a layer's, or with the experts of an earlier one is left out: it has no effect, no matched random set, or is
-        the same."""
-        ways = [("soft", strength) for strength in sorted(self.config.strengths)]
-        ways += [("hard", 1.0)] if self.config.hard else []
-        settings: dict[Any, Setting] = {}
-        for kind, strength in ways:
-            for layers in self.windows():
-                for tau in sorted(self.config.taus, reverse=True):
-                    one = self.task("grid", "", layers, tau, kind, strength)
-                    if one.targets and not self._crowded(one):
-                        settings.setdefault(one.edit, one)
-        return [replace(one, name=str(number)) for number, one in enumerate(settings.values())]
+    @cached_property
+    def layers(self) -> list[int]:
+        """Decoder layers that route."""
+        return [int(layer) for layer in self.found["layer"].values]
 
     def windows(self) -> list[tuple[int, ...]]:
         """Layers that steering may act in.
@@ -94,76 +123,76 @@ class SteeringPlan:
         Raises:
             InterventionError: a chosen layer without a router.
         """
-        if self.config.layers is not None:
-            lacking = sorted(set(self.config.layers) - set(self.found.layers))
-            if lacking:
-                raise InterventionError(f"layers {lacking} have no router; routers are in layers {self.found.layers}")
-            return [self.config.layers]
-        windows = dict.fromkeys(self.found.window(low, high) for low, high in self.config.windows)
-        return [layers for layers in windows if layers]
+        if self.config.layers is None:
+            return self._within(self.config.windows)
+        lacking = sorted(set(self.config.layers) - set(self.layers))
+        if lacking:
+            raise InterventionError(f"layers {lacking} have no router; routers are in layers {tuple(self.layers)}")
+        return [self.config.layers]
 
-    def task(self, role: str, name: str, layers: Sequence[int], tau: float, kind: str, strength: float) -> Setting:
-        """Task experts above a threshold."""
-        return self._setting(role, name, layers, tau, kind, strength, self.found.task)
+    def _within(self, spans: Iterable[tuple[float, float]]) -> list[tuple[int, ...]]:
+        """Routing layers whose centres lie in parts of the depth, each set once."""
+        inside = [np.flatnonzero(window(self.found.attrs["depth"], *span)).tolist() for span in spans]
+        return [own for own in dict.fromkeys(tuple(i for i in own if i in self.layers) for own in inside) if own]
 
-    def _setting(
-        self, role: str, name: str, layers: Sequence[int], tau: float, kind: str, strength: float,
-        difference: np.ndarray, fill: bool = False,
-    ) -> Setting:  # fmt: skip
-        chosen = self.found.chosen(difference, tau, layers)
+    def grid(self) -> list[Steering]:
+        """What is chosen from, that which changes least first. A set without experts, with more than half of a layer's,
+        or with the experts of an earlier one is left out: it has no effect, no matched random set, or is the same."""
+        found: dict[Any, Steering] = {}
+        for kind, method in METHODS.items():
+            for strength in method.strengths(self.config):
+                for layers in self.windows():
+                    for tau in sorted(self.config.taus, reverse=True):
+                        one = self.steered(layers, Steering(tau=tau, kind=kind, strength=strength))
+                        count = Counter(layer for layer, _ in one.targets)
+                        if one.targets and 2 * max(count.values()) <= self.found.sizes["expert"]:
+                            found.setdefault((kind, strength, one.targets), one)
+        return list(found.values())
+
+    def steered(
+        self, layers: Sequence[int], way: Steering, difference: np.ndarray | None = None, fill: bool = False
+    ) -> Steering:
+        """The threshold and the way of steering in these layers, on task experts unless another difference is given.
+
+        Args:
+            fill: where no expert is above the threshold in any layer, the strongest of each stands in.
+        """
+        values = self.found["task_difference"].values if difference is None else difference
+        inside = np.isin(self.layers, list(layers))[:, None]
+        chosen = experts_above(values, way.tau) & inside
         if fill and not chosen.any():
-            chosen = self.found.strongest(difference, layers)
-        if kind == "hard" and strength > 0:
-            chosen = self.found.limited(chosen, difference)
-        return Setting(role, name, tuple(layers), tau, kind, strength, self.found.targets(chosen))
+            chosen = (values == values.max(1, keepdims=True)) & inside
+        if METHODS[way.kind].forces and way.strength > 0:
+            order = np.where(chosen, -values, np.inf).argsort(1, kind="stable").argsort(1, kind="stable")
+            chosen &= order < self.found.attrs["top_k"]
+        return replace(way, layers=tuple(layers), targets=targets_of(chosen, self.layers))
 
-    def _crowded(self, setting: Setting) -> bool:
-        layers = [layer for layer, _ in setting.targets]
-        return 2 * max(map(layers.count, layers)) > self.found.base.shape[1]
-
-    def trials(self, chosen: Setting) -> list[Setting]:
-        """Everything that is tried on the test items once a setting has been chosen."""
-        one = replace(chosen, role="chosen", name="chosen")
-        doses = [replace(one, role="dose", name=f"{dose:g}", kind="soft", strength=dose) for dose in self.config.doses]
-        return [Setting("none", "none"), one, *doses, *self.sweep(one), *self.controls(one), *self.random(one)]
-
-    def sweep(self, chosen: Setting) -> list[Setting]:
-        """The chosen threshold and strength in one window of layers after the other."""
-        depth, eighth = self.found.depth, self.found.depth / 8
-        spans = [(a, b) for a, b in combinations(range(9), 2) if b - a in self.config.widths]
-        windows = dict.fromkeys(self.found.window(a * eighth / depth, b * eighth / depth) for a, b in spans)
+    def trials(self, chosen: Steering) -> list[Setting]:
+        """What is tried on the test items once a setting has been chosen: other doses of it, the same in one window of
+        layers after the other, controls, and matched random experts."""
+        config = self.config
+        eighths = [(a / 8, b / 8) for a, b in combinations(range(9), 2) if b - a in config.widths]
+        drawn = matched(chosen.targets, self.layers, self.found["base_rate"].values, config.draws, config.seed)
         return [
-            self.task("window", f"{layers[0]}-{layers[-1]}", layers, chosen.tau, chosen.kind, chosen.strength)
-            for layers in windows
-            if layers
+            UNEDITED,
+            chosen.as_setting("chosen", "chosen"),
+            *(replace(chosen, kind=DOSED, strength=dose).as_setting("dose", f"{dose:g}") for dose in config.doses),
+            *(self.steered(w, chosen).as_setting("window", f"{w[0]}-{w[-1]}") for w in self._within(eighths)),
+            *(one.as_setting("control", name) for name, one in self.controls(chosen).items()),
+            *(replace(chosen, targets=own).as_setting("random", str(draw)) for draw, own in enumerate(drawn)),
         ]
 
-    def controls(self, chosen: Setting) -> list[Setting]:
+    def controls(self, chosen: Steering) -> dict[str, Steering]:
         """Earlier, later and all layers, multilingual experts in the same layers, and deactivation. Where no expert is
         above the threshold, the strongest of each layer stands in."""
-        low, high = min(chosen.layers), max(chosen.layers)
-        routed = self.found.layers
         places = {
-            "earlier layers": [layer for layer in routed if layer < low],
-            "later layers": [layer for layer in routed if layer > high],
-            "all layers": list(routed),
+            "earlier layers": [layer for layer in self.layers if layer < min(chosen.layers)],
+            "later layers": [layer for layer in self.layers if layer > max(chosen.layers)],
+            "all layers": self.layers,
         }
-        way = (chosen.tau, chosen.kind, chosen.strength)
-        found = [
-            self._setting("control", name, layers, *way, self.found.task, fill=True) for name, layers in places.items()
-        ]
-        other = self.found.multilingual
-        found.append(self._setting("control", "multilingual experts", chosen.layers, *way, other, fill=True))
-        return [*found, replace(chosen, role="control", name="deactivation", strength=-chosen.strength)]
-
-    def random(self, chosen: Setting) -> list[Setting]:
-        """Matched random experts in place of the chosen ones."""
-        rows = {layer: row for row, layer in enumerate(self.found.layers)}
-        mask = np.zeros(self.found.base.shape, dtype=bool)
-        for layer, expert in chosen.targets:
-            mask[rows[layer], expert] = True
-        sets = MatchedExperts(self.config.draws, seed=self.config.seed)(mask, self.found.base)
-        return [
-            replace(chosen, role="random", name=str(number), targets=self.found.targets(one))
-            for number, one in enumerate(sets)
-        ]
+        multilingual = self.found["language_difference"].max("code").values
+        return {
+            **{name: self.steered(layers, chosen, fill=True) for name, layers in places.items()},
+            "multilingual experts": self.steered(chosen.layers, chosen, multilingual, fill=True),
+            "deactivation": replace(chosen, strength=-chosen.strength),
+        }

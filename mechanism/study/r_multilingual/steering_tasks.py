@@ -1,19 +1,21 @@
 """The tasks that steering is tried on: in-task text to find experts with, and parallel choice items in two splits."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from ...corpus import word_problems
+from ...corpus.library import load
 from ...corpus.store import SPLITS, Corpus, CorpusError
 from ...corpus.tasks import ChoiceItem, next_segment, word_problem_items
 from ...corpus.text import hash_fraction
 from ...models.passes import MAX_TOKENS
-from ..base.texts import RoutingConfig, pivot_of
+from ...models.scoring import token_counter
+from ..base.texts import FEWEST, RoutingConfig, pivot_of
 from .observe import read
 
-FEWEST = 10
 Items = dict[str, list[ChoiceItem]]
 
 
@@ -69,6 +71,18 @@ class SteeringTask:
         return tuple(self.test)
 
 
+def make_task(tokenizer: PreTrainedTokenizerBase, config: TaskConfig, generic: str, domain: str = "") -> SteeringTask:
+    """The task of a domain, or word problems without one; `generic` and `domain` name corpora.
+
+    Raises:
+        CorpusError: see `word_problem_task` and `domain_task`.
+    """
+    codes = config.languages or ()
+    if not domain:
+        return word_problem_task(tokenizer, load(generic, codes), config)
+    return domain_task(tokenizer, load(domain, codes), load(generic, codes), config)
+
+
 def word_problem_task(
     tokenizer: PreTrainedTokenizerBase, generic: Corpus, config: TaskConfig = TaskConfig()
 ) -> SteeringTask:
@@ -78,30 +92,35 @@ def word_problem_task(
     Raises:
         CorpusError: no other language than English is left.
     """
-
-    def count(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def items(split: str, size: int) -> Items:
-        return {code: word_problem_items(code, count, split, size, seed=config.seed) for code in known}
-
     wanted = list(dict.fromkeys(["en", *(config.languages or word_problems.languages())]))
     known = [code for code in wanted if code in word_problems.languages()]
-    missing = {code: "there are no word problems in it" for code in wanted if code not in known}
-    solved = [
-        (word_problems.prompt(problem.question("en")), word_problems.solution(problem, "en"))
-        for problem in word_problems.evaluation_set("train", config.segments, config.seed)
-    ]
+
+    def said(user: str, assistant: str = "") -> str:
+        """A user asks, the assistant answers; generic text is a user's turn."""
+        if tokenizer.chat_template is None:
+            return user + assistant
+        turns = [{"role": "user", "content": user.removesuffix(" =")}]
+        turns += [{"role": "assistant", "content": assistant}] if assistant else []
+        return tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=not assistant, enable_thinking=False
+        )
+
+    def items(split: str, size: int) -> Items:
+        found = {code: word_problem_items(code, count, split, size, seed=config.seed) for code in known}
+        return {code: [replace(item, context=said(item.context)) for item in own] for code, own in found.items()}
+
+    count, text = token_counter(tokenizer), _generic(tokenizer, generic, "en", config)
     task = SteeringTask(
         name="word problems",
         pivot="en",
-        texts=tuple(question + answer for question, answer in solved),
-        generic=_generic(tokenizer, generic, "en", config),
+        texts=tuple(said(*turns) for turns in word_problems.solved("train", config.segments, "en", config.seed)),
+        generic={code: [said(one) for one in own] for code, own in text.items()},
         dev=items("dev", config.dev),
         test=items("test", config.test),
-        left_out=missing,
+        chat=tokenizer.chat_template is not None,
+        left_out={code: "there are no word problems in it" for code in wanted if code not in known},
     )
-    return _usable(tokenizer, task if tokenizer.chat_template is None else _as_chat(tokenizer, task, solved))
+    return _usable(tokenizer, task)
 
 
 def domain_task(
@@ -132,11 +151,10 @@ def domain_task(
         dev, test = (
             {c: [i for i in own if order.get(i.id, 2) % 2 == side] for c, own in test.items()} for side in (0, 1)
         )
-    rows = RoutingConfig(max_segments=config.segments, split=_first_split(corpus)).rows(corpus)
     task = SteeringTask(
         name="technical help" if corpus.name == "tech" else corpus.name,
         pivot=pivot,
-        texts=tuple(text for text in corpus.texts(pivot, rows) if text),
+        texts=tuple(filter(None, corpus.texts(pivot, _rows(corpus, config)))),
         generic=_generic(tokenizer, generic, pivot, config),
         dev=common_items(dev, pivot, config.dev),
         test=common_items(test, pivot, config.test),
@@ -149,18 +167,16 @@ def domain_task(
 def common_items(items: Mapping[str, Sequence[ChoiceItem]], pivot: str, limit: int) -> Items:
     """The same items in every language as far as it has them: of the pivot's, those that most languages have, in an
     order that does not depend on how many are asked for."""
-    held = {item.id: 0 for item in items[pivot]}
-    for own in items.values():
-        for item in own:
-            if item.id in held:
-                held[item.id] += 1
-    kept = set(sorted(held, key=lambda name: (-held[name], hash_fraction(f"steering/{name}")))[:limit])
+    held = Counter(item.id for own in items.values() for item in own)
+    names = [item.id for item in items[pivot]]
+    kept = set(sorted(names, key=lambda name: (-held[name], hash_fraction(f"steering/{name}")))[:limit])
     return {code: [item for item in own if item.id in kept] for code, own in items.items()}
 
 
-def _first_split(corpus: Corpus) -> str:
-    """The training split, or the first that is not empty."""
-    return next(split for split in SPLITS if corpus.split(split))
+def _rows(corpus: Corpus, config: TaskConfig) -> list[int]:
+    """Rows of the training split, or of the first that is not empty."""
+    split = next(split for split in SPLITS if corpus.split(split))
+    return RoutingConfig(max_segments=config.segments, split=split).rows(corpus)
 
 
 def _generic(
@@ -171,7 +187,7 @@ def _generic(
     Raises:
         CorpusError: the corpus has too little of the pivot, or of every other language.
     """
-    rows = RoutingConfig(max_segments=config.segments, split=_first_split(corpus)).rows(corpus)
+    rows = _rows(corpus, config)
     codes = list(dict.fromkeys([pivot, *(c for c in corpus.languages if c in (config.languages or corpus.languages))]))
     texts = {code: corpus.texts(code, rows) for code in codes}
     found = {code: read(tokenizer, own, MAX_TOKENS) for code, own in texts.items()}
@@ -198,25 +214,3 @@ def _usable(tokenizer: PreTrainedTokenizerBase, task: SteeringTask) -> SteeringT
         raise CorpusError(f"{task.name}: no language but {task.pivot!r} can be steered ({told})")
     dev, test = ({code: side[code] for code in kept} for side in (task.dev, task.test))
     return replace(task, dev=dev, test=test, left_out=problems)
-
-
-def _as_chat(tokenizer: PreTrainedTokenizerBase, task: SteeringTask, solved: Sequence[tuple[str, str]]) -> SteeringTask:
-    """The task in the tokenizer's chat template: a user asks, the assistant answers; generic text is a user's turn."""
-
-    def chat(user: str, assistant: str | None = None) -> str:
-        turns = [{"role": "user", "content": user.removesuffix(" =")}]
-        turns += [{"role": "assistant", "content": assistant}] if assistant else []
-        asked = assistant is None
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asked, enable_thinking=False)
-
-    def wrapped(items: Items) -> Items:
-        return {code: [replace(item, context=chat(item.context)) for item in own] for code, own in items.items()}
-
-    return replace(
-        task,
-        chat=True,
-        texts=tuple(chat(*turns) for turns in solved),
-        generic={code: [chat(text) for text in texts] for code, texts in task.generic.items()},
-        dev=wrapped(task.dev),
-        test=wrapped(task.test),
-    )

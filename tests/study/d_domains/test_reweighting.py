@@ -9,12 +9,11 @@ from mechanism.corpus.store import CorpusError
 from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.study.base import runs as training_runs
 from mechanism.study.d_domains import reweighting
-from mechanism.study.d_domains.reweighting import ReweightingConfig, best_setting, reweight
-from mechanism.study.d_domains.reweighting_items import tasks
-from mechanism.study.d_domains.reweighting_plan import DOMAIN, DRIVER, RANDOM, Setting
+from mechanism.study.d_domains.reweighting import ReweightingConfig, reweight
+from mechanism.study.d_domains.reweighting_plan import DOMAIN, DRIVER, RANDOM, ExpertSets, Way, strongest, tasks
 from mechanism.study.d_domains.reweighting_results import Reweighted
-from mechanism.study.d_domains.reweighting_sets import ExpertSets, strongest
 from mechanism.study.d_domains.sweep import ablation_effect
+from mechanism.trace import ScaleWeight
 
 from .. import planted
 
@@ -38,7 +37,8 @@ def test_every_setting_is_tried_on_every_item_and_text(found: xr.Dataset):
     assert found.sizes["dev_setting"] == 1 + 2 * 2
     assert set(found["kind"].values) == {"none", DOMAIN, DRIVER, *RANDOM.values()}
     assert found["margin"].notnull().all()
-    assert ((found["margin"] > 0) == found["hit"]).all()
+    assert (found["margin"].where(~found["hit"], -1) <= 0).all(), "a miss has at most half of the probability"
+    assert (found["margin"].where(found["hit"], 0) >= -np.log(3) - 1e-9).all(), "a hit has at least a quarter"
     pivot = found["text_lang"] == "en"
     assert found["nll"].isel(text=pivot.values).notnull().all()
     other = found["nll"].isel(text=~pivot.values)
@@ -119,38 +119,30 @@ def test_no_gain_is_no_evidence():
     assert no_better.p > 0.05
 
 
-def test_the_best_dev_setting_is_chosen_tasks_counting_equally():
-    settings = [Setting(), Setting(DOMAIN, 1.5, 0.1), Setting(DOMAIN, 2.0, 0.1), Setting(DOMAIN, 3.0, 0.1)]
-    hit = np.array([[0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]], dtype=bool)
-    margin = np.where(hit, 1.0, -1.0)
-    margin[3] += 0.5
-    at = ("dev_setting", "dev_item")
-    names = {f"dev_{n}": ("dev_setting", [getattr(s, n) for s in settings]) for n in ("kind", "factor", "share")}
-    dev = xr.Dataset(
-        {"dev_hit": (at, hit), "dev_margin": (at, margin)}, names | {"dev_task_of": ("dev_item", list("aaab"))}
-    )
-    assert best_setting(dev, DOMAIN) == Setting(DOMAIN, 3.0, 0.1)
-    assert best_setting(dev.isel(dev_setting=[0, 1, 2]), DOMAIN) == Setting(DOMAIN, 1.5, 0.1)
-
-
 def test_random_sets_match_and_leave_the_set_alone():
     rng = np.random.default_rng(0)
-    score, rate = ({"a": rng.random((3, 8)), "b": rng.random((3, 8))} for _ in range(2))
-    sets = ExpertSets((0, 2, 5), score, rate, rng.random((3, 8)), 5, 0)
+    score, rate = rng.random((2, 2, 3, 8))
+    cells = ("task", "layer", "expert")
+    data = {"score": (cells, score), "rate": (cells, rate), "effect": (cells[1:], rng.random((3, 8)))}
+    sets = ExpertSets(xr.Dataset(data, {"task": ["a", "b"], "layer": [0, 2, 5]}))
     for kind in (DOMAIN, DRIVER):
-        own = sets.chosen(Setting(kind, 2.0, 0.2), "a")
-        assert own.sum() == 5
-        for draw in range(5):
-            other = sets.chosen(Setting(RANDOM[kind], 2.0, 0.2, draw), "a")
-            assert not (own & other).any()
-            assert (own.sum(1) == other.sum(1)).all()
-    edit = sets.edit(Setting(DOMAIN, 2.0, 0.05), "a")
-    row, expert = np.argwhere(score["a"] == score["a"].max())[0]
-    assert edit is not None
-    assert edit.targets == ((sets.layers[row], expert),)
-    assert edit.factor == 2
-    assert sets.edit(Setting(DOMAIN, 1.0, 0.05), "a") is None
-    assert (sets.chosen(Setting(DOMAIN, 2.0, 0.2, of="b"), "a") == strongest(score["b"], 5)).all()
+        way = Way(kind, 2.0, 0.2)
+        own = sets.setting(way).on("a")
+        assert own is not None
+        assert len(own.targets) == 5
+        drawn = sets.random(way, 5)
+        assert [one.labels["draw"] for one in drawn] == list(range(5))
+        for one in drawn:
+            other = one.on("a")
+            assert other is not None
+            assert one.labels["kind"] == RANDOM[kind]
+            assert not set(own.targets) & set(other.targets)
+            assert sorted(layer for layer, _ in own.targets) == sorted(layer for layer, _ in other.targets)
+    edit = sets.setting(Way(DOMAIN, 2.0, 0.05)).on("a")
+    row, expert = np.argwhere(score[0] == score[0].max())[0].tolist()
+    assert edit == ScaleWeight((((0, 2, 5)[row], expert),), factor=2.0)
+    assert sets.setting(Way(DOMAIN, 1.0, 0.05)).on("a") is None
+    assert (sets.chosen(Way(DOMAIN, 2.0, 0.2, of="b"), "a") == strongest(score[1], 5)).all()
 
 
 def test_strongest_leaves_out_unused_experts_and_half_of_a_layer():
@@ -182,20 +174,20 @@ def test_the_record_of_the_full_profile_is_made_once_and_preferred(tmp_path, mon
     monkeypatch.setattr(reweighting, "reweight", computed)
     monkeypatch.setattr(reweighting, "load_domains", lambda names, languages: planted.corpora())
     model, tokenizer = planted.model(), planted.tokenizer()
-    small, full = (reweighting.PROFILES[name].items for name in ("small", "full"))
-    reweighting.result("tiny", model, tokenizer)
+    small, full = reweighting.SAMPLE.items, reweighting.FULL.items
+    assert reweighting.study(model, tokenizer, "tiny").awaits
     assert made == [small]
-    again = reweighting.result("tiny", model, tokenizer, "full")
+    again = reweighting.study(model, tokenizer, "tiny", profile="full").data
     assert made == [small, full]
-    kept = reweighting.result("tiny", model, tokenizer)
+    kept = reweighting.study(model, tokenizer, "tiny").data
     assert made == [small, full]
     assert kept.attrs["record"] == again.attrs["record"]
     assert kept.attrs["command"].endswith("-p profile=full -p model=tiny")
     assert Reweighted(kept).evidence() == Reweighted(found).evidence()
-    reweighting.result("tiny", model, tokenizer, "small")
+    reweighting.study(model, tokenizer, "tiny", profile="small")
     assert made == [small, full, small]
     with pytest.raises(ValueError, match="no profile 'big'"):
-        reweighting.result("tiny", model, tokenizer, "big")
+        reweighting.study(model, tokenizer, "tiny", profile="big")
 
 
 def test_tasks_without_items_are_left_out():

@@ -1,5 +1,7 @@
 """Steering on models whose truth is planted, on scores without any effect, and on other families."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,18 +11,20 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from mechanism.corpus.library import committed
+from mechanism.corpus.library import committed, load
 from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tasks import ChoiceItem
+from mechanism.measure.evidence import Evidence
 from mechanism.measure.gap import GapSlope
 from mechanism.measure.paired_gain import PairedGain
 from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.models.load import ModelError, load_model
+from mechanism.study.base.trials import choose
+from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.source import beside_source, point_by_point
-from mechanism.study.r_multilingual.steering import MISSING, choose, steer
-from mechanism.study.r_multilingual.steering_plan import SteeringConfig
+from mechanism.study.r_multilingual.steering import TASKS, steer, task_study
+from mechanism.study.r_multilingual.steering_plan import METHODS, Method, SteeringConfig
 from mechanism.study.r_multilingual.steering_results import CONTROLS, SteeringResults
-from mechanism.study.r_multilingual.steering_study import TASKS, SteeringStudy
 from mechanism.study.r_multilingual.steering_tasks import (
     SteeringTask,
     TaskConfig,
@@ -28,7 +32,7 @@ from mechanism.study.r_multilingual.steering_tasks import (
     domain_task,
     word_problem_task,
 )
-from mechanism.trace import InterventionError
+from mechanism.trace import InterventionError, ScaleWeight
 from mechanism.trace.families import tiny_model
 
 WORDS = [f"w{i}" for i in range(80)]
@@ -94,8 +98,8 @@ def strong() -> SteeringResults:
 
 def test_the_planted_expert_is_found_and_steering_it_works(strong: SteeringResults):
     assert f"{LAYER}.{EXPERT}" in str(strong.data["targets"].values[strong.chosen]).split()
-    found = strong.r6()
-    assert found is not None
+    found = strong.claims()["R6"]
+    assert isinstance(found, Evidence)
     assert found.estimate > 20
     assert found.low > 0
     assert found.estimate > found.null
@@ -123,8 +127,8 @@ def test_controls_and_doses_of_the_planted_expert(strong: SteeringResults):
 
 
 def test_an_expert_without_effect_is_not_judged_to_have_one():
-    found = SteeringResults(steer(*planted(0.0), planted_task(), TRIED), QUICK).r6()
-    assert found is not None
+    found = SteeringResults(steer(*planted(0.0), planted_task(), TRIED), QUICK).claims()["R6"]
+    assert isinstance(found, Evidence)
     assert [found.estimate, found.low, found.high, found.null] == [0, 0, 0, 0]
 
 
@@ -137,7 +141,7 @@ def synthetic(rng: np.random.Generator, settings=24, draws=50, shape=(4, 40), ch
 
     dev, test = (rng.random((2, *shape)) < 0.4).astype(np.int8)
     grid, tried, random = edited(dev, settings), edited(test, settings), edited(test, draws)
-    best = choose(tried if leak else grid, test if leak else dev, [1, 2, 3])
+    best = choose((tried if leak else grid)[:, 1:].astype(float))
     assert best is not None
     hits = np.concatenate([test[None], tried[best][None], random])
     roles = ["none", "chosen", *["random"] * draws]
@@ -149,9 +153,9 @@ def synthetic(rng: np.random.Generator, settings=24, draws=50, shape=(4, 40), ch
 
 
 def replicated(data: xr.Dataset) -> bool:
-    found = SteeringResults(data, PairedGain(ClusterBootstrap(n_boot=200), n_perm=1)).r6()
-    assert found is not None
-    return found.low > 0 and found.estimate > found.null
+    found = SteeringResults(data, PairedGain(ClusterBootstrap(n_boot=200), n_perm=1))
+    gain = found.summary()
+    return gain["low"] > 0 and gain["gain"] > gain["null"]
 
 
 def test_false_positives_of_the_whole_procedure():
@@ -177,15 +181,6 @@ def test_random_experts_that_win_in_some_languages_what_they_lose_in_others_gain
     assert (found.null == 0).all()
 
 
-def test_the_choice_takes_the_best_on_average_over_languages_and_skips_refused():
-    base = np.array([[1, 1, MISSING], [0, 0, 0]], dtype=np.int8)
-    hits = np.stack([base, base, np.full_like(base, MISSING), base])
-    hits[1, 1], hits[3, 1] = 1, [1, 1, 0]
-    assert choose(hits, base, [0, 1]) == 1
-    assert choose(hits[[0, 2, 3]], base, [1]) == 2
-    assert choose(hits[2:3], base, [0, 1]) is None
-
-
 def test_items_are_parallel_and_in_as_many_languages_as_possible():
     corpus = committed("tech")
     config = TaskConfig(("de", "el", "km", "xx"), 12, 12)
@@ -204,12 +199,12 @@ def test_items_are_parallel_and_in_as_many_languages_as_possible():
 def test_text_without_splits_is_shared_out(tmp_path):
     for code, word in (("en", "line"), ("sw", "mstari")):
         (tmp_path / f"{code}.txt").write_text("".join(f"{word} {i} {'x' * (i % 7)}\n" for i in range(50)), "utf-8")
-    study = SteeringStudy.small(12, domain=str(tmp_path))
-    task = study.task("domain", load_model("tiny", "cpu")[1])
+    tokenizer, generic, config = load_model("tiny", "cpu")[1], committed("udhr"), TaskConfig(dev=12, test=12)
+    task = domain_task(tokenizer, load(str(tmp_path)), generic, config)
     assert {item.id for item in task.dev["sw"]}.isdisjoint(item.id for item in task.test["sw"])
     assert len(task.dev["sw"]) == 12
     with pytest.raises(CorpusError, match="cannot be both"):
-        SteeringStudy.small(12, domain="udhr").task("domain", load_model("tiny", "cpu")[1])
+        domain_task(tokenizer, generic, generic, config)
 
 
 def test_bad_requests():
@@ -244,12 +239,31 @@ def test_a_chat_template_wraps_problems_and_generic_text_alike():
 def test_a_result_is_recorded_once(tmp_path, monkeypatch):
     monkeypatch.setattr("mechanism.study.base.runs.RUNS", tmp_path)
     made = steer(*planted(0.6), planted_task(), TRIED)
-    monkeypatch.setattr(SteeringStudy, "run", lambda *args, **more: made)
-    study = SteeringStudy.small(10)
-    assert study.recorded(TASKS[0], "tiny", "float32") is None
-    kept = study.stored(TASKS[0], "tiny", "float32", command="mechanism ...")
-    assert study.full().recorded(TASKS[0], "tiny", "float32") is None
-    again = study.recorded(TASKS[0], "tiny", "float32")
-    assert again is not None
+    monkeypatch.setattr(steering, "steer", lambda *args: made)
+    monkeypatch.setattr(steering, "make_task", lambda *args: None)
+    model, tokenizer = load_model("tiny", "cpu")
+    study = task_study(TASKS[0], model, tokenizer, "tiny", max_segments=10)
+    assert study.recorded() is None
+    assert study.awaits(study.result()).endswith("model=tiny --parameter profile=full"), "a sample"
+    kept = study.result("full")
+    assert task_study(TASKS[1], model, tokenizer, "tiny").recorded() is None
+    assert task_study(TASKS[0], model, tokenizer, "tiny", seed=1).recorded() is None
+    monkeypatch.setattr(steering, "steer", lambda *args: pytest.fail("it is recorded"))
+    again = study.result()
+    assert study.awaits(again) == ""
     xr.testing.assert_identical(kept, again)
-    assert SteeringResults(again, QUICK).r6() == SteeringResults(made, QUICK).r6()
+    assert SteeringResults(again, QUICK).claims() == SteeringResults(made, QUICK).claims()
+
+
+def test_a_new_method_is_one_entry(monkeypatch):
+    """It is chosen and tried like the others, named in tables, and has a record of its own."""
+    lift = Method(lambda targets, strength: ScaleWeight(targets, factor=2**strength), lambda config: (3.0,))
+    monkeypatch.setitem(METHODS, "lift", lift)
+    data = steer(*planted(0.6), planted_task(), replace(TRIED, strengths=(), hard=False))
+    found = SteeringResults(data, QUICK)
+    assert set(data["grid_kind"].values[1:]) == {"lift"}
+    assert found.describe(found.chosen)["steering"] == "lift 3"
+    assert found.controls().loc["deactivation", "steering"] == "lift -3"
+    assert (data["moved"].values[found.settings(role="random")] >= 0).all()
+    assert data["moved"].values[found.chosen] > 0
+    assert task_study(TASKS[0], *load_model("tiny", "cpu"), "tiny").key["methods"] == ["lift"]
