@@ -1,6 +1,5 @@
 """Hierarchical clustering of a distance matrix, and whether its groups are those of given labels."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ from jaxtyping import Float, Int, Shaped
 from scipy.cluster.hierarchy import cophenet, fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from .nulls import permutation_p, shuffles
+from .nulls import PermutationTest, permutation_p
 
 
 class Tree(NamedTuple):
@@ -62,16 +61,8 @@ def cut(tree: Tree, groups: int) -> Int[np.ndarray, "n"]:
     return np.asarray(fcluster(tree.linkage, groups, "maxclust").astype(np.int64) - 1)
 
 
-@dataclass(frozen=True)
-class LabelTest:
-    """Do items with equal labels lie closer together than a permutation of the labels would have it?
-
-    Attributes:
-        n_perm: permutations; seed: of the permutations.
-    """
-
-    n_perm: int = 2000
-    seed: int = 0
+class LabelTest(PermutationTest):
+    """Do items with equal labels lie closer together than a permutation of the labels would have it?"""
 
     def __call__(
         self,
@@ -93,8 +84,7 @@ class LabelTest:
             raise ValueError("a label needs at least two groups, one of them with two items, to be tested")
         pairs = condensed(distance)
         value = _apart(pairs, codes)
-        orders = shuffles(len(codes), self.n_perm, self.seed, strata)
-        draws = np.array([_apart(pairs, codes[order]) for order in orders])
+        draws = self.draws(lambda order: _apart(pairs, codes[order]), len(codes), strata)
         return LabelAssociation(value, float(draws.mean()), float(permutation_p(np.asarray(value), draws)), len(codes))
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from .nulls import permutation_p, shuffles
+from .nulls import PermutationTest, permutation_p
 
 
 class Grouping(NamedTuple):
@@ -49,16 +49,14 @@ def silhouette(distance: Float[np.ndarray, "item item"], member: Bool[np.ndarray
 
 
 @dataclass(frozen=True)
-class GroupTest:
+class GroupTest(PermutationTest):
     """Purity and silhouette of a group against permutations of membership.
 
     Attributes:
-        neighbours: of each member; n_perm: permutations; seed: of the permutations.
+        neighbours: of each member.
     """
 
     neighbours: int = 5
-    n_perm: int = 2000
-    seed: int = 0
 
     def __call__(
         self,
@@ -83,7 +81,7 @@ class GroupTest:
             return purity(order, own, self.neighbours), silhouette(distance, own)
 
         value = both(member)
-        draws = np.array([both(member[o]) for o in shuffles(len(member), self.n_perm, self.seed, strata)])
+        draws = self.draws(lambda order: both(member[order]), len(member), strata)
         p = permutation_p(np.array(value), draws)
         return {
             name: Grouping(

@@ -1,7 +1,8 @@
 """Permutation nulls and control of false discoveries."""
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -22,6 +23,27 @@ def shuffles(
         for group in members:
             order[group] = rng.permutation(group)
         yield order
+
+
+@dataclass(frozen=True)
+class PermutationTest:
+    """What every test by permutation has.
+
+    Attributes:
+        n_perm: permutations; seed: of the permutations.
+    """
+
+    n_perm: int = 2000
+    seed: int = 0
+
+    def draws(
+        self,
+        statistic: Callable[[Int[np.ndarray, "item"]], Any],
+        items: int,
+        strata: Shaped[np.ndarray, "item"] | None = None,
+    ) -> Float[np.ndarray, "draw *cell"]:
+        """The statistic of each order of the items; see `shuffles`."""
+        return np.array([statistic(order) for order in shuffles(items, self.n_perm, self.seed, strata)], np.float64)
 
 
 def permutation_p(

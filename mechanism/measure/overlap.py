@@ -1,7 +1,6 @@
 """Sets of experts by thresholded activation-frequency difference, and whether two sets overlap more than chance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import hypergeom
 
-from .nulls import permutation_p, shuffles
+from .nulls import PermutationTest, permutation_p
 
 
 def experts_above(difference: Float[np.ndarray, "*rest"], tau: float) -> Bool[np.ndarray, "*rest"]:
@@ -61,16 +60,8 @@ def frequency_strata(base: Float[np.ndarray, "layer expert"], bins: int) -> Int[
     return np.asarray(np.arange(len(base))[:, None] * bins + ranks * bins // base.shape[1])
 
 
-@dataclass(frozen=True)
-class PermutedOverlap:
-    """Null by exchanging experts of the second set within strata.
-
-    Attributes:
-        n_perm: permutations; seed: of the permutations.
-    """
-
-    n_perm: int = 2000
-    seed: int = 0
+class PermutedOverlap(PermutationTest):
+    """Null by exchanging experts of the second set within strata."""
 
     def __call__(
         self,
@@ -86,8 +77,7 @@ class PermutedOverlap:
         if strata is None:
             strata = np.broadcast_to(np.arange(len(first))[:, None], first.shape)
         a, b = first.ravel(), second.ravel()
-        orders = shuffles(a.size, self.n_perm, self.seed, strata.ravel())
-        draws = np.array([(a & b[order]).sum() for order in orders], dtype=np.float64)
+        draws = self.draws(lambda order: (a & b[order]).sum(), a.size, strata.ravel())
         shared = np.array(float((a & b).sum()))
         fewer, more = (float(permutation_p(shared, draws, side)) for side in ("less", "greater"))
         return OverlapTest(int(shared), float(draws.mean()), fewer, more)

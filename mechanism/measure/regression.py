@@ -1,6 +1,5 @@
 """Nested regression: does a predictor explain anything that others do not?"""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ from jaxtyping import Shaped
 from scipy.stats import f as f_distribution
 
 from .correlation import residual, with_intercept
-from .nulls import permutation_p, shuffles
+from .nulls import PermutationTest, permutation_p, shuffles
 
 
 class Gain(NamedTuple):
@@ -28,17 +27,10 @@ class Gain(NamedTuple):
         return self.full - self.base
 
 
-@dataclass(frozen=True)
-class NestedRegression:
+class NestedRegression(PermutationTest):
     """Least squares of `y` on `base` against `base` and `added`; the null permutes the residuals of the smaller model
     (Freedman and Lane 1983).
-
-    Attributes:
-        n_perm: permutations; seed: of the permutations.
     """
-
-    n_perm: int = 2000
-    seed: int = 0
 
     def __call__(
         self,

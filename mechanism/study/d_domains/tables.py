@@ -164,7 +164,7 @@ class Space:
             ValueError: see `GroupTest`.
         """
         distance = cosine_distance(self.points.astype(np.float64))
-        test = GroupTest(neighbours, self.swept.n_perm, self.swept.seed)
+        test = GroupTest(self.swept.n_perm, self.swept.seed, neighbours)
         strata = {"all": None, "within": self.place[:, 0]}
         tests = {over: test(distance, self.member, own) for over, own in strata.items()}
         return {(name, over): one for over, found in tests.items() for name, one in found.items()}
