@@ -42,8 +42,8 @@ def sweep(
 
     from ..models.load import load_model
     from ..study.base.runs import cache_folder
-    from ..study.d_domains import swept_text
     from ..study.d_domains import sweep as sweeps
+    from ..study.d_domains import swept_text
     from ..study.d_domains.domain_text import SweepConfig
     from ..study.embedded.train import keep_memory
 

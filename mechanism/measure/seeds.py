@@ -28,7 +28,7 @@ def over_seeds(
 ) -> Evidence:
     """Mean over models. In each resample models are drawn with replacement, and of all drawn ones the same resample
     of documents, as all have read the same; `n` counts models. The null is the 95th percentile (5th for `less`) of the mean over models of their chance,
-    with its p-value; a single model has the interval of its own draws.
+    with its p-value; a single model has the interval of its own draws. An interval always holds its estimate.
 
     Args:
         models: the i-th draws of all are of the same documents; seed: of the resampling.
@@ -45,7 +45,7 @@ def over_seeds(
     tail = (1 - confidence) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     value = float(np.mean([one.estimate for one in models]))
-    found = Evidence(value, float(low), float(high), len(models))
+    found = Evidence(value, min(value, float(low)), max(value, float(high)), len(models))
     if not all(len(one.chance) for one in models):
         return found
     least = min(len(one.chance) for one in models)

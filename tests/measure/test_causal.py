@@ -74,7 +74,9 @@ def test_a_language_more_of_one_domain_moves_no_share():
         own = Effects(values, np.ones(len(cell), int), cell, domain, document)
         shares.append(Concentration(n_boot=20)(own).estimate)
     assert shares[0] == pytest.approx(shares[1], abs=1e-3)
-    assert shares[0] == pytest.approx((10 * 10.5 / 19.5 + 1) / 2, abs=1e-2), "of the layer with the expert, and of the other"
+    assert shares[0] == pytest.approx((10 * 10.5 / 19.5 + 1) / 2, abs=1e-2), (
+        "of the layer with the expert, and of the other"
+    )
 
 
 def test_mean_is_the_weighted_sum_of_its_shares():
@@ -165,7 +167,10 @@ def test_left_out_neither_chosen_nor_counted():
         (lambda: gini(np.zeros(3)), "one of them above"),
         (lambda: top_experts(np.array([[np.nan, 1.0]]), 1), "1 effects are not numbers"),
         (lambda: top_experts(np.ones((1, 2)), 3), "3 experts asked for, 2"),
-        (lambda: times_equal(np.zeros((1, 2)), np.ones((1, 2), bool), np.zeros((1, 2), bool)), "no expert has an effect"),
+        (
+            lambda: times_equal(np.zeros((1, 2)), np.ones((1, 2), bool), np.zeros((1, 2), bool)),
+            "no expert has an effect",
+        ),
         (lambda: effects(np.ones((4, 1, 1)), "aaaa", "1111").halves(0), "two documents"),
         (lambda: effects(np.ones((4, 1, 1)), tokens=(1, 0, 1, 1)), "each with a token"),
         (lambda: replace(effects(np.ones((4, 1, 1))), stratum=np.array(["b", "c", "b", "b"])), "one domain"),

@@ -220,4 +220,3 @@ def _step(name: str, trained: bool) -> str:
         return f"{name} is trained and its weights are here: {record}."
     state = "is trained, but its weights were not kept" if trained else "is not trained yet"
     return f"{name} {state}: `mechanism train --config {name} --export {name}` makes them, then {record}."
-

@@ -143,7 +143,9 @@ def study(
 
 def others(spec: str, dtype: str = "float32", config: SweepConfig = SWEEP) -> dict[str, Swept]:
     """The recorded sweeps of the other training seeds on the same text, by name."""
-    return {name: Swept(own, seed=config.seed) for name, own in recorded_of(spec, *record_key(spec, config, dtype)).items()}
+    return {
+        name: Swept(own, seed=config.seed) for name, own in recorded_of(spec, *record_key(spec, config, dtype)).items()
+    }
 
 
 def ablation_effect(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> np.ndarray:

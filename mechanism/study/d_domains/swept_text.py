@@ -33,7 +33,9 @@ def observe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
     ids = encode(tokenizer, [p.text for p in passages(config)], config.max_tokens)
     padding = padding_token(tokenizer)
     routed = routed_tokens(model, ids, padding)
-    batches = ({"input_ids": t, "attention_mask": m, "use_cache": False} for _, t, m in padded_batches(model, ids, padding))
+    batches = (
+        {"input_ids": t, "attention_mask": m, "use_cache": False} for _, t, m in padded_batches(model, ids, padding)
+    )
     means, experts = expert_means(model, batches, FIRST), routed.experts
     outputs = np.stack([means[layer][:experts].float().cpu().numpy() for layer in routed.layers])
     data = {
