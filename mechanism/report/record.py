@@ -16,6 +16,7 @@ from .provenance import Provenance, provenance
 from .verdicts import Verdict
 
 NUMBERS, UNDECIDED = "numbers", "undecided"
+CODE = "mechanism"  # label of the code in a provenance
 
 
 class RecordError(ValueError):
@@ -28,7 +29,7 @@ class Record:
 
     Attributes:
         claim: what was judged; verdict: what became of it; evidence: on what, None when it is not testable here.
-        unit: unit of the estimate; note: remark for readers, or the reason why it is not testable.
+        note: remark for readers, or the reason why it is not testable.
         notebook: where it was judged; provenance: labels and values of what decides the numbers.
         standing: what the verdict is worth to the report, when it is not one of the report's.
     """
@@ -36,7 +37,6 @@ class Record:
     claim: Claim
     verdict: Verdict
     evidence: Evidence | None
-    unit: str
     note: str
     notebook: str
     provenance: Mapping[str, str]
@@ -49,9 +49,11 @@ class Record:
             "id": self.claim.id,
             "verdict": str(self.verdict),
             "scale": self.claim.scale,
-            "rule": str(self.claim.rule) if self.claim.rule else None,
+            "rule": str(self.claim.rule),
+            "digest": self.claim.digest,
             **(found.plain() if found else dict.fromkeys(("estimate", "interval", "n", "null", "p"))),
-            "unit": self.unit,
+            "unit": self.claim.unit,
+            "smallest": self.claim.smallest,
             "note": self.note,
             "notebook": self.notebook,
             "provenance": dict(self.provenance),
@@ -61,7 +63,7 @@ class Record:
         """Labels and values for display."""
         found = [("claim", self.claim.statement), ("criterion", self.claim.criterion)]
         if self.evidence:
-            found += _evidence_rows(self.evidence, self.unit)
+            found += _evidence_rows(self.evidence, self.claim)
         return [*found, ("note", self.note)] if self.note else found
 
     def __repr__(self) -> str:
@@ -92,7 +94,6 @@ def record(
     evidence: Evidence | None,
     *,
     model: str | Path | None = None,
-    unit: str = "",
     notebook: str | None = None,
     not_testable: str = "",
     origin: Provenance | None = None,
@@ -106,7 +107,6 @@ def record(
         claim_id: as in `data/claims.yaml`.
         evidence: scalars of numpy and torch are fine; None for a claim that cannot be tested here.
         model: folder or hub id of the model, for the provenance; or give the notebook's own as `origin`.
-        unit: unit of the estimate.
         notebook: name of the notebook; by default the one that runs.
         not_testable: the reason why there is no evidence.
         folder: results folder; by default `$MECHANISM_RESULTS`, or `data/results`.
@@ -114,7 +114,7 @@ def record(
         standing: see `Record`.
 
     Raises:
-        ClaimError: unknown claim, or its rule is still pending.
+        ClaimError: unknown claim.
         EvidenceError: see `Evidence.checked`. RuleError: nothing recorded for something that the rule asks for.
         RecordError: neither evidence nor a reason, or both at once.
     """
@@ -125,16 +125,16 @@ def record(
     verdict = Verdict.NOT_TESTABLE if evidence is None else claim.verdict(evidence)
     note = not_testable.strip() if evidence is None else evidence.note
     content = (origin or provenance(model)).content
-    found = Record(claim, verdict, evidence, unit, note, notebook or running_notebook(), content, standing)
+    found = Record(claim, verdict, evidence, note, notebook or running_notebook(), content, standing)
     if write:
-        write_atomic(results_folder(folder) / f"{claim_id}.json", _json(found.payload()))
+        _keep(results_folder(folder) / f"{claim_id}.json", found.payload())
     return found
 
 
 def leave_undecided(claim_id: str, reason: str, folder: Path | None = None) -> None:
     """Keep the reason why a claim was left undecided, beside the records."""
     payload = {"id": find_claim(claim_id).id, "reason": reason, "notebook": running_notebook()}
-    write_atomic(results_folder(folder) / UNDECIDED / f"{claim_id}.json", _json(payload))
+    _keep(results_folder(folder) / UNDECIDED / f"{claim_id}.json", payload)
 
 
 def number(name: str, value: Any, format: str = "", *, notebook: str | None = None, folder: Path | None = None) -> None:
@@ -157,7 +157,7 @@ def number(name: str, value: Any, format: str = "", *, notebook: str | None = No
         raise RecordError(f"number {name!r}: format {format!r} does not fit {plain!r} ({error})") from None
     path = results_folder(folder) / NUMBERS / f"{notebook or running_notebook()}.json"
     kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    write_atomic(path, _json({**kept, name: {"value": plain, "text": text}}))
+    _keep(path, {**kept, name: {"value": plain, "text": text}})
     _glue(name, text if format else plain)
 
 
@@ -197,19 +197,48 @@ def read_undecided(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     return _by_claim(results_folder(folder) / UNDECIDED)
 
 
+def evidence_of(payload: Mapping[str, Any]) -> Evidence | None:
+    """The evidence of a record as it stands in its file; None for one without."""
+    if payload.get("estimate") is None:
+        return None
+    null, p = (math.nan if payload[name] is None else payload[name] for name in ("null", "p"))
+    low, high = payload["interval"]
+    return Evidence(payload["estimate"], low, high, payload["n"], null, p, payload["note"])
+
+
 def _by_claim(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
-def _evidence_rows(evidence: Evidence, unit: str) -> list[tuple[str, str]]:
+def _evidence_rows(evidence: Evidence, claim: Claim) -> list[tuple[str, str]]:
     bounds = f"{evidence.estimate:.4g} [{evidence.low:.4g}, {evidence.high:.4g}]"
-    rows = [("estimate", f"{bounds} {unit}".rstrip()), ("n", f"{evidence.n:,}")]
-    plain = evidence.plain()
-    return rows + [(label, f"{plain[label]:.4g}") for label in ("null", "p") if plain[label] is not None]
+    held = "" if math.isnan(evidence.null) else f": {evidence.null:.4g}"
+    rows = [
+        ("effect", claim.effect),
+        ("estimate", f"{bounds} {claim.unit}".rstrip()),
+        ("smallest effect of interest", f"{claim.smallest:.4g}: {claim.because}"),
+        ("null", f"{claim.null}{held}"),
+        ("n", f"{evidence.n:,} ({claim.resampled})"),
+    ]
+    return rows if math.isnan(evidence.p) else [*rows, ("p", f"{evidence.p:.4g}")]
 
 
-def _json(payload: Any) -> str:
-    return json.dumps(payload, indent=1, ensure_ascii=False, sort_keys=False, allow_nan=False) + "\n"
+def _keep(path: Path, payload: Any) -> None:
+    """Write a record, unless the file says the same: numbers within rounding error, whatever code found them again. So
+    a build that reproduces every number leaves the working tree as it was."""
+    text = json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if not path.exists() or not _same(json.loads(path.read_text("utf-8")), json.loads(text)):
+        write_atomic(path, text)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(_same(one[k], other[k]) for k in one if k != CODE)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(one == other)
 
 
 def _glue(name: str, value: Any) -> None:
