@@ -131,7 +131,9 @@ def bench_growth(
         times.to_csv(growth.RECORD, index=False)
     found = growth.compute_growth(times, config)
     cases = found.table.to_dict("records")
-    print_bench({"name": "growth", "ratio": round(found.time.estimate, 4), "cases": cases}, json_, "seconds per forward")
+    print_bench(
+        {"name": "growth", "ratio": round(found.time.estimate, 4), "cases": cases}, json_, "seconds per forward"
+    )
 
 
 @app.command("peers")

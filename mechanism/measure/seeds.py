@@ -1,4 +1,4 @@
-"""A quantity of models that differ in their training seed: seeds resampled, then what each model's own draws resample."""
+"""A quantity of models that differ in their training seed: seeds are resampled, then what each model was shown."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,9 +26,10 @@ class Sampled(NamedTuple):
 def over_seeds(
     models: Sequence[Sampled], seed: int = 0, confidence: float = 0.95, alternative: Alternative = "greater"
 ) -> Evidence:
-    """Mean over models. In each resample models are drawn with replacement, and of all drawn ones the same resample
-    of documents, as all have read the same; `n` counts models. The null is the 95th percentile (5th for `less`) of the mean over models of their chance,
-    with its p-value; a single model has the interval of its own draws. An interval always holds its estimate.
+    """Mean over models. In each resample models are drawn with replacement, and of all drawn ones the same resample of
+    documents, as all have read the same; `n` counts models. The null is the 95th percentile (5th for `less`) of the
+    mean over models of their chance, with its p-value. A single model has the interval of its own draws. An interval
+    always holds its estimate.
 
     Args:
         models: the i-th draws of all are of the same documents; seed: of the resampling.

@@ -174,8 +174,9 @@ def study(
 
     def asked(config: DomainConfig, observe: Callable[..., xr.Dataset], **about: str) -> Study:
         whole = replace(config, max_segments=FULL)
+        key, texts = _key(spec, dtype, whole, **about), texts_hash(config.corpora())
         return Study(
-            _key(spec, dtype, whole, **about), texts_hash(config.corpora()), lambda: observe(model, tokenizer, whole).assign_attrs(name=name),
+            key, texts, lambda: observe(model, tokenizer, whole).assign_attrs(name=name),
             lambda: observe(model, tokenizer, config), _command(spec),
         )  # fmt: skip
 

@@ -92,7 +92,7 @@ class Swept:
 
     @cached_property
     def is_driver(self) -> np.ndarray:
-        """`(layer, expert)` whether it is among the experts of its layer with the largest effect under zero ablation."""
+        """`(layer, expert)` whether it is among its layer's experts with the largest effect under zero ablation."""
         return self.tops(self.effect)
 
     def tops(self, values: np.ndarray, share: float | None = None) -> np.ndarray:

@@ -68,8 +68,8 @@ class Foretold:
         return np.asarray(np.where(spread > 1e-12, mean / np.where(spread > 0, spread, 1), 0))
 
     def best(self, kind: str = "routing") -> Sampled:
-        """Cohen's d of the pair of metric and layer with the largest, of a kind: chosen on one half of the documents and
-        taken on the other, both ways. Draws take documents anew."""
+        """Cohen's d of the pair of metric and layer with the largest, of a kind: chosen on one half of the documents
+        and taken on the other, both ways. Draws take documents anew."""
         effects, at = self.swept.kl("zero"), (self.kinds == kind).to_numpy()
         halves = effects.halves(self.swept.seed)
 

@@ -179,9 +179,9 @@ class Space:
         return {(name, over): one for over, found in tests.items() for name, one in found.items()}
 
     def together(self) -> Sampled:
-        """How much closer drivers are to one another than experts of the same two layers: mean over pairs of cosines, in
-        standard deviations of such pairs. Draws choose drivers on other documents, and take some of them anew; chance
-        exchanges drivers within layers.
+        """How much closer drivers are to one another than experts of the same two layers: mean over pairs of
+        cosines, in standard deviations of such pairs. Draws choose drivers on other documents, and take some of them
+        anew; chance exchanges drivers within layers.
 
         Raises:
             ValueError: there are fewer than two drivers to compare.
