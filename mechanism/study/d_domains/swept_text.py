@@ -10,11 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...models.load import resolve
 from ...models.passes import encode, padded_batches, padding_token, routed_tokens
 from ...trace import expert_means
+from ..base.seeds import recorded_of
 from ..base.study import Study
 from .domain_text import SWEEP, SweepConfig, passages
 from .driver_experts import Swept
 from .effects import FIRST
-from .seeds import recorded_of
 from .single_tokens import PROBES, probe_tokens
 from .sweep import record_key
 

@@ -7,8 +7,9 @@ import xarray as xr
 from mechanism.models import load as models
 from mechanism.models.load import load_model
 from mechanism.study.base import runs as training_runs
+from mechanism.study.base import seeds
 from mechanism.study.base.records import stored
-from mechanism.study.d_domains import domain_experts, seeds
+from mechanism.study.d_domains import domain_experts
 from mechanism.study.d_domains.domain_experts import DomainConfig, others, study, to_make
 
 CONFIG = DomainConfig(("religion", "tech"), ("en", "de"), max_segments=4)

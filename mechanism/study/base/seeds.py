@@ -8,8 +8,8 @@ from typing import Any
 import xarray as xr
 
 from ...models.load import resolve
-from ..base import runs as training_runs
-from ..base.records import CONFIG, recorded
+from . import runs as training_runs
+from .records import CONFIG, recorded
 
 SEEDS = ("embedded", "seed1", "seed2")
 """A model of each training seed; the first one has read more than the others."""
