@@ -1,5 +1,4 @@
-"""Experts taken from single tokens, against whole passes with the same edit; metrics that do, and do not, foretell which
-matters."""
+"""Experts taken from single tokens, against whole passes; metrics that do, and do not, foretell which matters."""
 
 from dataclasses import dataclass, field
 
