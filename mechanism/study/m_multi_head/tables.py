@@ -160,7 +160,7 @@ def steps_record(grid: Grid) -> Path:
 
 
 def parity_table() -> pd.DataFrame:
-    """The source's layers beside exact parity with its sparse layer (M1), a row each: see `nn.parity.source_table`."""
+    """The source's layers beside exact parity with its sparse layer, a row each: see `nn.parity.source_table`."""
     return pd.DataFrame(source_table()).set_index("layer")
 
 

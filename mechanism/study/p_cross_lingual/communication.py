@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.library import committed, training_budgets, training_rows
 from ...corpus.store import Corpus
+from ...measure.evidence import Evidence
 from ...measure.placement import (
     AllToAll,
     PlacementError,
@@ -89,6 +90,17 @@ def compare_placements(
     share = np.array([shares[code] for code in test.codes])
     share = share / share.sum()
     return pd.DataFrame([row for d in devices if (row := _row(fit, test, share, d, seed)) is not None])
+
+
+def at_devices(placed: pd.DataFrame, devices: int = 8) -> Evidence | str:
+    """P14: the fall at a number of devices; the null is the lowest lower end at any other. A sentence where experts
+    cannot be shared out over so many."""
+    own, others = placed[placed["devices"] == devices], placed[placed["devices"] != devices]
+    if own.empty:
+        return f"experts cannot be shared out over {devices} devices"
+    least = others.loc[others["low"].idxmin()]
+    note = f"lowest over {least['devices']:.0f} devices: {least['fall']:.2f} [{least['low']:.2f}, {least['high']:.2f}]"
+    return Evidence(*own[["fall", "low", "high", "n"]].iloc[0]).against(least["low"], note=note)
 
 
 def _row(fit: RoutedText, test: RoutedText, share: np.ndarray, devices: int, seed: int) -> dict[str, Any] | None:
