@@ -35,9 +35,9 @@ def _power(block: str, name: str, found: Evidence) -> str:
 
 
 def _trained(x: Experiment, block: str) -> str:
-    """How much the models of a block have read."""
+    """How much the models of a block have read; parameters are those of its largest one."""
     tokens = x.grid.train["tokens"]
-    held = np.mean([x.made[cell][0].result()["parameters"] for cell in x.grid.cells() if cell[0] == block])
+    held = max(x.grid.model(block, variant).parameters() for variant in x.grid.blocks[block].variants)
     each, theirs = f"{tokens / held:.1f} a parameter", f"about {SOURCE_TOKENS / 1e9:.0f} billion"
     return f"after {tokens / 1e6:.1f} million tokens a run, {each}; the source's models read {theirs}"
 

@@ -62,12 +62,12 @@ def least_error(width: int, experts: int, degrees: int = 100) -> float:
     No functions do better than those of the largest eigenvalues of the covariance (Karhunen and Loeve): here spherical
     harmonics; those of one degree have the same eigenvalue, by Funk and Hecke.
     """
-    k = np.arange(degrees)
+    k = range(degrees)
     nodes, weights = roots_gegenbauer(2 * degrees, width / 2 - 1) if width > 2 else roots_chebyt(2 * degrees)
     weights, relu = weights / weights.sum(), np.maximum(nodes, 0)
     each = np.array([_zonal(width, degree, nodes) @ (weights * relu) for degree in k]) ** 2
     order = np.argsort(-each)
-    taken = np.diff(np.minimum(np.cumsum(_harmonics(width, k)[order]), experts), prepend=0)
+    taken = np.diff(np.minimum(np.cumsum(_harmonics(width, np.array(k))[order]), experts), prepend=0)
     return float(np.sqrt(max(0.0, 1 - taken @ each[order] / (weights @ relu**2))))
 
 

@@ -1,6 +1,7 @@
 """Routed tokens are what the trace shows, and placements are compared on them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from torch import nn
 
@@ -9,7 +10,7 @@ from mechanism.models.load import load_model
 from mechanism.models.passes import RoutedTokens
 from mechanism.models.segments import segment_pass
 from mechanism.study.base.texts import RoutingConfig
-from mechanism.study.p_cross_lingual.communication import RoutedText, compare_placements, route_text
+from mechanism.study.p_cross_lingual.communication import RoutedText, at_devices, compare_placements, route_text
 from mechanism.trace.sites import Site
 
 
@@ -45,3 +46,18 @@ def test_pinning_languages_with_experts_of_their_own_ends_communication():
     (row,) = compare_placements(planted(0), planted(1), shares, (4,)).to_dict("records")
     assert row["fall"] == row["low"] == row["high"] == 1
     assert row["load pinned"] == pytest.approx(1)
+
+
+def test_the_claim_is_judged_at_eight_devices_and_held_against_the_worst_of_the_others():
+    rows = {
+        "devices": [4, 8, 16],
+        "fall": [0.3, 0.25, 0.1],
+        "low": [0.28, 0.2, -0.05],
+        "high": [0.32, 0.3, 0.2],
+        "n": 9,
+    }
+    found = at_devices(pd.DataFrame(rows))
+    assert not isinstance(found, str)
+    assert (*found[:4], found.null) == (0.25, 0.2, 0.3, 9, -0.05)
+    assert found.note == "lowest over 16 devices: 0.10 [-0.05, 0.20]"
+    assert at_devices(pd.DataFrame(rows), 32) == "experts cannot be shared out over 32 devices"
