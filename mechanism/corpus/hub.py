@@ -27,7 +27,7 @@ class HubSet:
     """A parallel set on a hub.
 
     Attributes:
-        path: id of the data set; split: its split; revision: git revision that is fetched.
+        path: id of the data set; split: its split.
         config: language code -> name of the configuration.
         row: record -> (id, group, text).
     """
@@ -36,7 +36,6 @@ class HubSet:
     split: str
     config: Callable[[str], str]
     row: Callable[[dict[str, Any]], tuple[str, str, str]]
-    revision: str = "main"
 
 
 SETS = {
@@ -86,7 +85,7 @@ def _fetch(source: HubSet, config: str) -> Any:
     except ImportError:
         raise CorpusError("hub sets need the package datasets: pip install 'mechanism[hub]'") from None
     try:
-        return load_dataset(source.path, config, split=source.split, revision=source.revision)
+        return load_dataset(source.path, config, split=source.split)
     except (ConnectionError, OSError) as error:
         raise CorpusError(f"cannot fetch {source.path} ({config}) from the hub: {error}; check the network") from error
 

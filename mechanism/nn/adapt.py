@@ -7,6 +7,7 @@ whose output begins at zero.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -106,19 +107,15 @@ class Tuning:
         for module, own in zip(layers, chosen, strict=True):
             for p in module.parameters():
                 p.requires_grad_(True)
-                p.register_hook(_rows_only(own))
+                p.register_hook(partial(_rows_only, own))
                 count += p[list(own)].numel()
         if self.method == "experts + embedding":
             count += model.get_input_embeddings().weight.requires_grad_(True).numel()
         return count
 
 
-def _rows_only(rows: Sequence[int]):
+def _rows_only(rows: Sequence[int], gradient: Tensor) -> Tensor:
     """Gradient of the named rows; that of the others is zero."""
-
-    def keep(gradient: Tensor) -> Tensor:
-        kept = torch.zeros_like(gradient)
-        kept[list(rows)] = gradient[list(rows)]
-        return kept
-
-    return keep
+    kept = torch.zeros_like(gradient)
+    kept[list(rows)] = gradient[list(rows)]
+    return kept

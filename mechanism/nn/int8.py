@@ -102,14 +102,6 @@ class Int8Experts(nn.Module):
         inner = act(product(x, self.get_buffer("up8")[at], self.get_buffer("up8_scale")[at], self.kernel))
         return product(inner, self.get_buffer("down8")[at], self.get_buffer("down8_scale")[at], self.kernel)
 
-    def extra_repr(self) -> str:
-        return f"num_experts={self.num_experts}, rare={len(self.rare)}, kernel={self.kernel}"
-
-
-def stored_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes that the tensors take."""
-    return sum(t.numel() * t.element_size() for t in tensors)
-
 
 def saved_share(experts: Int8Experts) -> float:
     """Share of memory that the experts stored in 8 bits save against 16 a weight, their scales included.
@@ -121,4 +113,4 @@ def saved_share(experts: Int8Experts) -> float:
         raise LayerError("no expert is stored in 8 bits: nothing is saved")
     own = {name: buffer for name, buffer in experts.named_buffers() if "8" in name}
     weights = sum(b.numel() for name, b in own.items() if "scale" not in name)
-    return 1 - stored_bytes(own.values()) / (weights * 2)
+    return 1 - sum(b.nbytes for b in own.values()) / (weights * 2)

@@ -13,11 +13,10 @@ from mechanism.nn.checkpoint import TrainingError
 from mechanism.nn.dispatch import all_experts, padded_experts, static_shapes
 from mechanism.nn.experts import Experts
 from mechanism.nn.graphed import GraphedStep
-from mechanism.nn.language_moe import LanguageMoEConfig
+from mechanism.nn.language_moe import LanguageMoEConfig, OffsetExperts
 from mechanism.nn.lm import LMConfig
 from mechanism.nn.moe import SparseMoEConfig
 from mechanism.nn.multihead import MultiHeadMoEConfig
-from mechanism.nn.offset import OffsetExperts
 from mechanism.nn.optim import Muon, _together, orthogonalise
 from mechanism.nn.train_config import TrainConfig
 from mechanism.nn.training import Trainer
