@@ -156,11 +156,11 @@ def stream(split: str, seed: int | list[int]) -> Iterator[Problem]:
 def evaluation_set(split: str, count: int, seed: int = 0) -> list[Problem]:
     """The first `count` distinct (template, numbers) combinations of a split: the same items in every language."""
     found: dict[tuple, Problem] = {}
-    for problem in stream(split, [seed, 7]):
+    problems = stream(split, [seed, 7])
+    while len(found) < count:
+        problem = next(problems)
         found.setdefault((problem.template, problem.numbers), problem)
-        if len(found) == count:
-            return list(found.values())
-    raise AssertionError("unreachable: the stream is endless")
+    return list(found.values())
 
 
 def prompt(question: str, words: bool = False) -> str:

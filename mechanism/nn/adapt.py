@@ -19,8 +19,8 @@ from .feedforward import FeedForward
 from .moe import SparseMoEConfig
 from .variants import VariantConfig
 
-METHODS = ("router", "experts", "experts + embedding", "adapter", "all")
-SIZED = ("experts", "experts + embedding", "adapter")
+METHODS = {"router": False, "experts": True, "experts + embedding": True, "adapter": True, "all": False}
+"""Whether each has a size."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise LayerError(f"unknown method {self.method!r}; use {', '.join(METHODS)}")
-        if (self.method in SIZED) != (self.size > 0):
+        if METHODS[self.method] != (self.size > 0):
             raise LayerError(
                 f"method {self.method!r} with size {self.size}: experts and adapters need one, others none"
             )

@@ -65,21 +65,18 @@ class Int8Experts(nn.Module):
         )  # fmt: skip
         self.rare = tuple(sorted(set(rare)))
         self.kept = tuple(e for e in range(self.num_experts) if e not in self.rare)
-        self._check_store(experts)
+        if kernel not in KERNELS:
+            raise LayerError(f"unknown kernel {kernel!r}; use {' or '.join(KERNELS)}")
+        if experts.precision != "full":
+            raise LayerError(f"{experts.precision} experts are not stored in 8 bits; take experts of full precision")
+        if self.rare and not 0 <= self.rare[0] <= self.rare[-1] < self.num_experts:
+            raise LayerError(f"experts {self.rare} are not all there: they are numbered 0 to {self.num_experts - 1}")
         up, down = (matrices.detach() for matrices in experts.matrices())
         for name, matrices in (("up", up), ("down", down)):
             values, scale = quantise_rows(matrices[list(self.rare)])
             self.register_buffer(f"{name}8", values)
             self.register_buffer(f"{name}8_scale", scale)
             self.register_buffer(name, matrices[list(self.kept)].clone())
-
-    def _check_store(self, experts: Experts) -> None:
-        if self.kernel not in KERNELS:
-            raise LayerError(f"unknown kernel {self.kernel!r}; use {' or '.join(KERNELS)}")
-        if experts.precision != "full":
-            raise LayerError(f"{experts.precision} experts are not stored in 8 bits; take experts of full precision")
-        if self.rare and not 0 <= self.rare[0] <= self.rare[-1] < self.num_experts:
-            raise LayerError(f"experts {self.rare} are not all there: they are numbered 0 to {self.num_experts - 1}")
 
     def forward(
         self, hidden: Float[Tensor, "row d"], indices: Int[Tensor, "row slot"], weights: Float[Tensor, "row slot"]
