@@ -68,11 +68,7 @@ class Tuning:
         return replace(config, layer=replace(layer, shared_width=self.size))
 
     def load(self, config: VariantConfig, state: Mapping[str, Tensor]) -> PreTrainedModel:
-        """The tuned model, which computes at first what the base does.
-
-        Args:
-            config: of the base; state: its `state_dict`.
-        """
+        """The tuned model, which computes at first what the base of this configuration and `state_dict` does."""
         model = self.config(config).build()
         missing, unexpected = model.load_state_dict(dict(state), strict=False)
         if unexpected or any("shared_experts" not in name for name in missing):

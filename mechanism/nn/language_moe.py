@@ -24,9 +24,6 @@ class OffsetExperts(Experts):
 
     Attributes:
         up_proj, down_proj: the offsets; up_base, down_base: the base, `(1, inner, d)` and `(1, d, width)`.
-
-    Raises:
-        LayerError: see `Experts`.
     """
 
     def __init__(self, num_experts: int, d: int, width: int, alpha: float, **options) -> None:

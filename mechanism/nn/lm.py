@@ -58,11 +58,7 @@ class LMConfig(Counted):
         return Qwen3MoeForCausalLM(config)
 
     def parts(self, length: int = 0) -> dict[str, Count]:
-        """Embedding (the output head shares it), attention and norms, routers, and experts or the dense feed-forward.
-
-        Args:
-            length: of the sequence, for the FLOPs of attention scores and values; 0 leaves them out.
-        """
+        """Those of `count_frame`, routers, and experts or the dense feed-forward."""
         experts = matrix(self.hidden, self.expert_width, self.experts or self.top_k, self.top_k) * 3
         return {
             **count_frame(self.vocab, self.hidden, self.layers, self.heads, self.head_dim, length),
@@ -76,7 +72,8 @@ def count_frame(vocab: int, hidden: int, layers: int, heads: int, head_dim: int,
     `norms`.
 
     Args:
-        length: of the sequence; every token's scores and values are counted over all of it, as they are computed.
+        length: of the sequence; every token's scores and values are counted over all of it, as they are computed. 0
+            leaves them out.
     """
     one = matrix(hidden, heads * head_dim) * 4 + Count(2 * head_dim, 2 * head_dim, 4 * length * heads * head_dim)
     norms = (2 * layers + 1) * hidden

@@ -95,11 +95,7 @@ def multi_head(
 
 
 def fine_grained(baseline: SparseMoEConfig, top_k: int) -> SparseMoEConfig:
-    """The sparse layer of narrower experts at parity with a sparse one.
-
-    Raises:
-        ParityError: see `multi_head`.
-    """
+    """The sparse layer of narrower experts at parity with a sparse one, or a ParityError as of `multi_head`."""
     return _exact(baseline, top_k, {})
 
 
