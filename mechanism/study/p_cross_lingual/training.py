@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from ...corpus.language_stream import LanguageStream
 from ...corpus.tokenizer import load_tokenizer
-from ...nn.distil import Distillation, copy_frame, distil
+from ...nn.distil import copy_frame, distil
 from ...nn.feedforward import DenseConfig
 from ...nn.language import listeners
 from ...nn.training import Trainer
@@ -61,7 +61,7 @@ class LanguageWorkshop(Workshop[LanguageRun]):
         if run.start == "copied":
             copy_frame(model, dense.model.eval())
         else:
-            distil(model, dense.model.eval(), ids.to(dense.device), Distillation(seed=run.train.seed))
+            distil(model, dense.model.eval(), ids.to(dense.device), run.train.seed)
 
     def measure(self, run: LanguageRun, trainer: Trainer) -> dict[str, Any]:
         """Write `bits.csv` (dev and test documents), `use.nc` and what `then` names; returns losses and sizes."""
