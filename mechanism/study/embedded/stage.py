@@ -30,38 +30,20 @@ def newest_checkpoint(workspace: Path, name: str) -> Checkpoint:
     return read_checkpoint(found[max(found)])
 
 
-def write_stage(checkpoint: Checkpoint, record: Path) -> Path:
-    """Write the weights of a checkpoint into a record.
-
-    Raises:
-        TrainingError: the disk is full or cannot be written to.
-    """
-    path = record / STAGE
-    try:
-        checkpoint.weights().write(path)
-    except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error.strerror}; free some space and run it again") from error
-    return path
-
-
-def restore_stage(record: Path, workspace: Path, step_tokens: int) -> int | None:
+def restore_stage(record: Path, workspace: Path, step_tokens: int) -> None:
     """Fill a workspace without checkpoints from the stage of a record, if it has one: weights, metrics and probes.
-
-    Returns:
-        The stage's step; None when there was nothing to do.
 
     Raises:
         TrainingError: the stage is corrupted.
     """
     path = record / STAGE
     if checkpoint_files(workspace) or not path.exists():
-        return None
+        return
     stage = read_checkpoint(path, _REMEDY)
     workspace.mkdir(parents=True, exist_ok=True)
     shutil.copy(record / "metrics.csv", workspace)
     split_probes(record / "stats.nc", workspace / "probes", stage.step * step_tokens)
     stage.write(checkpoint_path(workspace, stage.step))
-    return stage.step
 
 
 def seconds(metrics: pd.DataFrame) -> float:

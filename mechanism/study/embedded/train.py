@@ -8,24 +8,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.progress import Progress, TextColumn
 
 from ...corpus.mixture import Mixture
 from ...corpus.tokenizer import load_tokenizer
 from ...models.load import MODELS, save_model
 from ...nn.checkpoint import TrainingError, checkpoint_files, dump_json
 from ...nn.training import Trainer
-from ..base.probe_log import ProbeLog, join_probes, thin, write_stats
+from ..base.probe_log import ProbeLog, join_probes, shown, thin, write_stats
 from ..base.runs import EVALUATION, SHARES, TOKENIZER, Run
 from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
 from .probes import probe
-from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, write_stage
+from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds
 
 
 def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
@@ -59,7 +57,7 @@ def finish(run: Run, train: Trainer) -> Path:
     """Write the record of a run to `data/runs/<hash>`: configuration, metrics thinned to one row in ten, statistics at
     the probes, `result.json`, and the evaluation once it is finished. Unfinished runs are recorded as such."""
     done = train.step >= run.train.steps
-    record = write_record(run, train.step, train.restarts, done, train.made_on())
+    record = _write_record(run, train.step, train.restarts, done, train.made_on())
     if done and not (record / EVALUATION).exists():
         tokenizer = load_tokenizer(TOKENIZER)
         table = evaluate(train.model, tokenizer, EvaluateConfig(max_segments=RECORD_SEGMENTS))
@@ -69,9 +67,7 @@ def finish(run: Run, train: Trainer) -> Path:
     return record
 
 
-def write_record(
-    run: Run, step: int, restarts: tuple[int, ...], finished: bool, made_on: Mapping[str, str] = MappingProxyType({})
-) -> Path:
+def _write_record(run: Run, step: int, restarts: tuple[int, ...], finished: bool, made_on: Mapping[str, str]) -> Path:
     """The record of a run up to a step, from what its workspace holds; `made_on` goes into its result."""
     record = run.record
     record.mkdir(parents=True, exist_ok=True)
@@ -81,7 +77,13 @@ def write_record(
     metrics = metrics[metrics["step"] <= step]
     thin(metrics).to_csv(record / "metrics.csv", index=False)
     write_stats(join_probes(run.workspace / "probes", step * run.train.step_tokens), record / "stats.nc")
-    dump_json(record / "result.json", _result(run, step, restarts, finished, metrics) | dict(made_on))
+    result = {
+        "finished": finished, "steps": step, "tokens": step * run.train.step_tokens, "restarts": list(restarts),
+        "loss": round(final_loss(metrics), 4), "hours": round(seconds(metrics) / 3600, 2),
+        "parameters": run.train.model.parameters(), "active_parameters": run.train.model.active_parameters(),
+        "torch": torch.__version__.split("+")[0], "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    dump_json(record / "result.json", result | dict(made_on))
     return record
 
 
@@ -93,7 +95,12 @@ def stage(run: Run) -> Path:
         TrainingError: no checkpoint, or a corrupted one; the disk is full.
     """
     found = newest_checkpoint(run.workspace, run.name)
-    return write_stage(found, write_record(run, found.step, found.restarts, finished=False))
+    path = _write_record(run, found.step, found.restarts, False, {}) / STAGE
+    try:
+        found.weights().write(path)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error.strerror}; free some space and run it again") from error
+    return path
 
 
 def branch(run: Run, parent: Run) -> int:
@@ -122,21 +129,6 @@ def branch(run: Run, parent: Run) -> int:
     return max(shared)
 
 
-def _result(run: Run, step: int, restarts: tuple[int, ...], finished: bool, metrics: pd.DataFrame) -> dict:
-    return {
-        "finished": finished,
-        "steps": step,
-        "tokens": step * run.train.step_tokens,
-        "restarts": list(restarts),
-        "loss": round(final_loss(metrics), 4),
-        "hours": round(seconds(metrics) / 3600, 2),
-        "parameters": run.train.model.parameters(),
-        "active_parameters": run.train.model.active_parameters(),
-        "torch": torch.__version__.split("+")[0],
-        "threads": torch.get_num_threads(),
-    }
-
-
 # glibc returns large blocks to the system after every step and then pays for the page faults again.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
 
@@ -161,27 +153,15 @@ def run_training(run: Run, steps: int | None, export: str | None, console: Conso
             f"it goes on from a stage: weights rounded to bf16, the optimiser's state was reset, and the learning rate "
             f"is warmed up again over {run.train.warmup} steps"
         )
-    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("training", total=run.train.steps, completed=train.step, told="")
-
-        def show(row: dict) -> None:
-            rate = run.train.step_tokens / row["seconds"]
-            progress.update(bar, completed=row["step"], told=f"loss {row['loss']:.3f}  {rate:,.0f} tokens/s")
-
-        try:
-            train.run(show, steps)
-        finally:
-            if train.step:
-                finish(run, train)
-                stream_shares(run, mixture)
+    try:
+        shown(train, console, steps)
+    finally:
+        if train.step:
+            finish(run, train)
+            stream_shares(run, mixture)
     if export:
-        card = {
-            "name": run.name,
-            "run": run.hash,
-            "tokens": train.step * run.train.step_tokens,
-            "finished": train.step >= run.train.steps,
-        }
+        done = {"tokens": train.step * run.train.step_tokens, "finished": train.step >= run.train.steps}
+        card = {"name": run.name, "run": run.hash, **done}
         save_model(train.model, load_tokenizer(TOKENIZER), MODELS / export, card)
     console.print(f"record in {run.record}")
     return run.record

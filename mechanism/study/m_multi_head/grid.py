@@ -11,7 +11,6 @@ import yaml
 from ...nn import parity
 from ...nn.auto import LayerConfig
 from ...nn.moe import SparseMoEConfig
-from ...nn.multihead import MultiHeadMoEConfig
 from ...nn.train_config import TrainConfig
 from ...nn.variants import VariantConfig
 from ..base import runs as training_runs
@@ -19,7 +18,11 @@ from ..grid.english import TextConfig
 from ..grid.run import Planned, RunGrid
 from .training import EnglishWorkshop, GridRun
 
-CELLS = {"heads2_none": (False, False), "heads2_head": (True, False), "heads2_merge": (False, True)}
+HEADS = {
+    "heads2": (2, True, True), "heads3": (3, True, True),
+    "heads2_none": (2, False, False), "heads2_head": (2, True, False), "heads2_merge": (2, False, True),
+}  # fmt: skip
+"""Heads of a variant, and whether it has a head and a merge layer."""
 LABELS = {
     "dense": "dense", "sparse": "sparse", "fine_grained": "fine-grained", "heads2": "2 heads", "heads3": "3 heads",
     "heads2_none": "neither layer", "heads2_head": "head layer only", "heads2_merge": "merge layer only",
@@ -154,13 +157,13 @@ class Grid(RunGrid[GridRun]):
 
 
 def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:
-    """A layer at parity with the baseline, by name: `dense`, `sparse`, `fine_grained` (twice the slots), `headsN` (N
-    heads and N slots), and two heads without head or merge layer, their experts kept.
+    """A layer at parity with the baseline, by one of `VARIANTS`: `fine_grained` has twice the slots, `headsN` N heads
+    and N slots, and two heads without head or merge layer keep their experts.
 
     Weights are normalised over several slots; with one they cannot be.
 
     Raises:
-        ValueError: no such name; ParityError: no layer of whole numbers is at parity.
+        ParityError: no layer of whole numbers is at parity.
     """
     if variant == "dense":
         return parity.dense(replace(baseline, shared_width=0))
@@ -168,16 +171,9 @@ def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:
         return baseline
     if variant == "fine_grained":
         layer = parity.fine_grained(baseline, 2 * baseline.top_k)
-    elif variant in ("heads2", "heads3"):
-        heads = int(variant[-1])
-        layer = parity.multi_head(baseline, heads, heads)
-    elif variant in CELLS:
-        full = variant_layer(baseline, "heads2")
-        assert isinstance(full, MultiHeadMoEConfig)
-        head, merge = CELLS[variant]
-        layer = replace(full, head=head, merge=merge)
     else:
-        raise ValueError(f"unknown variant {variant!r}; use {', '.join(VARIANTS)}")
+        heads, head, merge = HEADS[variant]
+        layer = replace(parity.multi_head(baseline, heads, heads), head=head, merge=merge)
     return replace(layer, normalise=layer.top_k > 1)
 
 

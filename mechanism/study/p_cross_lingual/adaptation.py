@@ -36,14 +36,15 @@ def embedding_share(x: Experiment) -> float:
     return float(share["experts 2 + embedding"] - share["experts 2"])
 
 
-def retained(x: Experiment, frozen: str = "experts 2", free: str = "all") -> Evidence:
-    """P6: share of the rise on earlier languages that freezing avoids at equal fall on the new one, the smaller of
-    the two final falls.
+def retained(x: Experiment) -> Evidence:
+    """P6: share of the rise on earlier languages that freezing all but two experts avoids at equal fall on the new one,
+    the smaller of the two final falls.
 
     Raises:
         ValueError: in some seed a method brings no fall, or was not measured near the equal fall (see `_rise_at`),
             or tuning everything forgot nothing, so that there is nothing to avoid.
     """
+    frozen, free = "experts 2", "all"
     table, avoided = adaptation(x), []
     for seed, own in table.groupby("seed"):
         paths = {name: own[own["method"] == name].sort_values("step") for name in (frozen, free)}

@@ -56,9 +56,9 @@ def route_text(
     return RoutedText(tokens, np.array(numbers), cluster, int(model.config.hidden_size), tuple(codes))
 
 
-def text_shares(codes: Sequence[str], alpha: float = 0.7) -> dict[str, float]:
+def text_shares(codes: Sequence[str]) -> dict[str, float]:
     """Share of each language in a stream that draws it with probability proportional to (its characters of training
-    text) ** alpha."""
+    text) ** 0.7."""
     sizes = [
         sum(
             len(committed(name).columns[code][i])
@@ -67,13 +67,11 @@ def text_shares(codes: Sequence[str], alpha: float = 0.7) -> dict[str, float]:
         )
         for code in codes
     ]
-    weight = np.array(sizes, np.float64) ** alpha
+    weight = np.array(sizes, np.float64) ** 0.7
     return dict(zip(codes, (weight / weight.sum()).tolist(), strict=True))
 
 
-def compare_placements(
-    fit: RoutedText, test: RoutedText, shares: Mapping[str, float], devices: Sequence[int] = DEVICES, seed: int = 0
-) -> pd.DataFrame:
+def compare_placements(fit: RoutedText, test: RoutedText, shares: Mapping[str, float], seed: int = 0) -> pd.DataFrame:
     """Relative fall in bytes between devices from experts in order and sequences spread, by number of devices.
 
     Args:
@@ -88,7 +86,7 @@ def compare_placements(
     """
     share = np.array([shares[code] for code in test.codes])
     share = share / share.sum()
-    return pd.DataFrame([row for d in devices if (row := _row(fit, test, share, d, seed)) is not None])
+    return pd.DataFrame([row for d in DEVICES if (row := _row(fit, test, share, d, seed)) is not None])
 
 
 def _row(fit: RoutedText, test: RoutedText, share: np.ndarray, devices: int, seed: int) -> dict[str, Any] | None:

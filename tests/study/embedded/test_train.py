@@ -12,7 +12,7 @@ from rich.console import Console
 from mechanism.nn.checkpoint import TrainingError
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.probe_log import thin
-from mechanism.study.base.runs import load_run
+from mechanism.study.base.runs import find_run, load_run
 from mechanism.study.embedded import history
 from mechanism.study.embedded import train as embedded
 from mechanism.study.embedded.stage import STAGE, final_loss, newest_checkpoint, seconds
@@ -106,7 +106,7 @@ def test_a_branch_needs_the_same_run_and_an_early_checkpoint(place):
 
 def test_missing_configuration_and_record(place):
     with pytest.raises(FileNotFoundError, match=r"no training configuration at .*committed ones in .*main"):
-        load_run(place / "nothing.yaml")
+        find_run(str(place / "nothing.yaml"))
     with pytest.raises(FileNotFoundError, match="`mechanism train --config main` makes it"):
         history.load_history("main")
 
