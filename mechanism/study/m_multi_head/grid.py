@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ...nn import parity
 from ...nn.auto import LayerConfig
@@ -177,22 +175,18 @@ def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:
     return replace(layer, normalise=layer.top_k > 1)
 
 
-def load_grid(path: Path) -> Grid:
-    """The grid of a file.
+def load_grid(name: str, fields: dict[str, Any]) -> Grid:
+    """The grid of a file's fields.
 
     Raises:
         TypeError, KeyError: a field that does not exist, or a missing one.
     """
-    payload = yaml.safe_load(path.read_text("utf-8"))
-    del payload["made_by"]
-    tuning = payload.pop("tuning")
-    baseline = SparseMoEConfig(**payload.pop("baseline"))
-    blocks = {key: _block(key, fields) for key, fields in payload.pop("blocks").items()}
-    train = payload.pop("train")
-    train["probes"] = tuple(train.get("probes", ()))
+    tuning, baseline = fields.pop("tuning"), SparseMoEConfig(**fields.pop("baseline"))
+    blocks = {key: _block(key, own) for key, own in fields.pop("blocks").items()}
+    fields["train"]["probes"] = tuple(fields["train"].get("probes", ()))
     return Grid(
-        path.stem, baseline, train=train, text=TextConfig(**payload.pop("text", {})), blocks=blocks,
-        tuning=Tuning(**{**tuning, "rates": tuple(tuning["rates"])}), **payload,
+        name, baseline, text=TextConfig(**fields.pop("text", {})), blocks=blocks,
+        tuning=Tuning(**{**tuning, "rates": tuple(tuning["rates"])}), **fields,
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ def adaptation(x: Experiment) -> pd.DataFrame:
 def needed_share(x: Experiment) -> Evidence:
     """P5: smallest share of parameters that reaches 90 % of the fall by tuning everything; the interval is the
     range over seeds."""
-    falls = _falls(adaptation(x))
+    losses = adaptation(x).sort_values("step").groupby(["seed", "method", "share"])["new"]
+    falls = (losses.first() - losses.last()).rename("fall").reset_index()
     by_seed = [_smallest(own) for _, own in falls.groupby("seed")]
     mean = falls.groupby("method", as_index=False)[["share", "fall"]].mean()
     return Evidence(_smallest(mean), min(by_seed), max(by_seed), len(by_seed))
@@ -56,12 +57,6 @@ def retained(x: Experiment) -> Evidence:
             raise ValueError("tuning everything forgot nothing: there is nothing to avoid")
         avoided.append(1 - rise[frozen] / rise[free])
     return x.seed_mean(avoided)
-
-
-def _falls(table: pd.DataFrame) -> pd.DataFrame:
-    """Fall of the loss on the new language by seed and method, with the share that was tuned."""
-    ordered = table.sort_values("step").groupby(["seed", "method", "share"])["new"]
-    return (ordered.first() - ordered.last()).rename("fall").reset_index()
 
 
 def _smallest(falls: pd.DataFrame) -> float:
