@@ -27,11 +27,9 @@ class EvaluateConfig:
     """What is evaluated.
 
     Attributes:
-        languages: codes; None for all that the data have.
-        data: corpora by name, folder, table or `hub:NAME`.
+        languages: codes, None for all that the data have; data: corpora by name, folder, table or `hub:NAME`.
         max_segments: cap per language and corpus on segments, choice items and word problems.
-        split: `test`, or `dev` for choosing hyper-parameters.
-        seed: of items and resampling.
+        split: `test`, or `dev` for choosing hyper-parameters; seed: of items and resampling.
     """
 
     languages: tuple[str, ...] | None = None

@@ -1,4 +1,9 @@
-"""The embedded model and its siblings: how a run is trained, recorded and exported."""
+"""The embedded model and its siblings: how a run is trained, recorded, staged and exported.
+
+A stage is what of an unfinished run is small enough to be committed, so that it can go on where its workspace is gone:
+the weights in bfloat16 beside the record so far. Optimiser state is left out: a run that goes on from a stage begins a
+new warm-up, and its record names the step.
+"""
 
 import json
 import os
@@ -9,7 +14,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
@@ -17,27 +21,24 @@ from rich.console import Console
 from ...corpus.mixture import Mixture
 from ...corpus.tokenizer import load_tokenizer
 from ...models.load import MODELS, save_model
-from ...nn.checkpoint import TrainingError, checkpoint_files, dump_json
+from ...nn.checkpoint import TrainingError, checkpoint_files, checkpoint_path, dump_json, read_checkpoint
 from ...nn.training import Trainer
 from ..base.probe_log import ProbeLog, join_probes, shown, thin, write_stats
 from ..base.runs import EVALUATION, SHARES, TOKENIZER, Run
 from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
-from .probes import probe
-from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds
+from .probes import probe, split_probes
+
+STAGE = "stage.safetensors"
 
 
 def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
     """The run's trainer, at its newest checkpoint, or at the stage of its record where the workspace has none."""
-    restore_stage(run.record, run.workspace, run.train.step_tokens)
+    _restore(run)
     tokenizer = load_tokenizer(TOKENIZER)
     mixture = mixture or Mixture(run.mixture, tokenizer)
-    config = run.train
-
-    def batches(step: int) -> np.ndarray:
-        return mixture.batch(config.seed, step, config.batch, config.length)
-
+    config, log = run.train, ProbeLog(run.workspace / "probes", partial(probe, tokenizer=tokenizer))
     return Trainer(
-        config, batches, run.workspace, ProbeLog(run.workspace / "probes", partial(probe, tokenizer=tokenizer))
+        config, lambda step: mixture.batch(config.seed, step, config.batch, config.length), run.workspace, log
     )
 
 
@@ -94,13 +95,34 @@ def stage(run: Run) -> Path:
     Raises:
         TrainingError: no checkpoint, or a corrupted one; the disk is full.
     """
-    found = newest_checkpoint(run.workspace, run.name)
+    files = checkpoint_files(run.workspace)
+    if not files:
+        raise TrainingError(
+            f"{run.name} has no checkpoint in {run.workspace}: train it first, `mechanism train --config {run.name}`"
+        )
+    found = read_checkpoint(files[max(files)])
     path = _write_record(run, found.step, found.restarts, False, {}) / STAGE
     try:
         found.weights().write(path)
     except OSError as error:
         raise TrainingError(f"cannot write {path}: {error.strerror}; free some space and run it again") from error
     return path
+
+
+def _restore(run: Run) -> None:
+    """Fill a workspace without checkpoints from the stage of the record, if it has one: weights, metrics and probes.
+
+    Raises:
+        TrainingError: the stage is corrupted.
+    """
+    path = run.record / STAGE
+    if checkpoint_files(run.workspace) or not path.exists():
+        return
+    found = read_checkpoint(path, "restore it from version control, or delete it to begin from the first step")
+    run.workspace.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run.record / "metrics.csv", run.workspace)
+    split_probes(run.record / "stats.nc", run.workspace / "probes", found.step * run.train.step_tokens)
+    found.write(checkpoint_path(run.workspace, found.step))
 
 
 def branch(run: Run, parent: Run) -> int:
@@ -115,7 +137,7 @@ def branch(run: Run, parent: Run) -> int:
     if replace(run.train, tokens=0) != replace(parent.train, tokens=0) or run.mixture != parent.mixture:
         raise TrainingError(f"{run.name} cannot branch off {parent.name}: they differ in more than their tokens")
     stable = min(r.train.steps * (1 - r.train.decay) for r in (run, parent))
-    restore_stage(parent.record, parent.workspace, parent.train.step_tokens)
+    _restore(parent)
     found = checkpoint_files(parent.workspace)
     shared = [step for step in found if step <= stable]
     if not shared:
@@ -127,6 +149,16 @@ def branch(run: Run, parent: Run) -> int:
         if int(path.stem) <= max(shared) * run.train.step_tokens:
             shutil.copy(path, run.workspace / "probes")
     return max(shared)
+
+
+def seconds(metrics: pd.DataFrame) -> float:
+    """Training time; where metrics are thinned, a row stands for the steps since the row before it."""
+    return float((metrics["seconds"] * metrics["step"].diff().fillna(metrics["step"])).sum())
+
+
+def final_loss(metrics: pd.DataFrame, steps: int = 50) -> float:
+    """Mean of the training loss over the rows of the last steps."""
+    return float(metrics.loc[metrics["step"] > metrics["step"].max() - steps, "loss"].mean())
 
 
 # glibc returns large blocks to the system after every step and then pays for the page faults again.

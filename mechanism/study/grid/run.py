@@ -56,11 +56,7 @@ class RecordedRun(training_runs.Addressed):
         return self.done and "diverged" not in self.result()
 
     def result(self) -> dict[str, Any]:
-        """Its totals.
-
-        Raises:
-            FileNotFoundError: it was not made yet.
-        """
+        """Its totals; a FileNotFoundError where it was not made yet."""
         return json.loads((self.record / RESULT).read_text("utf-8"))
 
     @property
@@ -96,15 +92,11 @@ class Workshop(ABC, Generic[Run]):
 
 
 class RunGrid(ABC, Generic[Run]):
-    """A grid of runs: what they are, and what is done of them.
-
-    Attributes:
-        name: of its file, and of the folder of its records.
-        figure: name and digits of the number by which people tell runs apart; see `figure_of`.
-    """
+    """A grid of runs, named like its file and the folder of its records: what they are, and what is done of them."""
 
     name: str
     figure: tuple[str, int] = ("loss", 4)
+    """Name and digits of the number by which people tell runs apart; see `figure_of`."""
 
     @abstractmethod
     def planned(self) -> Iterator[Planned]:
@@ -112,11 +104,7 @@ class RunGrid(ABC, Generic[Run]):
 
     @abstractmethod
     def workshop(self) -> Workshop[Run]:
-        """Load what the runs read.
-
-        Raises:
-            TrainingError: the grid does not fit its text.
-        """
+        """Load what the runs read; a TrainingError where the grid does not fit its text."""
 
     @abstractmethod
     def figure_of(self, result: dict[str, Any]) -> float:

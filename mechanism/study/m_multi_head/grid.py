@@ -30,10 +30,9 @@ VARIANTS = tuple(LABELS)
 
 @dataclass(frozen=True)
 class Block:
-    """Variants that are compared.
+    """Variants that are compared, of `VARIANTS`, over `seeds` from 0.
 
     Attributes:
-        variants: of `VARIANTS`; seeds: 0 to this number less one.
         shared: every sparse layer gets a shared expert as wide as the baseline's experts; precision: `full` or `b1.58`.
         rate_of: block and variant whose learning rate is taken; None to choose one for each variant.
     """
@@ -56,13 +55,8 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Grid(RunGrid[GridRun]):
-    """The experiment.
-
-    Attributes:
-        name: of its file; baseline: the sparse layer that all others are at parity with; frame: fields of
-            `VariantConfig`; vocab: rows of the embedding.
-        train: fields of `TrainConfig` that all runs share; tuning, blocks, text: see there; data: content hash.
-    """
+    """The experiment; fields as in its file. `baseline` is the sparse layer that all others are at parity with, `frame`
+    holds fields of `VariantConfig`, `vocab` is rows of the embedding, `train` fields of `TrainConfig` of all runs."""
 
     name: str
     baseline: SparseMoEConfig

@@ -27,11 +27,7 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class Experiment:
-    """The records of a grid.
-
-    Attributes:
-        grid: what was planned; confidence: coverage of intervals.
-    """
+    """The records of a grid; `confidence` is the coverage of intervals."""
 
     grid: Grid
     confidence: float = 0.95
