@@ -48,7 +48,7 @@ def book(only: Only = None, force: Force = False, parameter: Parameter = None) -
 
     notebooks(only, force, parameter)
     site = build_book(force)
-    out.print(f"{site.pages} pages, {site.size / 1e6:.1f} MB: {site.folder / 'index.html'}", soft_wrap=True)
+    out.print(f"{site}: {site.folder / 'index.html'}", soft_wrap=True)
 
 
 def check() -> None:

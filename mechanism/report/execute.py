@@ -59,7 +59,7 @@ class _Engine(NBClientEngine):
         cls,
         nb_man: Any,
         kernel_name: str,
-        advance: Callable[[int, int], None],
+        advance: Callable[..., None],
         kept: list[NotebookNode],
         **options: Any,
     ) -> None:
@@ -67,7 +67,7 @@ class _Engine(NBClientEngine):
 
         def completed(cell: NotebookNode, cell_index: int | None = None, **more: Any) -> None:
             complete(cell, cell_index, **more)
-            advance(total if cell_index is None else cell_index + 1, total)
+            advance(completed=total if cell_index is None else cell_index + 1, total=total)
 
         nb_man.cell_complete = completed
         super().execute_managed_notebook(nb_man, kernel_name, **options)
@@ -85,13 +85,11 @@ def declared_parameters(path: Path) -> dict[str, dict[str, Any]]:
     return dict(papermill.inspect_notebook(str(path)))
 
 
-def execute(
-    source: Path, parameters: Mapping[str, Any], advance: Callable[[int, int], None]
-) -> NotebookNode | CellFailure:
+def execute(source: Path, parameters: Mapping[str, Any], advance: Callable[..., None]) -> NotebookNode | CellFailure:
     """Run a notebook in its own folder.
 
     Args:
-        advance: called after each cell with the number of cells done and their total.
+        advance: called after each cell with `completed`, the number of cells done, and their `total`.
 
     Returns the executed notebook, or its failure.
     """

@@ -8,11 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..corpus.languages import UNKNOWN, language
-from ..corpus.store import absent
 from ..study.embedded.history import History, load_history
 from .figures import PALETTE, png, use_style
 
-RUNS = ("main", "tiny")
 CORPUS = "udhr"  # the one text that every language of the report has
 CARD_SIZE = (12.0, 6.3)  # inches at 100 dots: what link previews show
 _LOUD = "#0B2A3C"
@@ -30,12 +28,12 @@ class Hero:
 
 
 def hero() -> Hero:
-    """Routing divergence from English by layer, a line per language, at the last probe of the newest record.
+    """Routing divergence from English by layer, a line per language, at the last probe of the embedded model's record.
 
     Raises:
-        FileNotFoundError: no run of the report is recorded.
+        FileNotFoundError: it is not there; see `load_history`.
     """
-    history = newest()
+    history = load_history("main")
     profile = divergence_profile(history)
     figure = _draw(profile)
     alt = (
@@ -44,20 +42,6 @@ def hero() -> Hero:
         "languages in other scripts, and languages that were never trained on."
     )
     return Hero(figure, alt, f"{_finding(profile)} {_origin(history)}")
-
-
-def newest() -> History:
-    """The record of the embedded model's run, else that of the small one.
-
-    Raises:
-        FileNotFoundError: neither is there.
-    """
-    for name in RUNS:
-        try:
-            return load_history(name)
-        except FileNotFoundError:
-            continue
-    raise FileNotFoundError(absent(f"record of {' or '.join(RUNS)}", "restore data/runs from version control"))
 
 
 def divergence_profile(history: History) -> pd.DataFrame:
@@ -126,8 +110,7 @@ def _finding(profile: pd.DataFrame) -> str:
 def _origin(history: History) -> str:
     seen, total = int(history.stats["tokens_seen"][-1]), int(history.config["train"]["tokens"])
     state = "at the end of its training" if history.result["finished"] else "in training"
-    model = "the embedded model" if history.name == "main" else "the model `tiny`"
     return (
-        f"Record of {model} (run `{history.hash}`) {state}: probe after {seen / 1e6:.1f} of {total / 1e6:.0f} million "
-        "tokens, on the Universal Declaration of Human Rights."
+        f"Record of the embedded model (run `{history.hash}`) {state}: probe after {seen / 1e6:.1f} of "
+        f"{total / 1e6:.0f} million tokens, on the Universal Declaration of Human Rights."
     )

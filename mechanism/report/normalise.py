@@ -1,7 +1,6 @@
 """Executed notebooks without what differs from run to run, so that two runs are the same bytes."""
 
 import re
-from collections.abc import Iterator
 
 import nbformat
 from nbformat import NotebookNode
@@ -56,17 +55,15 @@ def _normalise_cell(cell: NotebookNode, position: int) -> None:
             _clean_output(output)
 
 
-def _joined(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
-    last = None
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    joined: list[NotebookNode] = []
     for output in outputs:
-        if last is not None and last.output_type == output.output_type == "stream" and last.name == output.name:
+        last = joined[-1] if joined else output
+        if last is not output and last.output_type == output.output_type == "stream" and last.name == output.name:
             last.text += output.text
-            continue
-        if last is not None:
-            yield last
-        last = output
-    if last is not None:
-        yield last
+        else:
+            joined.append(output)
+    return joined
 
 
 def _clean_output(output: NotebookNode) -> None:
