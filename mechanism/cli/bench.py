@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Json, err, out, print_bench, print_table
+from .console import Json, err, out, print_bench, print_frame, print_table
 
 app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 
@@ -113,10 +113,8 @@ def bench_peers(
     table = bench.bench_peers(tokens, repeats)
     if write:
         bench.write(table)
-    if json_:
-        out.print_json(table.to_json(orient="records"))
-    else:
-        print_table(table.astype(object).where(table.notna(), None).to_dict("records"), "layers of peers")
+    print_frame(table, json_, "layers of peers")
+    if not json_:
         out.print(bench.missing())
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import Json, err, out, print_table
+from .console import Json, err, out, print_frame
 
 ENGINES = {"local": (), "dask": ("distributed",), "ray": ("ray", "ray.util.joblib")}
 
@@ -69,10 +69,8 @@ def sweep(
             found = sweeps.sweep(*loaded, config, **how)
             found.found.to_netcdf(to)
             place = f"written to {to}"
-    if json_:
-        out.print_json(found.drivers().to_json(orient="records"))
-    else:
-        print_table(found.drivers().round(5).to_dict("records"), f"driver experts of {model}, nats per token")
+    print_frame(found.drivers(), json_, f"driver experts of {model}, nats per token", 5)
+    if not json_:
         out.print(f"{place}; {found.found.attrs['failed']} ablations failed", soft_wrap=True)
 
 

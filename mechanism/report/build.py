@@ -20,10 +20,10 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from ..corpus.store import absent
 from ..study.embedded.train import KEEP_MEMORY
 from .execute import CellFailure, declared_parameters, execute
-from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, write_atomic
+from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, tree_hash, write_atomic
 from .normalise import normalise
 from .provenance import cpu_name
-from .stamp import KEY, inputs_hash, read_notebook, recorded, stamp
+from .stamp import KEY, read_notebook, recorded, stamp
 
 FAILED = Path("_build/failed")  # beside the folder of copies: what a failed notebook did up to its failure
 TIMINGS = "timings.json"  # beside the copies: times differ from run to run, copies must not
@@ -95,7 +95,7 @@ def build_notebooks(
         sources: folder of the notebooks.
         results: folder of records and numbers; by default `$MECHANISM_RESULTS` or `data/results`, and with parameters
             `results` inside the output folder, so that the committed records stay those of the defaults.
-        inputs: files and folders that every notebook depends on, or their hash (see `inputs_hash`).
+        inputs: files and folders that every notebook depends on, or their hash (see `tree_hash`).
         progress: show progress on the terminal.
 
     Raises:
@@ -158,7 +158,7 @@ def _jobs(
     read = {path: _read(path) for path in paths}
     declared = {path: declared_parameters(path) for path in paths}
     _refuse_unknown(given, declared)
-    hashed = inputs if isinstance(inputs, str) else inputs_hash(inputs)
+    hashed = inputs if isinstance(inputs, str) else tree_hash(inputs)
     jobs = []
     for path, notebook in read.items():
         taken = {name: value for name, value in given.items() if name in declared[path]}

@@ -93,14 +93,13 @@ def language_colours(codes: Iterable[str]) -> dict[str, str]:
     that the report knows keep theirs whichever others are asked for."""
     ordered = order_languages(codes)
     known = order_languages({*LANGUAGES, *ordered})
-    places = {code: [c for c in known if language_family(c) == language_family(code)] for code in ordered}
-    return {code: _shade(code, members) for code, members in places.items()}
-
-
-def _shade(code: str, family: list[str]) -> str:
-    base = np.array(to_rgb(FAMILY_COLOURS.get(language_family(code), OTHER_COLOUR)))
-    red, green, blue = base + (1 - base) * _FADE * family.index(code) / max(len(family) - 1, 1)
-    return to_hex((red, green, blue))
+    colours = {}
+    for code in ordered:
+        family = [other for other in known if language_family(other) == language_family(code)]
+        base = np.array(to_rgb(FAMILY_COLOURS.get(language_family(code), OTHER_COLOUR)))
+        red, green, blue = base + (1 - base) * _FADE * family.index(code) / max(len(family) - 1, 1)
+        colours[code] = to_hex((red, green, blue))
+    return colours
 
 
 def language_label(code: str) -> str:

@@ -50,8 +50,8 @@ def divergence_profile(history: History) -> pd.DataFrame:
     return values.drop_sel(lang="en").dropna("lang", how="all").to_pandas()
 
 
-def card(counts: Mapping[str, int], sources: int) -> Figure:
-    """The image that links to the report show: its title and the claims by verdict."""
+def card(counts: Mapping[str, int], sources: int) -> bytes:
+    """The image that links to the report show, as PNG: its title and the claims by verdict."""
     figure = plt.figure(figsize=CARD_SIZE, dpi=100, facecolor=_LOUD, layout="none")
     figure.text(0.06, 0.74, "Mechanism", color="white", fontsize=58, fontweight="bold")
     figure.text(0.06, 0.60, "How do Mixture-of-Experts language models route?", color="white", fontsize=27)
@@ -65,12 +65,9 @@ def card(counts: Mapping[str, int], sources: int) -> Figure:
         left += width
     words = [f"{count} {name}" for name, count in counts.items() if count]
     figure.text(0.06, 0.15, "  ·  ".join(words), color="white", fontsize=19)
-    return figure
-
-
-def card_png(figure: Figure) -> bytes:
-    """The card as PNG, its size kept."""
-    return png(figure, facecolor=figure.get_facecolor(), bbox_inches=None)
+    image = png(figure, facecolor=_LOUD, bbox_inches=None)
+    plt.close(figure)
+    return image
 
 
 def _groups(codes: Iterable[str]) -> dict[str, list[str]]:

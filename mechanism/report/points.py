@@ -8,20 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .axes import (
-    DASHED,
-    MANY,
-    Number,
-    Size,
-    figure_of,
-    name_points,
-    need,
-    ordered,
-    palette,
-    put_legend,
-    start,
-    text,
-)
+from .axes import DASHED, MANY, Number, Size, figure_of, name_points, need, ordered, palette, put_legend, start, text
 from .figures import PALETTE, SEQUENTIAL, language_colours
 from .tables import estimates
 

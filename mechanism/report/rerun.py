@@ -14,12 +14,12 @@ from ..trace.checks import QUICK, require
 from .build import BuildError, build_notebooks, stale, variables
 from .compare import compare_html, load_run
 from .execute import CellFailure
-from .files import INPUTS, NOTEBOOKS, write_atomic
+from .files import INPUTS, NOTEBOOKS, tree_hash, write_atomic
 from .judge import RUN
 from .provenance import provenance
 from .rerun_plan import Plan, Rerun, plan
 from .run_folder import INDEX, PAGES, RECORDS, STUDIES, RerunError, prepare, read_summary, write_summary
-from .stamp import inputs_hash, recorded
+from .stamp import recorded
 
 _PATH_OF_CLASS = re.compile(r"^(?:\w+\.)+(?=\w+: )")
 _DEAD = "the kernel died, most likely out of memory: lower --max-segments, or take --dtype bfloat16"
@@ -53,7 +53,7 @@ def rerun(
     model, identity = _identify(asked.model, former)
     chosen = plan(asked, model, sources)
     summary = former | _head(asked, identity, chosen)
-    hashed = inputs_hash(inputs)
+    hashed = tree_hash(inputs)
     where: dict[str, Any] = {
         "output": folder / PAGES, "sources": sources, "results": folder / RECORDS, "inputs": hashed,
     }  # fmt: skip
