@@ -15,7 +15,6 @@ _NOISE = (
     (re.compile(r"(?<=[ (])0x[0-9a-fA-F]{6,}"), "0x0"),
     (re.compile(re.escape(f"{REPOSITORY}/")), ""),
 )
-_STYLER = re.compile(r"\bT_([0-9a-f]{5})")
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
@@ -27,7 +26,6 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     copy.metadata.get("language_info", {}).pop("version", None)
     for i, cell in enumerate(copy.cells):
         _normalise_cell(cell, i)
-    _name_styles(copy)
     return copy
 
 
@@ -81,15 +79,3 @@ def _clean(text: str) -> str:
     for pattern, plain in _NOISE:
         text = pattern.sub(plain, text)
     return text
-
-
-def _name_styles(notebook: NotebookNode) -> None:
-    """Give the random ids of pandas' styled tables numbers in order of appearance."""
-    names: dict[str, str] = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            content = output.get("data", {}).get("text/html")
-            if isinstance(content, str):
-                output.data["text/html"] = _STYLER.sub(
-                    lambda match: "T_" + names.setdefault(match[1], f"{len(names):05}"), content
-                )
