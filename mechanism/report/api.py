@@ -29,8 +29,8 @@ def room_markdown(room: str, package: Path = PACKAGE) -> str:
 
 
 def docstring_markdown(text: str) -> str:
-    """A docstring as Markdown: its sections as bold words, their entries as lists, and an interpreter's session up to the
-    next empty line as code."""
+    """A docstring as Markdown: sections as bold words, their entries as lists, and sessions of an interpreter, up to
+    the next empty line, as code."""
     out: list[str] = []
     section = False
     sessions = _SESSION.sub(lambda found: f"```python\n{found[0].rstrip()}\n```\n", inspect.cleandoc(text))

@@ -3,19 +3,17 @@
 import difflib
 import json
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from ..corpus.store import absent
 from ..study.embedded.train import KEEP_MEMORY
@@ -104,16 +102,13 @@ def build_notebooks(
     jobs = _jobs(only, parameters, output, sources, results, inputs)
     todo = [job for job in jobs if force or not job.fresh]
     built = Built(skipped=[job.name for job in jobs if job not in todo])
-    columns = "{task.description}", BarColumn(), "{task.completed:.0f}/{task.total:.0f} cells", TimeElapsedColumn()
-    bars = Progress(*columns, console=Console(stderr=True), disable=not progress)
-    with bars, variables(**_environment(parameters or {})):
+    with variables(**_environment(parameters or {})):
         for job in todo:
-            bar, start = bars.add_task(job.name, total=1), time.monotonic()
-            failure = _run(job, partial(bars.update, bar))
+            start = time.monotonic()
+            failure = _run(job, progress)
             built.seconds[job.name] = time.monotonic() - start
-            bars.stop_task(bar)
             if failure:
-                bars.update(bar, description=f"{job.name} failed")
+                sys.stderr.write(f"{job.name} failed\n" if progress else "")
                 built.failures.append(failure)
             else:
                 built.executed.append(job.name)
@@ -192,13 +187,13 @@ def _refuse_unknown(given: Mapping[str, Any], declared: Mapping[Path, Iterable[s
             raise BuildError(f"unknown parameter {name!r}{hint}: known are {', '.join(known) or 'none'}")
 
 
-def _run(job: _Job, advance: Callable[..., None]) -> CellFailure | None:
+def _run(job: _Job, progress: bool) -> CellFailure | None:
     """Execute a notebook aside, and publish its copy and its records when it succeeds."""
     with (
         tempfile.TemporaryDirectory(prefix="mechanism-") as folder,
         variables(MECHANISM_RESULTS=folder, MECHANISM_NOTEBOOK=job.name),
     ):
-        executed = execute(job.source, job.parameters, advance)
+        executed = execute(job.source, job.parameters, progress)
         if isinstance(executed, CellFailure):
             if executed.executed is not None:
                 failed = job.copy.parent.parent / FAILED / job.copy.name

@@ -91,7 +91,7 @@ def here(monkeypatch) -> Iterator[list[str]]:
     """Notebooks run in this process, and briefly; yields the names of those that ran."""
     ran: list[str] = []
 
-    def execute(source: Path, parameters: dict, advance: Callable) -> Any:
+    def execute(source: Path, parameters: dict, progress: bool) -> Any:
         ran.append(source.stem)
         cells.execute(source, **parameters)
         return read_notebook(source)
