@@ -16,6 +16,11 @@ Config = Annotated[str, typer.Option("--config", help="A configuration (.yaml), 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+def say(line: str) -> None:
+    """Tell what is being done, beside what a command prints."""
+    err.print(line, style="dim", markup=False, soft_wrap=True)
+
+
 def print_table(rows: list[dict], title: str) -> None:
     """Rows with the same keys as a table; where it is too wide, cells go on in the next line: no digit is cut off."""
     table = Table(title=title)

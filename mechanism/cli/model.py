@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Json, err, print_frame, print_rows
+from .console import Json, print_frame, print_rows, say
 
 
 def contracts(
@@ -30,7 +30,7 @@ def _all_contracts(dtype: str) -> list[dict]:
     rows = []
     for row in survey(parse_dtype(dtype)):
         rows.append(row)
-        err.print(f"{row['family']}: {row['passed']} passed, {row['failed']} failed", style="dim")
+        say(f"{row['family']}: {row['passed']} passed, {row['failed']} failed")
     return rows
 
 
@@ -69,7 +69,7 @@ def evaluate(
         seed=seed,
     )
     loaded, tokenizer = load_model(model, device, dtype)
-    table = run(loaded, tokenizer, config, lambda line: err.print(line, style="dim"))
+    table = run(loaded, tokenizer, config, say)
     print_frame(table, json_, f"Tasks: {model}", 3)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import Json, err, out, print_frame
+from .console import Json, err, out, print_frame, say
 
 ENGINES = {"local": (), "dask": ("distributed",), "ray": ("ray", "ray.util.joblib")}
 
@@ -56,7 +56,7 @@ def sweep(
         loaded = load_model(model, device, dtype, moe=True)
         how: dict[str, Any] = {
             "options": options,
-            "say": lambda line: err.print(line, style="dim", markup=False, soft_wrap=True),
+            "say": say,
             "progress": lambda done, total: bar.update(
                 (bar.task_ids or [bar.add_task("shards")])[0], completed=done, total=total
             ),

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +149,7 @@ def _jobs(
 ) -> list[_Job]:
     given = {name: _absolute(value) for name, value in (parameters or {}).items()}
     results = own_results(output) if results is None and given else results_folder(results)
-    paths = _select(sources, [name.removesuffix(".ipynb") for name in only])
+    paths = select(sources, [name.removesuffix(".ipynb") for name in only])
     read = {path: _read(path) for path in paths}
     declared = {path: declared_parameters(path) for path in paths}
     _refuse_unknown(given, declared)
@@ -168,7 +168,12 @@ def _read(path: Path) -> NotebookNode:
         raise BuildError(f"{error}; restore it from version control") from None
 
 
-def _select(sources: Path, only: list[str]) -> list[Path]:
+def select(sources: Path, only: Sequence[str] = ()) -> list[Path]:
+    """Notebooks of a folder whose names begin with one of `only`; all without any.
+
+    Raises:
+        BuildError: there is none, or none of a name.
+    """
     paths = sorted(sources.glob("*.ipynb"))
     if not paths:
         raise BuildError(absent(f"notebooks in {sources.name}/", "restore them from version control"))

@@ -45,6 +45,7 @@ def rerun(
 
     Raises:
         RerunError: the folder cannot be used or holds another model's run, or pages failed; the others are kept.
+        BuildError: no such notebook.
         ModelError, TraceError: the model cannot be had, held or observed.
     """
     folder = asked.out.resolve()
@@ -68,7 +69,13 @@ def rerun(
             took = f" in {page['seconds']} s" if name in todo else ""
             tell(f"{name}: {page['status']}{took}" + (f", {page['reason']}" if page["status"] == "failed" else ""))
             write_summary(folder, summary)
-    _refuse_failures(summary, chosen, folder)
+    pages = {name: summary["notebooks"][name] for name in chosen.pages}
+    failed = [f"{name}, {page['reason']}" for name, page in pages.items() if page["status"] == "failed"]
+    if failed:
+        raise RerunError(
+            f"{len(failed)} of {len(pages)} notebooks failed ({'; '.join(failed)}); the others are kept in {folder}, "
+            "the same command goes on from there"
+        )
     return summary
 
 
@@ -181,13 +188,3 @@ def sentence(failure: CellFailure) -> str:
         return _DEAD
     told = f"cell {failure.cell}: {last}" if failure.cell else last
     return f"{told}; out of memory: {_DEAD.split(': ')[1]}" if any(word in last for word in _MEMORY) else told
-
-
-def _refuse_failures(summary: Mapping[str, Any], chosen: Plan, folder: Path) -> None:
-    pages = {name: summary["notebooks"][name] for name in chosen.pages}
-    failed = [f"{name}, {page['reason']}" for name, page in pages.items() if page["status"] == "failed"]
-    if failed:
-        raise RerunError(
-            f"{len(failed)} of {len(pages)} notebooks failed ({'; '.join(failed)}); the others are kept in {folder}, "
-            "the same command goes on from there"
-        )
