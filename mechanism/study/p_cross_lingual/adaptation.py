@@ -24,7 +24,8 @@ def adaptation(x: Experiment) -> pd.DataFrame:
 def needed_share(x: Experiment) -> Evidence:
     """P5: smallest share of parameters that reaches 90 % of the fall by tuning everything; the interval is the
     range over seeds."""
-    falls = _falls(adaptation(x))
+    losses = adaptation(x).sort_values("step").groupby(["seed", "method", "share"])["new"]
+    falls = (losses.first() - losses.last()).rename("fall").reset_index()
     by_seed = [_smallest(own) for _, own in falls.groupby("seed")]
     mean = falls.groupby("method", as_index=False)[["share", "fall"]].mean()
     return Evidence(_smallest(mean), min(by_seed), max(by_seed), len(by_seed))
@@ -36,14 +37,15 @@ def embedding_share(x: Experiment) -> float:
     return float(share["experts 2 + embedding"] - share["experts 2"])
 
 
-def retained(x: Experiment, frozen: str = "experts 2", free: str = "all") -> Evidence:
-    """P6: share of the rise on earlier languages that freezing avoids at equal fall on the new one, the smaller of
-    the two final falls.
+def retained(x: Experiment) -> Evidence:
+    """P6: share of the rise on earlier languages that freezing all but two experts avoids at equal fall on the new one,
+    the smaller of the two final falls.
 
     Raises:
         ValueError: in some seed a method brings no fall, or was not measured near the equal fall (see `_rise_at`),
             or tuning everything forgot nothing, so that there is nothing to avoid.
     """
+    frozen, free = "experts 2", "all"
     table, avoided = adaptation(x), []
     for seed, own in table.groupby("seed"):
         paths = {name: own[own["method"] == name].sort_values("step") for name in (frozen, free)}
@@ -55,12 +57,6 @@ def retained(x: Experiment, frozen: str = "experts 2", free: str = "all") -> Evi
             raise ValueError("tuning everything forgot nothing: there is nothing to avoid")
         avoided.append(1 - rise[frozen] / rise[free])
     return x.seed_mean(avoided)
-
-
-def _falls(table: pd.DataFrame) -> pd.DataFrame:
-    """Fall of the loss on the new language by seed and method, with the share that was tuned."""
-    ordered = table.sort_values("step").groupby(["seed", "method", "share"])["new"]
-    return (ordered.first() - ordered.last()).rename("fall").reset_index()
 
 
 def _smallest(falls: pd.DataFrame) -> float:
