@@ -48,9 +48,9 @@ def retained(x: Experiment) -> Evidence:
     return x.seed_mean(table["avoided"].to_numpy()).against(note=note)
 
 
-def at_equal_fall(x: Experiment, part: float = 1.0, frozen: str = "experts 2", free: str = "all") -> pd.DataFrame:
-    """The rise on earlier languages where both methods have brought the same fall on the new one: part of the smaller
-    of the two final falls.
+def at_equal_fall(x: Experiment, part: float = 1.0) -> pd.DataFrame:
+    """The rise on earlier languages where tuning two experts a layer and tuning everything have brought the same fall
+    on the new one: part of the smaller of the two final falls.
 
     Returns:
         A row a seed: `fall`; the rise by each method's name; `avoided`, the share of the free method's rise that the
@@ -61,6 +61,7 @@ def at_equal_fall(x: Experiment, part: float = 1.0, frozen: str = "experts 2", f
         ValueError: in some seed a method brings no fall, or was not measured near the equal fall (see `_rise_at`),
             or tuning everything forgot nothing, so that there is nothing to avoid.
     """
+    frozen, free = "experts 2", "all"
     table, rows = adaptation(x), {}
     for seed, own in table.groupby("seed"):
         paths = {name: own[own["method"] == name].sort_values("step") for name in (frozen, free)}

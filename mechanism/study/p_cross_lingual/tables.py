@@ -28,11 +28,7 @@ GOAL = "4 languages 8 experts"
 
 @dataclass(frozen=True)
 class Experiment:
-    """The records of a grid.
-
-    Attributes:
-        grid: what was planned; seed: of bootstraps and permutations.
-    """
+    """The records of a grid; `seed` is that of bootstraps and permutations."""
 
     grid: LanguageGrid
     seed: int = 0

@@ -229,7 +229,8 @@ def plant(run):
         "parameters": 1_000_000,
         "shares": dict(zip(run.stream.languages, (shares / shares.sum()).tolist(), strict=True)),
         "test": 2.0, "step_seconds": 0.3, "seconds": 200.0, "balance_time": np.linspace(1.02, 1.08, 60).tolist(),
-        "int8": {"saved": 0.47, "rare": 30, "experts": 60, "loss": {}, "speed": {"dequantise": [0.8, 0.9], "int8": [1.2, 1.3, 1.4]}},
+        "int8": {"saved": 0.47, "rare": 30, "experts": 60, "loss": {},
+                 "speed": {"dequantise": [0.8, 0.9], "int8": [1.2, 1.3, 1.4]}},
     }  # fmt: skip
     if "adapt" in run.then:
         planted_adaptation(run).to_csv(run.record / "adapt.csv", index=False)
