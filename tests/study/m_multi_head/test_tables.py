@@ -60,7 +60,7 @@ def grid(tmp_path, monkeypatch):
     table = pd.DataFrame(turns, columns=["seed", "turn", "variant"])
     slow = 1.0 + table["turn"] * table["seed"]  # a machine that slows down for all
     table["seconds"] = slow * np.where(table["variant"] == "heads3", 1.5, 1.0)
-    bench_steps.write(found, table.assign(kept_bytes=5.0))
+    bench_steps.write(found, table.assign(kept_bytes=5.0, threads=2, torch="2.13.0"))
     return found
 
 
