@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from .attachable import contents, provenance, refuse_unobservable, warn_unsupported
-from .call import Call, Change, Host
+from .call import Call, Change
 from .errors import AttachError, CaptureError, InterventionError
 from .interventions import Intervention
 from .passes import Pass, TokenMask, read_pass
@@ -24,7 +24,7 @@ from .validate import validate
 _ATTACHED: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
-class Trace(Host):
+class Trace:
     """What `attach` gives, without its proof: observes every pass of the model inside the `with` block.
 
     Attributes:

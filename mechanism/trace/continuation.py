@@ -5,8 +5,7 @@ what they are given, the layer itself to give back its kept output, changed, and
 Whether a model can be continued so is not read off its name but tried on it: see `mechanism.trace.proof`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,27 +17,10 @@ from .edit import SiteEdit, run_edited
 from .errors import InterventionError
 from .interventions import Ablate
 from .outputs import read_output
-from .restart import decoder_layers, one_position
+from .restart import Forward, decoder_layers, one_position, replaced
 from .sites import Site
 
 Via = Literal["added", "layer"]
-Forward = Callable[..., Any]
-
-
-@contextmanager
-def replaced(forwards: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
-    """Modules with other forwards, as long as the block lasts."""
-    before = [(module, module.__dict__.get("forward")) for module, _ in forwards]
-    try:
-        for module, forward in forwards:
-            module.__dict__["forward"] = forward
-        yield
-    finally:
-        for module, own in before:
-            if own is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.__dict__["forward"] = own
 
 
 def _like(output: Any, hidden: Tensor, rows: Tensor) -> Any:
