@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.stats import norm
 
-from .nulls import permutation_p, shuffles
+from .nulls import PermutationTest, permutation_p
 
 
 class Agreements(NamedTuple):
@@ -22,7 +22,7 @@ class Agreements(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(PermutationTest):
     """Correlation of languages' domain profiles with a pivot's, over all experts.
 
     A profile is the rate in each domain less its mean over domains. Profiles are correlated across halves of the
@@ -30,14 +30,13 @@ class Agreement:
     meet, so what a document says cannot make languages agree. The pivot against itself is the ceiling.
 
     Attributes:
-        n_perm: permutations of the domain labels on the language's side; seed: of the permutations; confidence: of the
-            interval, from the jackknife over documents of Fisher's z (a bootstrap would repeat documents, and so lower
-            the correlation of halves).
+        n_perm: permutations of the domain labels on the language's side; confidence: of the interval, from the
+            jackknife over documents of Fisher's z (a bootstrap would repeat documents, and so lower the correlation of
+            halves).
     """
 
     n_perm: int = 499
     confidence: float = 0.95
-    seed: int = 0
 
     def __call__(
         self, rates: Float[np.ndarray, "document lang *cell"], domain: Shaped[np.ndarray, "document"], pivot: int = 0
@@ -54,8 +53,7 @@ class Agreement:
         half = _alternate(codes)
         own = (codes == np.arange(len(counts))[:, None]).astype(np.float64)
         value = _agreement(rates, own, own, half, pivot)
-        orders = shuffles(len(codes), self.n_perm, self.seed, half)
-        null = np.stack([_agreement(rates, own, own[:, order], half, pivot) for order in orders])
+        null = self.draws(lambda order: _agreement(rates, own, own[:, order], half, pivot), len(codes), half)
         low, high = self._interval(value, [_agreement(rates, w, w, half, pivot) for w in _without_each(own)])
         return Agreements(value, low, high, np.quantile(null, 0.95, axis=0), permutation_p(value, null))
 
