@@ -1,7 +1,7 @@
 """Contracts on the experts' contributions: the output is their sum, ablation removes or replaces just one of them."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -59,12 +59,10 @@ def _block_output(p: Probe, site: Site, keep: bool) -> tuple[Tensor, Tensor]:
     def block(module: nn.Module, args: tuple, output: Any) -> None:
         seen["block"] = output[0] if isinstance(output, tuple) else output
 
-    handles = [site.experts.register_forward_hook(experts), site.block.register_forward_hook(block)]
-    try:
+    with ExitStack() as hooks:
+        hooks.callback(site.experts.register_forward_hook(experts).remove)
+        hooks.callback(site.block.register_forward_hook(block).remove)
         p.logits()
-    finally:
-        for handle in handles:
-            handle.remove()
     return seen["block"].detach().clone(), seen["experts"].detach().clone()
 
 

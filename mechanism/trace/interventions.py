@@ -7,7 +7,7 @@ Three seams: router logits before the family's own rule (`SoftSteer`, `Activate`
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -54,6 +54,7 @@ class Intervention:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple((int(layer), int(expert)) for layer, expert in self.targets))
+        object.__setattr__(self, "positions", self.positions and tuple(self.positions))
         name = type(self).__name__
         if not self.targets:
             raise InterventionError(f"{name} has no targets; give at least one (layer, expert)")
@@ -211,17 +212,13 @@ def from_json(text: str) -> list[Intervention]:
     Raises:
         InterventionError: an unknown kind or field.
     """
-    return [_from_mapping(dict(entry)) for entry in json.loads(text)]
-
-
-def _from_mapping(entry: dict[str, Any]) -> Intervention:
-    kind = entry.pop("kind", None)
-    if kind not in KINDS:
-        raise InterventionError(f"no intervention is called {kind!r}; known: {', '.join(KINDS)}")
-    unknown = set(entry) - {f.name for f in fields(KINDS[kind])}
-    if unknown:
-        raise InterventionError(f"{kind} has no field {', '.join(sorted(unknown))}")
-    entry["targets"] = tuple(map(tuple, entry["targets"]))
-    if entry.get("positions") is not None:
-        entry["positions"] = tuple(entry["positions"])
-    return KINDS[kind](**entry)
+    found: list[Intervention] = []
+    for entry in map(dict, json.loads(text)):
+        kind = entry.pop("kind", None)
+        if kind not in KINDS:
+            raise InterventionError(f"no intervention is called {kind!r}; known: {', '.join(KINDS)}")
+        unknown = set(entry) - {f.name for f in fields(KINDS[kind])}
+        if unknown:
+            raise InterventionError(f"{kind} has no field {', '.join(sorted(unknown))}")
+        found.append(KINDS[kind](**entry))
+    return found

@@ -8,7 +8,6 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -91,11 +90,13 @@ class Served:
         real = _mask(mask, len(index))
         gates = None if weights is None else _weights(weights, index, real, self.fill)
         self._check(index, real)
-        group = _group(stats, group)
+        group = stats.groups[0] if group is None and len(stats.groups) == 1 else str(group)
+        stats.require([group])
         spans = _spans(phase, prompt_tokens, real)
         layers = self._routed(index, real)
         found = ("selections",) if gates is None else ("selections", "weight")
-        stats.bind(tuple(layers), self.experts, self.provenance(index.shape[2]), found)
+        origin = {"model": self.model, "engine": self.engine, "experts": self.experts, "top_k": index.shape[2]}
+        stats.bind(tuple(layers), self.experts, origin, found)
         try:
             for layer, column in layers.items():
                 self._stage(stats, layer, index[:, column], None if gates is None else gates[:, column], spans, group)
@@ -103,10 +104,6 @@ class Served:
         finally:
             stats.discard()
         return stats
-
-    def provenance(self, top_k: int) -> dict[str, Any]:
-        """What the numbers come from."""
-        return {"model": self.model, "engine": self.engine, "experts": self.experts, "top_k": top_k}
 
     def _index(self, ids: ArrayLike) -> np.ndarray:
         index = _array(ids, "routed experts")
@@ -225,14 +222,6 @@ def _weights(weights: ArrayLike, index: np.ndarray, real: np.ndarray, fill: int 
     if not np.isfinite(gates[used]).all():
         raise CaptureError("a weight of a filled slot is not finite")
     return np.where(used, gates, 0).astype(np.float64)
-
-
-def _group(stats: RoutingStats, group: str | None) -> str:
-    if group is None and len(stats.groups) == 1:
-        return stats.groups[0]
-    if group not in stats.groups:
-        raise CaptureError(f"the statistics have no group {group!r}; they have {', '.join(stats.groups)}")
-    return str(group)
 
 
 def _spans(phase: str | None, prompt_tokens: int | None, real: np.ndarray) -> dict[str, np.ndarray]:

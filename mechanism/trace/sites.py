@@ -22,7 +22,7 @@ class Site:
 
     Attributes:
         layer: decoder layer index of the model, dense layers counted.
-        router, experts, block: modules; `path`, `experts_path`, `block_path` their names in the model.
+        router, experts, block: modules; `path`, `experts_path` names in the model.
         kind: how the seam is reached: `standard` (experts are called with hidden states, index and weight),
             `block` (the router returns logits, the block's `route_tokens_to_experts` selects), `scores` (Llama 4: dense
             scores multiply the experts' input) or `sorted` (JetMoe: slots sorted by expert).
@@ -41,7 +41,6 @@ class Site:
     experts: nn.Module
     experts_path: str
     block: nn.Module
-    block_path: str
     kind: str
     columns: int
     classes: int
@@ -136,7 +135,6 @@ def _site(modules: dict[str, nn.Module], experts_path: str) -> Site:
         experts=experts,
         experts_path=experts_path,
         block=block,
-        block_path=block_path,
         kind=_kind(router, experts, block),
         columns=columns,
         classes=columns - (int(router.n_shared_experts) if scores_shared else 0),  # type: ignore[arg-type]
