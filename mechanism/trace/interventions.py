@@ -54,7 +54,6 @@ class Intervention:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple((int(layer), int(expert)) for layer, expert in self.targets))
-        object.__setattr__(self, "positions", self.positions and tuple(self.positions))
         name = type(self).__name__
         if not self.targets:
             raise InterventionError(f"{name} has no targets; give at least one (layer, expert)")
@@ -220,5 +219,8 @@ def from_json(text: str) -> list[Intervention]:
         unknown = set(entry) - {f.name for f in fields(KINDS[kind])}
         if unknown:
             raise InterventionError(f"{kind} has no field {', '.join(sorted(unknown))}")
+        entry["targets"] = tuple(map(tuple, entry["targets"]))
+        if entry.get("positions") is not None:
+            entry["positions"] = tuple(entry["positions"])
         found.append(KINDS[kind](**entry))
     return found

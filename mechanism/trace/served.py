@@ -8,6 +8,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -97,9 +98,15 @@ class Served:
         found = ("selections",) if gates is None else ("selections", "weight")
         origin = {"model": self.model, "engine": self.engine, "experts": self.experts, "top_k": index.shape[2]}
         stats.bind(tuple(layers), self.experts, origin, found)
+        filled = index != self.fill
+        known = filled & (index >= 0) & (index < self.experts)
+        classes = torch.from_numpy(np.where(known, index, self.experts))
         try:
-            for layer, column in layers.items():
-                self._stage(stats, layer, index[:, column], None if gates is None else gates[:, column], spans, group)
+            for (layer, column), (phase, rows) in product(layers.items(), spans.items()):
+                mask = torch.from_numpy(rows & filled[:, column].any(1))
+                weight = None if gates is None else torch.from_numpy(gates[None, :, column])
+                if bool(mask.any()):
+                    stats.stage([layer], classes[None, :, column], weight, {}, mask[None], phase, [group])
             stats.commit([group])
         finally:
             stats.discard()
@@ -151,25 +158,6 @@ class Served:
         if not found:
             raise CaptureError("no slot of any layer is filled: the engine recorded nothing")
         return dict(sorted(found.items()))
-
-    def _stage(
-        self,
-        stats: RoutingStats,
-        layer: int,
-        index: np.ndarray,
-        gates: np.ndarray | None,
-        spans: dict[str, np.ndarray],
-        group: str,
-    ) -> None:
-        """Stage one layer: `(token, slot)` ids and weights; `(token,)` masks by phase."""
-        filled = index != self.fill
-        valid = filled & (index >= 0) & (index < self.experts)
-        classes = torch.from_numpy(np.where(valid, index, self.experts))[None]
-        weight = None if gates is None else torch.from_numpy(gates)[None]
-        for phase, rows in spans.items():
-            mask = torch.from_numpy(rows & filled.any(1))
-            if bool(mask.any()):
-                stats.stage([layer], classes, weight, {}, mask[None], phase, [group])
 
 
 def decode_routed_experts(text: str, layers: int, top_k: int) -> np.ndarray:
