@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.stats import norm
 
+from .documents import alternate
 from .nulls import PermutationTest, permutation_p
 
 
@@ -50,7 +51,7 @@ class Agreement(PermutationTest):
         counts = np.bincount(codes)
         if len(counts) < 2 or counts.min() < 4:
             raise ValueError(f"agreement needs two domains with four documents each; got {counts.tolist()} documents")
-        half = _alternate(codes)
+        half = alternate(codes)
         own = (codes == np.arange(len(counts))[:, None]).astype(np.float64)
         value = _agreement(rates, own, own, half, pivot)
         null = self.draws(lambda order: _agreement(rates, own, own[:, order], half, pivot), len(codes), half)
@@ -70,15 +71,6 @@ def _without_each(own: np.ndarray) -> Iterator[np.ndarray]:
         weights = own.copy()
         weights[:, document] = 0
         yield weights
-
-
-def _alternate(codes: np.ndarray) -> np.ndarray:
-    """0 and 1 in turn within each domain."""
-    half = np.empty(len(codes), dtype=np.int64)
-    for code in range(int(codes.max()) + 1):
-        own = np.flatnonzero(codes == code)
-        half[own] = np.arange(len(own)) % 2
-    return half
 
 
 def _agreement(rates: np.ndarray, pivot: np.ndarray, other: np.ndarray, half: np.ndarray, at: int) -> np.ndarray:

@@ -5,7 +5,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
+
+
+def alternate(codes: Int[np.ndarray, "document"]) -> Int[np.ndarray, "document"]:
+    """0 and 1 in turn within each domain, whose numbers these are."""
+    half = np.empty(len(codes), dtype=np.int64)
+    for code in range(int(codes.max()) + 1):
+        own = np.flatnonzero(codes == code)
+        half[own] = np.arange(len(own)) % 2
+    return half
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +85,11 @@ class Documents:
         Raises:
             ValueError: a domain with a single document.
         """
-        place = np.empty(len(self.domain), dtype=np.int64)
-        for name in self.names:
-            own = np.flatnonzero(self.domain == name)
-            if len(own) < 2:
-                raise ValueError(f"domain {str(name)!r} has a single document: it cannot be halved")
-            place[own] = np.arange(len(own))
-        return self.subset(place % 2 == 0), self.subset(place % 2 == 1)
+        counts = np.bincount(self.codes)
+        if counts.min() < 2:
+            raise ValueError(f"domain {str(self.names[counts.argmin()])!r} has a single document: it cannot be halved")
+        half = alternate(self.codes)
+        return self.subset(half == 0), self.subset(half == 1)
 
     def values(self, name: str) -> Shaped[np.ndarray, "document layer expert"]:
         """An array by name.
