@@ -52,7 +52,7 @@ class Call:
         self.stop()
         self.edit = None
         if self.own:
-            scopes = [rows_of(at.scope(i.scope, self.host.masks), self.site) for i in self.own]
+            scopes = [rows_of(at.scope(i, self.host.masks), self.site) for i in self.own]
             means = self.host.means.get(self.site.layer)
             self.edit = SiteEdit(self.site, self.own, scopes, means, self.host.seed)
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from .errors import InterventionError
 
 Targets = tuple[tuple[int, int], ...]
-Scope = tuple[tuple[int, int | None] | None, str | None, str | None]
 
 
 def pairs(layers: int | Iterable[int], experts: int | Iterable[int]) -> Targets:
@@ -65,11 +64,6 @@ class Intervention:
             start, stop = self.positions
             if start < 0 or (stop is not None and stop <= start):
                 raise InterventionError(f"{name}: positions {self.positions} are an empty or negative range")
-
-    @property
-    def scope(self) -> Scope:
-        """The tokens it acts on."""
-        return self.positions, self.phase, self.where
 
     def experts(self, layer: int) -> list[int]:
         """Targets in a layer."""
