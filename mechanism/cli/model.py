@@ -25,7 +25,7 @@ def contracts(
 
 def _all_contracts(dtype: str) -> list[dict]:
     from ..models.load import parse_dtype
-    from ..trace.survey import survey
+    from ..trace.families import survey
 
     rows = []
     for row in survey(parse_dtype(dtype)):

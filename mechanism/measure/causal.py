@@ -200,9 +200,7 @@ class Concentration:
             own = [half * times for half in halves]
             if all(half.any() for half in own):
                 draws.append(self._crossed(effects, (own[0], own[1]), part))
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
-        return Evidence(value, float(low), float(high), int(part.sum()))
+        return Evidence.of_draws(value, draws, self.confidence, int(part.sum()))
 
     def _crossed(self, effects: Effects, halves: tuple[np.ndarray, np.ndarray], part: np.ndarray) -> float:
         means = [np.where(part, effects.mean(half), 0) for half in halves]

@@ -1,12 +1,13 @@
 """Does what tokens select depend on where they stand? Slopes on position, for sets of experts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from .evidence import Evidence
-from .nulls import permutation_p, shuffles
+from .nulls import PermutationTest, permutation_p
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def moments(
 
 
 @dataclass(frozen=True)
-class PositionSlope:
+class PositionSlope(PermutationTest):
     """Slope of how many of some experts a token selects on its position, over the mean number: with positions from 0 to
     1, the relative change from the first to the last token.
 
@@ -75,8 +76,6 @@ class PositionSlope:
 
     confidence: float = 0.95
     n_boot: int = 1000
-    n_perm: int = 2000
-    seed: int = 0
 
     def __call__(
         self,
@@ -92,37 +91,27 @@ class PositionSlope:
         Raises:
             ValueError: no expert of a part is ever selected, or all tokens stand at one position.
         """
-        value = self._value(parts)
-        rng = np.random.default_rng(self.seed)
-        draws = []
+        (whole, members), rng = zip(*parts, strict=True), np.random.default_rng(self.seed)
+        sizes = [len(m.tokens) for m in whole]
+        fits = [m.slopes(np.ones(n)) for m, n in zip(whole, sizes, strict=True)]
+        value = _relative(fits, members)
+        if not np.isfinite(value):
+            raise ValueError("no token selects any of the experts: no slope is defined")
+        resampled = []
         for _ in range(self.n_boot):
-            sizes = [len(m.tokens) for m, _ in parts]
-            draws.append(self._value(parts, [rng.multinomial(n, np.full(n, 1 / n)).astype(float) for n in sizes]))
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
-        fits = [m.slopes(np.ones(len(m.tokens))) for m, _ in parts]
-        exchanged = np.array([
-            _relative([(fit, member[order]) for fit, (_, member) in zip(fits, parts, strict=True)])
-            for order in shuffles(len(strata), self.n_perm, self.seed, strata)
-        ])  # fmt: skip
+            times = [rng.multinomial(n, np.full(n, 1 / n)).astype(float) for n in sizes]
+            resampled.append(_relative([m.slopes(t) for m, t in zip(whole, times, strict=True)], members))
+        exchanged = self.draws(lambda order: _relative(fits, [m[order] for m in members]), len(strata), strata)
         exchanged = exchanged[np.isfinite(exchanged)]
         p = float(permutation_p(np.asarray(value), exchanged, "less"))
-        documents = sum(len(m.tokens) for m, _ in parts)
-        return Evidence(value, float(low), float(high), documents, float(np.quantile(exchanged, 0.05)), p)
-
-    @staticmethod
-    def _value(parts: list[tuple[Moments, np.ndarray]], times: list[np.ndarray] | None = None) -> float:
-        each = times or [np.ones(len(m.tokens)) for m, _ in parts]
-        value = _relative([(m.slopes(t), member) for (m, member), t in zip(parts, each, strict=True)])
-        if times is None and not np.isfinite(value):
-            raise ValueError("no token selects any of the experts: no slope is defined")
-        return value
+        found = Evidence.of_draws(value, resampled, self.confidence, sum(sizes))
+        return found.against(float(np.quantile(exchanged, 0.05)), p)
 
 
-def _relative(parts: list[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]) -> float:
+def _relative(slopes: Sequence[tuple[np.ndarray, np.ndarray]], members: Sequence[np.ndarray]) -> float:
     """Mean over parts of the summed slopes of the members over their summed means."""
     values = []
-    for (slope, mean), member in parts:
+    for (slope, mean), member in zip(slopes, members, strict=True):
         total = mean[member].sum()
         values.append(slope[member].sum() / total if total > 0 else np.nan)
     return float(np.mean(values))

@@ -72,14 +72,10 @@ class SpecialistTest:
         draws = self.bootstrap.draws(documents, lift)
         held = (_at(draws, best) >= self.fold) & found["specialist"]
         chance = (self.null.draws(documents, Strongest(lift)) >= self.fold).mean((1, 2))
-        strong = self._share(found["strong"], held)
+        share, size = found["strong"].mean(), found["strong"].size
+        strong = Evidence.of_draws(share, held.mean((1, 2)), self.bootstrap.confidence, size)
         null = float(np.quantile(chance, 0.95))
         return Specialists(experts, float(found["specialist"].mean()), strong, null, scores)
-
-    def _share(self, mask: np.ndarray, draws: np.ndarray) -> Evidence:
-        tail = (1 - self.bootstrap.confidence) / 2
-        low, high = np.quantile(draws.mean((1, 2)), [tail, 1 - tail])
-        return Evidence(float(mask.mean()), float(low), float(high), mask.size)
 
 
 def _at(values: np.ndarray, domain: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ def planted(seed):
     index = np.stack([lang, lang + 4], -1)[:, None]
     one, place = np.arange(120), np.zeros(120, int)
     none = nn.Identity()
-    site = Site(0, none, "", none, "", none, "", "standard", 8, 8, num_experts=8, top_k=2)
+    site = Site(0, none, "", none, "", none, "standard", 8, 8, num_experts=8, top_k=2)
     tokens = RoutedTokens(one, place, place + 1, place, index, np.empty((120, 0, 0)), [site], 120)
     return RoutedText(tokens, lang, one // 3, 16, ("a", "b", "c", "d"))
 
