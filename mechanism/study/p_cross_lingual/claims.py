@@ -15,10 +15,14 @@ FEW, MORE = 0.02, 0.1
 """Shares of the parameters with which P5 is replicated, or partly so."""
 
 
+def _read(x: Experiment) -> str:
+    return f"runs of at most {x.grid.train['tokens'] / 1e6:g} million tokens"
+
+
 def _p4(x: Experiment) -> Evidence:
     found = x.growths()
     if outside := [f"with {budget}, {told}" for budget, told in found.items() if isinstance(told, str)]:
-        raise ValueError("; ".join(outside))
+        raise ValueError("; ".join([*outside, _read(x)]))
     inside = {budget: own for budget, own in found.items() if isinstance(own, Evidence)}
     largest = max(inside, key=lambda budget: inside[budget].high)
     return inside[largest].against(note=f"the larger of two: with {largest}")
@@ -115,7 +119,7 @@ JUDGES: Judges = {
 
 def claims(experiment: Experiment) -> dict[str, Evidence | str]:
     """What each claim is judged on, with the length of the runs, or the reason why not; see `judged`."""
-    read = f"runs of at most {experiment.grid.train['tokens'] / 1e6:g} million tokens"
+    read = _read(experiment)
     return {
         claim: found if isinstance(found, str) else found._replace(note="; ".join(filter(None, (found.note, read))))
         for claim, found in judged(JUDGES, experiment).items()

@@ -381,7 +381,7 @@ def test_growth_under_one_budget_alone_is_no_verdict(planted):
     inside, outside = planted.growths().values()
     assert not isinstance(inside, str)
     assert outside.endswith("in 2 of 2 seeds: the factor is at most 1")
-    assert claims(planted)["P4"] == f"with equal steps, {outside}"
+    assert claims(planted)["P4"] == f"with equal steps, {outside}; runs of at most 2 million tokens"
 
 
 def convex(marks, freezing=1.0):
