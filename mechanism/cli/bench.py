@@ -110,6 +110,32 @@ def bench_steps(
     print_bench(bench.summary(plan, table), json_, "tokens per second, training")
 
 
+@app.command("growth")
+def bench_growth(
+    repeats: Annotated[int, typer.Option(help="Counted turns of each layer.")] = 11,
+    write: Annotated[bool, typer.Option("--write", help="Keep the times in data/baselines.")] = False,
+    json_: Json = False,
+) -> None:
+    """Time of the embedded model's feed-forward layer over its number of experts: on what claim D8 is judged.
+
+    The ratio is of 64 experts to 8. Keep times of an otherwise idle machine only: what else runs is noted."""
+    import torch
+
+    from ..report.provenance import cpu_name
+    from ..study.d_domains import constant_compute as growth
+
+    config = growth.ComputeConfig(repeats=repeats)
+    facts = {"threads": config.threads, "torch": torch.__version__.split("+")[0], "machine": cpu_name()}
+    times = growth.time_layers(config).assign(**facts)
+    if write:
+        times.to_csv(growth.RECORD, index=False)
+    found = growth.compute_growth(times, config)
+    cases = found.table.to_dict("records")
+    print_bench(
+        {"name": "growth", "ratio": round(found.time.estimate, 4), "cases": cases}, json_, "seconds per forward"
+    )
+
+
 @app.command("peers")
 def bench_peers(
     tokens: Annotated[int, typer.Option(help="Tokens of a call.")] = 1024,

@@ -43,6 +43,7 @@ def sweep(
     from ..models.load import load_model
     from ..study.base.runs import cache_folder
     from ..study.d_domains import sweep as sweeps
+    from ..study.d_domains import swept_text
     from ..study.d_domains.domain_text import SweepConfig
     from ..study.embedded.train import keep_memory
 
@@ -64,7 +65,8 @@ def sweep(
         if to is None:
             command = " ".join(["mechanism", *sys.argv[1:]])
             found = sweeps.study(*loaded, model, dtype, "full", config, command=command, **how)
-            place = f"recorded in data/runs/{found.found.attrs['record']}"
+            text = swept_text.study(*loaded, found, model, dtype, "full")
+            place = f"recorded in data/runs/{found.found.attrs['record']} and {text.attrs['record']}"
         else:
             found = sweeps.sweep(*loaded, config, **how)
             found.found.to_netcdf(to)
