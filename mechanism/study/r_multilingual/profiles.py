@@ -1,4 +1,4 @@
-"""Profiles of routing over depth, by language: means, shapes, and what claims R1, R3 and R9 ask of them."""
+"""Profiles of routing over depth, by language: means, shapes, and what claims R3 and R9 ask of them."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ...measure.profile import contrasts, is_u_shaped
+from ...measure.profile import contrasts
 from ...measure.statistics import ClusterBootstrap
 
-COMPARED = ("divergence", "hits", "hits_centred", "distance")
+COMPARED = ("divergence", "shuffled", "hits", "hits_centred", "distance")
 """Quantities of a language and the pivot; of the pivot and itself they say nothing."""
 
 
@@ -47,11 +47,6 @@ def shapes(values: xr.DataArray, bootstrap: ClusterBootstrap) -> pd.DataFrame:
     return estimates(xr.dot(values.astype(np.float64), weights, dim="layer"), bootstrap)
 
 
-def u_shaped(shape: pd.DataFrame) -> pd.Series:
-    """Whether each language has a U-shaped divergence from the pivot (claim R1), from its `shapes`."""
-    return shape.groupby("lang", sort=False).apply(lambda own: is_u_shaped(own.droplevel("lang")))
-
-
 def falls(found: xr.Dataset, codes: Sequence[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
     """How the entropy of languages changes with depth (claim R3): `estimates` of `slope`, `slope_difference` (the
     language's minus the pivot's, on the same segments) and `last_step`."""
@@ -59,12 +54,6 @@ def falls(found: xr.Dataset, codes: Sequence[str], bootstrap: ClusterBootstrap) 
     own, other = (shapes(each.sel(lang=list(codes)), bootstrap) for each in (found["entropy"], beside))
     difference = other.query("contrast == 'slope'").rename({"slope": "slope_difference"})
     return pd.concat([own.query("contrast in ('slope', 'last_step')"), difference]).sort_index()
-
-
-def entropy_falls(table: pd.DataFrame) -> pd.Series:
-    """Whether entropy falls with depth, faster than the pivot's, and steps down at the last layer, with every interval
-    below zero, from `falls`."""
-    return (table["high"] < 0).groupby("lang", sort=False).all()
 
 
 def beyond(found: xr.Dataset, codes: Sequence[str], base: Sequence[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
