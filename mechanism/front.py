@@ -91,6 +91,6 @@ def evaluate(model: Loaded | nn.Module, **asked: Any) -> pd.DataFrame:
     return _evaluate(own.model, own.tokenizer, EvaluateConfig(**asked))
 
 
-def judge(claim: str, evidence: Evidence, unit: str = "") -> Record:
+def judge(claim: str, evidence: Evidence) -> Record:
     """The verdict on a claim of the report; nothing is written. See `mechanism.report.record.record`."""
-    return record(claim, evidence, unit=unit, origin=provenance(), write=False)
+    return record(claim, evidence, origin=provenance(), write=False)

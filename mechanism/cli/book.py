@@ -16,14 +16,14 @@ Parameter = Annotated[
 
 
 def claims(json_: Json = False) -> None:
-    """List every claim with its criterion and verdict."""
-    from ..report.scoreboard import claim_rows
+    """List every claim with its verdict, what it rests on and what it is held against."""
+    from ..report.scoreboard import brief, claim_rows
 
     rows = claim_rows()
     if json_:
         out.print_json(json.dumps(rows))
     else:
-        print_table([{k: row[k] for k in ("id", "statement", "verdict", "estimate", "n")} for row in rows], "Claims")
+        print_table([brief(row) for row in rows], "Claims")
 
 
 def _parameters(pairs: list[str] | None) -> dict[str, object]:

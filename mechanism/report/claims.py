@@ -1,5 +1,8 @@
 """The claims that the report judges, from `data/claims.yaml`."""
 
+import hashlib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,13 +15,12 @@ from ..measure.evidence import Evidence
 from .files import CLAIMS
 from .verdicts import Rule, RuleError, Verdict
 
-PENDING = "pending"
 SCALES = ("small", "full", "none")
-_TEXTS = ("statement", "source_figure", "test", "criterion", "notebook")
+_TEXTS = ("statement", "source_figure", "effect", "unit", "resampled", "null", "test", "criterion", "notebook")
 
 
 class ClaimError(ValueError):
-    """A claims file that is not valid, an unknown claim, or a claim that cannot be judged yet."""
+    """A claims file that is not valid, an unknown claim, or a record that its rule did not judge."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ class Claim:
         id: letter of the source and a number, as in `R1`.
         source: where it is made.
         statement: what is claimed; source_figure: the number or figure that the source gives.
-        test: what we measure; criterion: when it counts as replicated, in words.
-        rule: the criterion as conditions; None while it is pending.
+        effect: what the estimate is; unit: of the estimate; resampled: the units that its interval resamples.
+        smallest: effect of interest, in that unit; because: why this size.
+        null: name of what the estimate is held against.
+        test: what we measure; criterion: when it counts as replicated, in words; rule: the same as conditions.
         notebook: name of the notebook that judges it.
         scale: `small` when only small models can be run here, `full` at the source's scale, `none` where scale does not
             matter, as in a proof.
@@ -59,22 +63,32 @@ class Claim:
     source: Source
     statement: str
     source_figure: str
+    effect: str
+    unit: str
+    resampled: str
+    null: str
     test: str
     criterion: str
-    rule: Rule | None
     notebook: str
+    smallest: float
+    because: str
+    rule: Rule
     scale: str
 
     def verdict(self, evidence: Evidence) -> Verdict:
         """The verdict that the rule gives.
 
         Raises:
-            ClaimError: the rule is pending.
             RuleError: the evidence lacks what the rule asks for.
         """
-        if self.rule is None:
-            raise ClaimError(f"claim {self.id} has no rule yet: fix `rule` in the claims file before any run is judged")
-        return self.rule.verdict(evidence)
+        return self.rule.verdict(evidence, self.smallest)
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that decides a verdict: what is measured, on what units, against what, by which rule."""
+        names = ("effect", "unit", "resampled", "smallest", "null", "test", "criterion")
+        text = json.dumps([*(getattr(self, name) for name in names), str(self.rule)])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def label(self, verdict: Verdict | None) -> str:
         """The verdict as readers see it: with the scale it was reached at, `undecided` for None."""
@@ -136,9 +150,9 @@ def _source(letter: str, entry: Mapping[str, Any]) -> Source:
 
 def _claim(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> Claim:
     name = entry.get("id", "without id")
-    if unknown := set(entry) - {"id", "rule", "scale", *_TEXTS}:
+    if unknown := set(entry) - {"id", "rule", "scale", "smallest", *_TEXTS}:
         raise ClaimError(f"claim {name} has unknown fields: {', '.join(sorted(unknown))}")
-    for field in ("id", "rule", *_TEXTS):
+    for field in ("id", "rule", "smallest", *_TEXTS):
         if not entry.get(field):
             raise ClaimError(f"claim {name} has no {field}")
     if name[:1] not in sources or not name[1:].isdigit():
@@ -146,13 +160,20 @@ def _claim(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> Claim:
     scale = entry.get("scale", "small")
     if scale not in SCALES:
         raise ClaimError(f"claim {name}: scale is {scale!r}, it must be one of {', '.join(SCALES)}")
-    texts = {field: " ".join(entry[field].split()) for field in _TEXTS}
-    return Claim(id=name, source=sources[name[0]], rule=_rule(name, entry["rule"]), scale=scale, **texts)
+    texts = {field: " ".join(str(entry[field]).split()) for field in _TEXTS}
+    value, because = _smallest(name, entry["smallest"])
+    rule = _rule(name, entry["rule"])
+    return Claim(id=name, source=sources[name[0]], smallest=value, because=because, rule=rule, scale=scale, **texts)
 
 
-def _rule(name: str, payload: Any) -> Rule | None:
-    if payload == PENDING:
-        return None
+def _smallest(name: str, payload: Any) -> tuple[float, str]:
+    value, because = (payload.get(key) for key in ("value", "because")) if isinstance(payload, Mapping) else (None, "")
+    if not isinstance(value, int | float) or not math.isfinite(value) or not because:
+        raise ClaimError(f"claim {name}: smallest needs a number `value`, and in `because` the reason for it")
+    return float(value), " ".join(because.split())
+
+
+def _rule(name: str, payload: Any) -> Rule:
     try:
         return Rule.parse(payload)
     except RuleError as error:

@@ -30,7 +30,8 @@ small { color: var(--quiet); display: block; }
 .verdict { border: 1px solid currentColor; border-radius: .3em; padding: 0 .35em; white-space: nowrap; }
 .verdict-replicated { color: #00664a; background: #e3f5ee; }
 .verdict-partly { color: #6b4a00; background: #fdf1d8; }
-.verdict-not-replicated { color: #8f2d00; background: #fde7dd; }
+.verdict-refuted { color: #8f2d00; background: #fde7dd; }
+.verdict-inconclusive { color: #2f3f6b; background: #e6ebf8; }
 .verdict-not-testable { color: #3d3d3d; background: #ececec; }
 .verdict-undecided { border-style: dashed; }
 """

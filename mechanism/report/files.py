@@ -15,6 +15,7 @@ BOOK = REPOSITORY / "book"
 COPIES = BOOK / "notebooks"
 RESULTS = DATA / "results"
 CLAIMS = DATA / "claims.yaml"
+AMENDMENTS = DATA / "amendments.yaml"
 FACTS = DATA / "facts.yaml"
 CONSTRAINTS = REPOSITORY / "requirements" / "constraints.txt"
 # What an executed notebook depends on besides its own text and parameters.

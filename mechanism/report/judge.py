@@ -38,14 +38,12 @@ class Judge:
     judged: dict[str, Record] = field(default_factory=dict)
     undecided: dict[str, str] = field(default_factory=dict)
 
-    def __call__(
-        self, claim: str, evidence: Evidence | str | None, unit: str = "", reason: str = ""
-    ) -> Record | Markdown:
+    def __call__(self, claim: str, evidence: Evidence | str | None, reason: str = "") -> Record | Markdown:
         """The record of a claim, or the sentence that leaves it undecided.
 
         Args:
             evidence: None, or the reason itself, if it cannot be had.
-            unit: of the estimate; reason: why there is no evidence.
+            reason: why there is no evidence.
 
         Raises:
             ValueError: neither evidence nor a reason; otherwise see `record`.
@@ -63,7 +61,7 @@ class Judge:
             return Markdown(f"*{claim} stays undecided here: {reason.rstrip('.')}.*")
         ours = self.model == EMBEDDED
         self.judged[claim] = record(
-            claim, evidence, unit=unit, origin=self.origin, write=self.own_run or ours,
+            claim, evidence, origin=self.origin, write=self.own_run or ours,
             standing=STANDING if self.own_run or not ours else "",
         )  # fmt: skip
         return self.judged[claim]

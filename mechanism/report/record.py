@@ -28,7 +28,7 @@ class Record:
 
     Attributes:
         claim: what was judged; verdict: what became of it; evidence: on what, None when it is not testable here.
-        unit: unit of the estimate; note: remark for readers, or the reason why it is not testable.
+        note: remark for readers, or the reason why it is not testable.
         notebook: where it was judged; provenance: labels and values of what decides the numbers.
         standing: what the verdict is worth to the report, when it is not one of the report's.
     """
@@ -36,7 +36,6 @@ class Record:
     claim: Claim
     verdict: Verdict
     evidence: Evidence | None
-    unit: str
     note: str
     notebook: str
     provenance: Mapping[str, str]
@@ -49,9 +48,11 @@ class Record:
             "id": self.claim.id,
             "verdict": str(self.verdict),
             "scale": self.claim.scale,
-            "rule": str(self.claim.rule) if self.claim.rule else None,
+            "rule": str(self.claim.rule),
+            "digest": self.claim.digest,
             **(found.plain() if found else dict.fromkeys(("estimate", "interval", "n", "null", "p"))),
-            "unit": self.unit,
+            "unit": self.claim.unit,
+            "smallest": self.claim.smallest,
             "note": self.note,
             "notebook": self.notebook,
             "provenance": dict(self.provenance),
@@ -61,7 +62,7 @@ class Record:
         """Labels and values for display."""
         found = [("claim", self.claim.statement), ("criterion", self.claim.criterion)]
         if self.evidence:
-            found += _evidence_rows(self.evidence, self.unit)
+            found += _evidence_rows(self.evidence, self.claim)
         return [*found, ("note", self.note)] if self.note else found
 
     def __repr__(self) -> str:
@@ -92,7 +93,6 @@ def record(
     evidence: Evidence | None,
     *,
     model: str | Path | None = None,
-    unit: str = "",
     notebook: str | None = None,
     not_testable: str = "",
     origin: Provenance | None = None,
@@ -106,7 +106,6 @@ def record(
         claim_id: as in `data/claims.yaml`.
         evidence: scalars of numpy and torch are fine; None for a claim that cannot be tested here.
         model: folder or hub id of the model, for the provenance; or give the notebook's own as `origin`.
-        unit: unit of the estimate.
         notebook: name of the notebook; by default the one that runs.
         not_testable: the reason why there is no evidence.
         folder: results folder; by default `$MECHANISM_RESULTS`, or `data/results`.
@@ -114,7 +113,7 @@ def record(
         standing: see `Record`.
 
     Raises:
-        ClaimError: unknown claim, or its rule is still pending.
+        ClaimError: unknown claim.
         EvidenceError: see `Evidence.checked`. RuleError: nothing recorded for something that the rule asks for.
         RecordError: neither evidence nor a reason, or both at once.
     """
@@ -125,7 +124,7 @@ def record(
     verdict = Verdict.NOT_TESTABLE if evidence is None else claim.verdict(evidence)
     note = not_testable.strip() if evidence is None else evidence.note
     content = (origin or provenance(model)).content
-    found = Record(claim, verdict, evidence, unit, note, notebook or running_notebook(), content, standing)
+    found = Record(claim, verdict, evidence, note, notebook or running_notebook(), content, standing)
     if write:
         write_atomic(results_folder(folder) / f"{claim_id}.json", _json(found.payload()))
     return found
@@ -197,15 +196,30 @@ def read_undecided(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     return _by_claim(results_folder(folder) / UNDECIDED)
 
 
+def evidence_of(payload: Mapping[str, Any]) -> Evidence | None:
+    """The evidence of a record as it stands in its file; None for one without."""
+    if payload.get("estimate") is None:
+        return None
+    null, p = (math.nan if payload[name] is None else payload[name] for name in ("null", "p"))
+    low, high = payload["interval"]
+    return Evidence(payload["estimate"], low, high, payload["n"], null, p, payload["note"])
+
+
 def _by_claim(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
-def _evidence_rows(evidence: Evidence, unit: str) -> list[tuple[str, str]]:
+def _evidence_rows(evidence: Evidence, claim: Claim) -> list[tuple[str, str]]:
     bounds = f"{evidence.estimate:.4g} [{evidence.low:.4g}, {evidence.high:.4g}]"
-    rows = [("estimate", f"{bounds} {unit}".rstrip()), ("n", f"{evidence.n:,}")]
-    plain = evidence.plain()
-    return rows + [(label, f"{plain[label]:.4g}") for label in ("null", "p") if plain[label] is not None]
+    held = "" if math.isnan(evidence.null) else f": {evidence.null:.4g}"
+    rows = [
+        ("effect", claim.effect),
+        ("estimate", f"{bounds} {claim.unit}".rstrip()),
+        ("smallest effect of interest", f"{claim.smallest:.4g}: {claim.because}"),
+        ("null", f"{claim.null}{held}"),
+        ("n", f"{evidence.n:,} ({claim.resampled})"),
+    ]
+    return rows if math.isnan(evidence.p) else [*rows, ("p", f"{evidence.p:.4g}")]
 
 
 def _json(payload: Any) -> str:

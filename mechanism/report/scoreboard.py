@@ -7,24 +7,39 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .claims import Claim, load_claims, load_sources
-from .record import claim_anchor, read_records
+from ..measure.evidence import Evidence
+from .amendments import Amendment, load_amendments
+from .claims import Claim, ClaimError, load_claims, load_sources
+from .record import claim_anchor, evidence_of, read_records
 from .verdicts import Verdict
 
 UNDECIDED = "undecided"
-_HEADER = ("Id", "Claim", "Source says", "Here [95 % interval]", "Null", "n", "Verdict")
+_HEADER = ("Id", "Claim", "Source says", "Here [95 % interval]", "Smallest", "Null", "n", "Verdict")
 
 
 def claim_rows(folder: Path | None = None) -> list[dict[str, Any]]:
     """One mapping per claim, in the file's order: `id`, `source` (arXiv id or title), `statement`, `source_figure`,
-    `test`, `criterion`, `rule`, `scale`, `label` (the verdict as readers see it), `notebook`, and from its record
-    `verdict`, `estimate`, `interval`, `n`, `null`, `p`, `unit`, `note`, each None while it is undecided.
+    `effect`, `unit`, `resampled`, `smallest`, `because`, `null_name`, `test`, `criterion`, `rule`, `scale`, `label`
+    (the verdict as readers see it), `notebook`, `amendments` (in words), and from its record `verdict`, `estimate`,
+    `interval`, `n`, `null`, `p`, `note`, each None while it is undecided, and `deciding_n`; see `Rule.deciding_n`.
 
     Args:
         folder: results folder; see `record`.
+
+    Raises:
+        ClaimError: a record was judged by another rule than the claim's of today.
+        AmendmentError: see `load_amendments`.
     """
-    records = read_records(folder)
-    return [_row(claim, records.get(claim.id, {})) for claim in load_claims().values()]
+    records, claims = read_records(folder), load_claims()
+    ledger = load_amendments(claims)
+    return [_row(claim, records.get(claim.id, {}), ledger.get(claim.id, [])) for claim in claims.values()]
+
+
+def amended(folder: Path | None = None) -> tuple[int, int, int]:
+    """How many amendments there are, of how many claims, and of how many the verdict changed with one."""
+    ledger = load_amendments(load_claims())
+    turned = [any(a.verdicts["old"] != a.verdicts["new"] for a in own) for own in ledger.values()]
+    return sum(map(len, ledger.values())), len(ledger), sum(turned)
 
 
 def counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -76,32 +91,72 @@ def board_markdown(page: str, folder: Path | None = None, single: bool = False) 
 
 
 def _table(rows: Iterable[Mapping[str, Any]], page: str, single: bool) -> str:
-    head = [_line(_HEADER), _line(["---", "---", "---", "---", "--:", "--:", "---"])]
+    head = [_line(_HEADER), _line(["---", "---", "---", "---", "--:", "---", "---", "---"])]
     return "\n".join([*head, *(_line(_cells(row, page, single)) for row in rows)])
 
 
-def _row(claim: Claim, record: Mapping[str, Any]) -> dict[str, Any]:
+def _row(claim: Claim, record: Mapping[str, Any], amendments: list[Amendment]) -> dict[str, Any]:
+    if record and record.get("digest") != claim.digest:
+        again = f"mechanism notebooks --only {claim.notebook}"
+        raise ClaimError(f"the record of claim {claim.id} was judged by another rule than today's: run `{again}`")
     verdict = Verdict(record["verdict"]) if record.get("verdict") else None
+    found = evidence_of(record)
+    doubt = found is not None and verdict == Verdict.INCONCLUSIVE
     return {
         "id": claim.id,
         "source": claim.source.arxiv or claim.source.title,
         "statement": claim.statement,
         "source_figure": claim.source_figure,
+        **{key: getattr(claim, key) for key in ("effect", "unit", "resampled", "smallest", "because")},
+        "null_name": claim.null,
         "test": claim.test,
         "criterion": claim.criterion,
-        "rule": str(claim.rule) if claim.rule else None,
+        "rule": str(claim.rule),
         "scale": claim.scale,
         "label": claim.label(verdict),
-        **{key: record.get(key) for key in ("verdict", "estimate", "interval", "n", "null", "p", "unit", "note")},
+        **{key: record.get(key) for key in ("verdict", "estimate", "interval", "n", "null", "p", "note")},
+        "deciding_n": claim.rule.deciding_n(found, claim.smallest) if found and doubt else None,
+        "amendments": [_history(one, found) for one in amendments],
         "notebook": record.get("notebook") or claim.notebook,
     }
 
 
+def _history(one: Amendment, found: Evidence | None) -> str:
+    """An amendment as a sentence or two, with the verdict of the old rule on what is recorded now."""
+    commit = f" (commit {one.commit})" if one.commit else ""
+    told = [
+        f"{one.date}{commit}, {', '.join(one.changed)}.",
+        f"Before: {one.old} Since: {one.new} Why: {one.reason}",
+        f"The verdict went from {one.verdicts['old']} to {one.verdicts['new']}.",
+    ]
+    if one.old_rule and one.same_estimate:
+        told.append(f"Today's record, under the old rule: {one.old_verdict(found)}.")
+    return " ".join(told)
+
+
 def _cells(row: Mapping[str, Any], page: str, single: bool) -> list[str]:
-    null = f"{row['null']:.3g}" if row["null"] is not None else ""
-    size = f"{row['n']:,}" if row["n"] else ""
+    null = row["null_name"] + (f": {row['null']:.3g}" if row["null"] is not None else "")
+    size = f"{row['n']:,} {row['resampled']}" if row["n"] else ""
+    badge = _badge(row, page, single)
+    if row["verdict"] == Verdict.INCONCLUSIVE:
+        badge += f"<br>{needed(row)}"
     head = [f"**{row['id']}**", row["statement"], row["source_figure"]]
-    return [*head, _estimate(row), null, size, _badge(row, page, single)]
+    return [*head, _estimate(row), f"{row['smallest']:.3g}", null, size, badge]
+
+
+def brief(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A claim in a line of a terminal, its numbers rounded."""
+    null = "" if row["null"] is None else f" {row['null']:.3g}"
+    return {
+        "id": row["id"], "claim": row["statement"], "verdict": row["verdict"] or UNDECIDED,
+        "estimate": _estimate(row).replace("\\", ""), "smallest": f"{row['smallest']:.3g}",
+        "null": f"{row['null_name']}{null}", "n": f"{row['n']} {row['resampled']}" if row["n"] else "",
+    }  # fmt: skip
+
+
+def needed(row: Mapping[str, Any]) -> str:
+    """What would decide an inconclusive claim, at the same estimate."""
+    return f"n of about {row['deciding_n']:,} would tell" if row["deciding_n"] else "more of the same would not tell"
 
 
 def _estimate(row: Mapping[str, Any]) -> str:
@@ -123,9 +178,17 @@ def _badge(row: Mapping[str, Any], page: str, single: bool) -> str:
 
 
 def _detail(row: Mapping[str, Any]) -> list[str]:
-    rule = f"Rule: `{row['rule']}`." if row["rule"] else "No rule yet; it is fixed before the run."
     note = [f"  *Note.* {row['note'].rstrip('.')}."] if row["verdict"] and row["note"] else []
-    return [f"**{row['id']}**", f": *Test.* {row['test']}", f"  *Criterion.* {row['criterion']} {rule}", *note, ""]
+    return [
+        f"**{row['id']}**",
+        f": *Effect.* {row['effect']} Unit: {row['unit']}. Resampled: {row['resampled']}. Null: {row['null_name']}.",
+        f"  *Smallest effect of interest.* {row['smallest']:g}: {row['because']}",
+        f"  *Test.* {row['test']}",
+        f"  *Criterion.* {row['criterion']} Rule: `{row['rule']}`; else inconclusive.",
+        *note,
+        *(f"  *Amended.* {history}" for history in row["amendments"]),
+        "",
+    ]
 
 
 def _link(label: str, text: str, page: str) -> str:

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,22 @@ from mechanism.report.verdicts import NAMES, Comparison, Rule, RuleError, Verdic
 
 CLAIMS = load_claims()
 finite = st.floats(-1e6, 1e6)
-RULE = Rule.parse({"replicated": ["estimate >= 0.8", "interval.low > 0"], "partly": ["estimate >= 0.5"]})
+RULE = Rule.parse(
+    {"replicated": ["estimate >= 0.8", "interval.low > 0"], "partly": ["estimate >= 0.5"], "refuted": ["estimate < 0"]}
+)
 SOURCE = {"title": "T", "name": "n", "chapter": "c", "key": "k"}
 ENTRY = {
     "id": "R1",
     "statement": "s",
     "source_figure": "f",
+    "effect": "e",
+    "unit": "u",
+    "resampled": "documents",
+    "smallest": {"value": 0.5, "because": "b"},
+    "null": "zero",
     "test": "t",
     "criterion": "c",
-    "rule": "pending",
+    "rule": {"replicated": ["interval.low > 0"], "refuted": ["interval.high < smallest"]},
     "notebook": "10_x",
 }
 
@@ -81,10 +87,6 @@ def test_sources_are_in_the_bibliography():
         assert f"{{{claim.source.key}," in bibliography
 
 
-def test_criteria_with_numbers_have_rules():
-    assert {claim.id for claim in CLAIMS.values() if claim.rule} >= {"R1", "R2", "R6", "M1"}
-
-
 def test_unknown_claim_lists_the_known_ones():
     with pytest.raises(ClaimError, match=r"unknown claim 'X9': known are R1 R2"):
         find_claim("X9")
@@ -95,12 +97,19 @@ def test_unknown_claim_lists_the_known_ones():
     [
         ({"statement": ""}, "claim R1 has no statement"),
         ({"rule": None}, "claim R1 has no rule"),
+        ({"effect": ""}, "claim R1 has no effect"),
+        ({"smallest": None}, "claim R1 has no smallest"),
+        ({"smallest": {"value": 0.1}}, "claim R1: smallest needs a number `value`, and in `because` the reason"),
+        ({"smallest": {"value": "much", "because": "b"}}, "claim R1: smallest needs a number"),
+        ({"smallest": 0.1}, "claim R1: smallest needs a number"),
+        ({"null": ""}, "claim R1 has no null"),
         ({"id": "Z1"}, "claim Z1: an id"),
         ({"scale": "huge"}, "claim R1: scale is 'huge'"),
         ({"verdict": "replicated"}, "claim R1 has unknown fields: verdict"),
-        ({"rule": {"replicated": ["estimate is large"]}}, "claim R1: cannot read condition"),
-        ({"rule": {"replicated": ["effect > 0"]}}, "claim R1: unknown name 'effect'"),
+        ({"rule": {"replicated": ["estimate is large"], "refuted": ["n > 0"]}}, "claim R1: cannot read condition"),
+        ({"rule": {"replicated": ["effect > 0"], "refuted": ["n > 0"]}}, "claim R1: unknown name 'effect'"),
         ({"rule": {"partly": ["n > 0"]}}, "claim R1: rule .* has no `replicated`"),
+        ({"rule": {"replicated": ["n > 0"]}}, "claim R1: rule .* has no `refuted`"),
         ({"rule": {"replicated": ["n > 0"], "never": ["n > 0"]}}, "claim R1: rule has unknown keys never"),
     ],
 )
@@ -125,7 +134,8 @@ def test_missing_claims_file_is_named(tmp_path: Path):
         (evidence(), Verdict.REPLICATED),
         (evidence(low=-0.1), Verdict.PARTLY),
         (evidence(estimate=0.6), Verdict.PARTLY),
-        (evidence(estimate=0.4), Verdict.NOT_REPLICATED),
+        (evidence(estimate=0.4), Verdict.INCONCLUSIVE),
+        (evidence(estimate=-0.4, low=-0.5), Verdict.REFUTED),
         (evidence(estimate=0.8), Verdict.REPLICATED),
     ],
 )
@@ -133,9 +143,40 @@ def test_verdicts_by_example(found: Evidence, verdict: Verdict):
     assert RULE.verdict(found) == verdict
 
 
-def test_without_partly_it_is_all_or_nothing():
-    rule = Rule.parse({"replicated": ["estimate > null"]})
-    assert rule.verdict(evidence(null=1.0)) == Verdict.NOT_REPLICATED
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.6, 0.9, Verdict.REPLICATED),
+        (0.1, 0.9, Verdict.PARTLY),
+        (-0.1, 0.9, Verdict.INCONCLUSIVE),
+        (-0.1, 0.4, Verdict.REFUTED),
+        (0.1, 0.4, Verdict.REFUTED),
+        (-0.9, -0.1, Verdict.REFUTED),
+    ],
+)
+def test_refuted_and_inconclusive_part_at_the_smallest_effect(low: float, high: float, verdict: Verdict):
+    rule = Rule.parse(
+        {
+            "replicated": ["interval.low >= smallest"],
+            "partly": ["interval.low > 0", "interval.high >= smallest"],
+            "refuted": ["interval.high < smallest"],
+        }
+    )
+    assert rule.verdict(evidence((low + high) / 2, low, high), smallest=0.5) == verdict
+
+
+def test_how_many_units_would_decide():
+    rule = Rule.parse({"replicated": ["interval.low > 0"], "refuted": ["interval.high < smallest"]})
+    near = rule.deciding_n(evidence(0.2, -0.2, 0.6, n=10), smallest=1.0)  # half of the width: a fourfold n
+    assert near == pytest.approx(40, abs=2)
+    assert rule.verdict(evidence(0.2, 0.001, 0.4), smallest=1.0) == Verdict.REPLICATED
+    assert rule.deciding_n(evidence(0.0, -1.0, 1.0), smallest=0.0) is None
+
+
+def test_a_rule_that_needs_an_effect_of_interest_must_be_given_one():
+    rule = Rule.parse({"replicated": ["estimate > smallest"], "refuted": ["estimate < smallest"]})
+    with pytest.raises(RuleError, match="needs smallest"):
+        rule.verdict(evidence())
 
 
 @given(estimate=finite, low=finite, width=st.floats(0, 1e6), n=st.integers(1, 10**9))
@@ -146,14 +187,16 @@ def test_verdict_agrees_with_python(estimate: float, low: float, width: float, n
         if estimate >= 0.8 and low > 0
         else Verdict.PARTLY
         if estimate >= 0.5
-        else Verdict.NOT_REPLICATED
+        else Verdict.REFUTED
+        if estimate < 0
+        else Verdict.INCONCLUSIVE
     )
     assert RULE.verdict(found) == expected
 
 
 @given(first=finite, second=finite)
 def test_a_larger_estimate_never_has_a_worse_verdict(first: float, second: float):
-    order = [Verdict.NOT_REPLICATED, Verdict.PARTLY, Verdict.REPLICATED]
+    order = [Verdict.REFUTED, Verdict.INCONCLUSIVE, Verdict.PARTLY, Verdict.REPLICATED]
     ranks = [order.index(RULE.verdict(Evidence.exact(x, 1))) for x in sorted((first, second))]
     assert ranks == sorted(ranks)
 
@@ -190,7 +233,7 @@ def test_code_is_not_a_comparison(text: object):
 
 @pytest.mark.parametrize("name", ["null", "p"])
 def test_what_a_rule_needs_and_was_not_recorded_is_an_error(name: str):
-    rule = Rule.parse({"replicated": ["estimate > 0"], "partly": [f"{name} < 1"]})
+    rule = Rule.parse({"replicated": ["estimate > 0"], "partly": [f"{name} < 1"], "refuted": ["estimate < 0"]})
     with pytest.raises(RuleError, match=f"needs {name}"):
         rule.verdict(evidence())
 
@@ -222,12 +265,6 @@ def test_no_verdict_rests_on_what_is_no_data(numbers: dict):
 def test_a_null_that_is_not_a_number_is_none():
     assert evidence(null=math.nan, p=np.float32("nan")).checked() == evidence()
     assert Evidence(0.5, 0.1, 2.0, 3, null=1.0).mapped(lambda x: 1 / x) == Evidence(2.0, 0.5, 10.0, 3)
-
-
-def test_pending_rule_gives_no_verdict():
-    pending = replace(CLAIMS["R1"], rule=None)
-    with pytest.raises(ClaimError, match=f"claim {pending.id} has no rule yet"):
-        pending.verdict(evidence())
 
 
 def test_label_tells_the_scale():
