@@ -17,10 +17,11 @@ from ...corpus.languages import TRAINED, UNKNOWN
 from ...measure.evidence import Evidence
 from ...measure.paired import SeedMean
 from ...measure.profile import contrasts, depth_windows, dip
-from ...measure.statistics import ClusterBootstrap, resampling_weights, with_observed
+from ...measure.statistics import resampling_weights, with_observed
 from ..base.trials import known_mean
 from ..embedded.siblings import SEEDS, histories
 from .observe import POOLED, pool, script_of
+from .profiles import ALL
 from .sharing import best_or_ends, common_tokens, observations
 from .tables import table
 
@@ -150,10 +151,13 @@ class Seeds:
         found = []
         for parts in self.parts.values():
             sides = quality_and_divergence(parts[WIDE], codes)
+            if (np.ptp(sides.to_numpy(), axis=0) < 1e-6).any():
+                raise ValueError("quality or divergence is the same in all languages: no correlation is defined")
             drawn = np.random.default_rng(self.seed).integers(0, len(sides), (self.n_boot, len(sides)))
             rows = sides.to_numpy()[np.concatenate([[np.arange(len(sides))], drawn])]
             x, y = np.moveaxis(rows - rows.mean(1, keepdims=True), 2, 0)
-            found.append(np.arctanh((x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))))
+            scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+            found.append(np.arctanh((x * y).sum(1) / np.maximum(scale, 1e-12)))
         return np.stack(found), len(sides)
 
 
@@ -180,7 +184,8 @@ class OneModel:
         """See `Seeds.correlation`; the interval resamples languages."""
         links = table(self.found, "association").xs(("nothing", "pearson"), level=("given", "method"))
         wide = self.found.attrs["wide"]
-        own, trained = (links.loc[name if name in links.index else wide] for name in (wide, f"{wide}, trained languages"))
+        known = f"{wide}, trained languages"
+        own, trained = links.loc[wide], links.loc[known if known in links.index else wide]
         if np.isnan(own["value"]):
             raise ValueError(f"{own['n']:.0f} languages are too few, or what is compared does not vary")
         return Evidence(own["value"], own["low"], own["high"], int(own["n"]), trained["high"], own["p"])
@@ -203,7 +208,8 @@ class OneModel:
                 "no text in a language that the model surely does not know, beside one of the same script that it does"
             )
         whole = rows.loc[ALL]
-        return Evidence(*whole[["value", "low", "high"]], int(whole["n"]), rows.drop(ALL)["low"].min())
+        own = Evidence(whole["value"], whole["low"], whole["high"], int(whole["n"]))
+        return own.against(rows.drop(ALL)["low"].min())
 
     def gain(self) -> Evidence:
         """See `Seeds.gain`."""
@@ -218,10 +224,6 @@ class OneModel:
         return SeedMean()(values.dropna().to_numpy(np.float64))
 
 
-ALL = -1
-"""The mean over all layers, where layers are rows."""
-
-
 def language_means(
     values: xr.DataArray, weights: Float[np.ndarray, "draw cluster"]
 ) -> Float[np.ndarray, "draw lang axis"]:
@@ -231,7 +233,7 @@ def language_means(
         values: `(lang, segment, axis)` with the `cluster` of each segment, NaN for a segment that a language lacks.
     """
     each = values.values.astype(np.float64)
-    there = ~np.isnan(each).any(2)
+    there = np.asarray(~np.isnan(each).any(2))
     member = np.eye(weights.shape[1])[values["cluster"].values]
     sums = np.einsum("lsa,sc->cla", np.where(there[..., None], each, 0), member)
     counts = (weights @ np.einsum("ls,sc->cl", there, member))[..., None]

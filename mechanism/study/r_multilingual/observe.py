@@ -59,9 +59,10 @@ def observe(
 
     Returns a dataset over `(lang, segment, layer, expert, state)`: `importance` (arXiv 2510.04694, eq. 1), `frequency`
     (share of a segment's tokens that select the expert), `divergence` from the pivot per parallel pair (eq. 2),
-    `shuffled`, the same against the pivot's segment half the corpus away, `entropy` of the importance, `consistency` of
-    top-k sets over all pairs of tokens, `nll`, `bytes`, `tokens`, `hits` and `hits_centred` (retrieval of the pivot's translation), `distance` (one minus the cosine of centred mean hidden
-    states of a pair), and `overlap` of the language's token frequencies with the pivot's, within [0, 1].
+    `shuffled`, the same from the pivot's segment half the corpus away, `entropy` of the importance, `consistency` of
+    top-k sets over all pairs of tokens, `nll`, `bytes`, `tokens`, `hits` and `hits_centred` (retrieval of the pivot's
+    translation), `distance` (one minus the cosine of centred mean hidden states of a pair), and `overlap` of the
+    language's token frequencies with the pivot's, within [0, 1].
 
     For `consistency` the sequences of a segment are cut to the length of the shortest of them in any language; below
     eight tokens it is NaN. A segment that a language lacks is NaN. `cluster` numbers the document of a segment.

@@ -13,6 +13,10 @@ COMPARED = ("divergence", "shuffled", "hits", "hits_centred", "distance")
 """Quantities of a language and the pivot; of the pivot and itself they say nothing."""
 
 
+ALL = -1
+"""The mean over all layers, where rows are layers."""
+
+
 def estimates(values: xr.DataArray, bootstrap: ClusterBootstrap) -> pd.DataFrame:
     """Means over segments with their intervals, documents resampled. Segments with a NaN are left out.
 
@@ -57,12 +61,19 @@ def falls(found: xr.Dataset, codes: Sequence[str], bootstrap: ClusterBootstrap) 
 
 
 def beyond(found: xr.Dataset, codes: Sequence[str], base: Sequence[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
-    """Mean divergence of some languages minus that of others (claim R9), on the segments that all of them have:
-    `estimates` by `layer`; empty without such segments or languages."""
+    """Mean divergence of some languages over that of others, minus 1 (claim R9), on the segments that all of them have:
+    `estimates` by `layer`, and of `ALL` of them; empty without such segments or languages."""
     if not (codes and base):
         return pd.DataFrame()
-    sides = [found["divergence"].sel(lang=list(side)).mean("lang", skipna=False) for side in (codes, base)]
-    return estimates((sides[0] - sides[1]).expand_dims(lang=["apart"]), bootstrap).droplevel("lang")
+    own, other = (found["divergence"].sel(lang=list(side)).mean("lang", skipna=False) for side in (codes, base))
+    there = own.notnull().all("layer") & other.notnull().all("layer")
+    rows = {}
+    for layer in (*map(int, found["layer"].values), ALL) if there.any() else ():
+        sides = [side.values if layer == ALL else side.sel(layer=[layer]).values for side in (own, other)]
+        tops, bottoms = (side[there.values].mean(1) for side in sides)
+        ratio = bootstrap(tops.astype(np.float64), bottoms.astype(np.float64), found["cluster"].values[there.values])
+        rows[layer] = ratio.mapped(lambda value: value - 1).row("value")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
 
 def kept(values: xr.DataArray, code: str) -> tuple[np.ndarray, np.ndarray]:

@@ -169,10 +169,10 @@ def explained(
     A base predictor that no language has, or in which all agree, is left out.
 
     Returns:
-        `value` with its bootstrap interval over languages `low`, `high`, never below 0; `p` by permutation of residuals; `n`; `base`,
-        the variance that the others explain; `detectable`, the smallest share of what they leave that so many
-        languages would show with a probability of 80 %. All NaN but `n` where none is defined: too few languages, or
-        predictors that determine one another.
+        `value` with its bootstrap interval over languages `low`, `high`, never below 0; `p` by permutation of
+        residuals; `n`; `base`, the variance that the others explain; `detectable`, the smallest share of what they
+        leave that so many languages would show with a probability of 80 %. All NaN but `n` where none is defined: too
+        few languages, or predictors that determine one another.
     """
     kept = [name for name in base if table[name].nunique() > 1]
     whole = table[["quality", added, *kept]].dropna().astype(np.float64)

@@ -132,8 +132,8 @@ def middle_divergence(found: xr.Dataset) -> pd.Series:
 
 def middle_retrieval(found: xr.Dataset) -> pd.Series:
     """Mean centred retrieval of the pivot in the best middle state, see `best_or_ends`, by language."""
-    best = best_or_ends(found.drop_sel(lang=found.attrs["pivot"])).isel(place=0).mean("segment")
-    return best.to_pandas().dropna()
+    best = best_or_ends(found.drop_sel(lang=found.attrs["pivot"])).isel(place=0)
+    return best.mean("segment").to_series().dropna()
 
 
 def without_bilingual(
