@@ -70,7 +70,7 @@ def test_its_page_runs_on_the_tiny_model_and_its_verdict_is_on_the_board(copy: P
     board = run(copy, "-c", f"from pathlib import Path; {shown}")
     row = next(line for line in board.splitlines() if line.startswith("| **L1**"))
     assert "share of selections" in row
-    assert re.search(r"(replicated|not replicated) at small scale", row)
+    assert re.search(r"(replicated|refuted|inconclusive) at small scale", row)
     assert "## L. Load of experts" in board
     assert "| **R1** |" in board, "the others are still there"
 

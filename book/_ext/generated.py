@@ -1,7 +1,7 @@
 """Directives whose content is made at build time from records, stamps, docstrings and the citation file.
 
 `{claims} LETTER`, `{sources}`, `{board}`, `{scoreboard}`, `{hero}`, `{api} ROOM`, `{environment}`, `{runs}`,
-`{timings}` and `{citation}`.
+`{timings}`, `{error-rates}` and `{citation}`.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from mechanism.report import api, environment, scoreboard
+from mechanism.report import api, environment, error_rates, scoreboard
 from mechanism.report.files import CLAIMS, PACKAGE, results_folder
 
 GENERATED = "_build/generated"  # not below _static, where a second copy of it would be published
@@ -60,6 +60,13 @@ class Scoreboard(Markdown):
 
     def markdown(self) -> str:
         return scoreboard.scoreboard_markdown(self.env.docname)
+
+
+class ErrorRates(Markdown):
+    """How often the rules err, as simulated."""
+
+    def markdown(self) -> str:
+        return error_rates.rates_markdown()
 
 
 class Environment(Markdown):
@@ -141,7 +148,8 @@ def write(path: Path, content: bytes) -> None:
 
 def setup(app: Any) -> dict[str, bool]:
     kinds = {
-        "claims": Claims, "sources": Sources, "board": Board, "scoreboard": Scoreboard, "hero": Hero, "api": Api,
+        "claims": Claims, "sources": Sources, "board": Board, "scoreboard": Scoreboard, "hero": Hero,
+        "error-rates": ErrorRates, "api": Api,
         "environment": Environment, "runs": Runs, "timings": Timings, "citation": Citation,
     }  # fmt: skip
     for name, kind in kinds.items():

@@ -35,6 +35,16 @@ def bench_compression(json_: Json = False) -> None:
     print_bench(found, json_, "bits per byte, compression")
 
 
+@app.command("rules")
+def bench_rules(runs: Annotated[int, typer.Option(help="Simulated studies per claim and truth.")] = 1000) -> None:
+    """Simulate the error rates of the claims' rules and record them, for the page on method."""
+    from ..report import error_rates
+
+    table = error_rates.simulate(runs)
+    table.to_csv(error_rates.RECORD, index=False)
+    print_table(table.drop(columns="digest").to_dict("records"), "error rates")
+
+
 Repeats = Annotated[int, typer.Option(help="Counted forwards per case.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Shape = Annotated[str, typer.Option(help="embedded, or olmoe: OLMoE-1B-7B with random weights, in bfloat16.")]

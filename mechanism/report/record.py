@@ -16,6 +16,7 @@ from .provenance import Provenance, provenance
 from .verdicts import Verdict
 
 NUMBERS, UNDECIDED = "numbers", "undecided"
+CODE = "mechanism"  # label of the code in a provenance
 
 
 class RecordError(ValueError):
@@ -126,14 +127,14 @@ def record(
     content = (origin or provenance(model)).content
     found = Record(claim, verdict, evidence, note, notebook or running_notebook(), content, standing)
     if write:
-        write_atomic(results_folder(folder) / f"{claim_id}.json", _json(found.payload()))
+        _keep(results_folder(folder) / f"{claim_id}.json", found.payload())
     return found
 
 
 def leave_undecided(claim_id: str, reason: str, folder: Path | None = None) -> None:
     """Keep the reason why a claim was left undecided, beside the records."""
     payload = {"id": find_claim(claim_id).id, "reason": reason, "notebook": running_notebook()}
-    write_atomic(results_folder(folder) / UNDECIDED / f"{claim_id}.json", _json(payload))
+    _keep(results_folder(folder) / UNDECIDED / f"{claim_id}.json", payload)
 
 
 def number(name: str, value: Any, format: str = "", *, notebook: str | None = None, folder: Path | None = None) -> None:
@@ -156,7 +157,7 @@ def number(name: str, value: Any, format: str = "", *, notebook: str | None = No
         raise RecordError(f"number {name!r}: format {format!r} does not fit {plain!r} ({error})") from None
     path = results_folder(folder) / NUMBERS / f"{notebook or running_notebook()}.json"
     kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    write_atomic(path, _json({**kept, name: {"value": plain, "text": text}}))
+    _keep(path, {**kept, name: {"value": plain, "text": text}})
     _glue(name, text if format else plain)
 
 
@@ -222,8 +223,22 @@ def _evidence_rows(evidence: Evidence, claim: Claim) -> list[tuple[str, str]]:
     return rows if math.isnan(evidence.p) else [*rows, ("p", f"{evidence.p:.4g}")]
 
 
-def _json(payload: Any) -> str:
-    return json.dumps(payload, indent=1, ensure_ascii=False, sort_keys=False, allow_nan=False) + "\n"
+def _keep(path: Path, payload: Any) -> None:
+    """Write a record, unless the file says the same: numbers within rounding error, whatever code found them again. So
+    a build that reproduces every number leaves the working tree as it was."""
+    text = json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if not path.exists() or not _same(json.loads(path.read_text("utf-8")), json.loads(text)):
+        write_atomic(path, text)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(_same(one[k], other[k]) for k in one if k != CODE)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(one == other)
 
 
 def _glue(name: str, value: Any) -> None:

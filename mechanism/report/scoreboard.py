@@ -35,11 +35,16 @@ def claim_rows(folder: Path | None = None) -> list[dict[str, Any]]:
     return [_row(claim, records.get(claim.id, {}), ledger.get(claim.id, [])) for claim in claims.values()]
 
 
-def amended(folder: Path | None = None) -> tuple[int, int, int]:
-    """How many amendments there are, of how many claims, and of how many the verdict changed with one."""
-    ledger = load_amendments(load_claims())
-    turned = [any(a.verdicts["old"] != a.verdicts["new"] for a in own) for own in ledger.values()]
-    return sum(map(len, ledger.values())), len(ledger), sum(turned)
+def _amended() -> str:
+    """How many claims were amended after their first record, as a sentence."""
+    claims = load_claims()
+    ledger = load_amendments(claims)
+    turned = sum(any(a.verdicts["old"] != a.verdicts["new"] for a in own) for own in ledger.values())
+    return (
+        f"Of {len(claims)} claims {len(ledger)} had their test, criterion or rule amended after a first record, in "
+        f"{sum(map(len, ledger.values()))} steps; with {turned} of them the verdict, or its word, changed. Each "
+        "amendment stands with its claim: what it was, what it is, why, and the verdict under both."
+    )
 
 
 def counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -57,7 +62,7 @@ def scoreboard_markdown(page: str, folder: Path | None = None) -> str:
         own = counts(row for row in rows if row["id"].startswith(source.letter))
         link = _link(f"claims-{source.letter}", source.title, page)
         lines.append(_line([f"**{source.letter}** {link}", *map(str, own.values())]))
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _amended()])
 
 
 def claims_markdown(letter: str, page: str, folder: Path | None = None, single: bool = False) -> str:
