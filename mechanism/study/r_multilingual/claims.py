@@ -69,18 +69,22 @@ def claims(found: xr.Dataset) -> dict[str, Evidence | str]:
 
 
 def studies(found: xr.Dataset) -> list[xr.Dataset]:
-    """Full records of the chapter's study on the three seeds, if all are there and the model is one of the report's;
-    else the study of the model alone."""
-    if found.attrs["run"] not in siblings.FAMILY:
-        return [found]
+    """The chapter's studies of the three seeds, if all are recorded and the model is one of the report's; else that of
+    the model alone."""
+    kept = kept_studies() if found.attrs["run"] in siblings.FAMILY else {}
+    about = {name: found.attrs[name] for name in ("run", "seed")}
+    seeds = [kept[name].assign_attrs(about) for name in siblings.SEEDS if name in kept]
+    return seeds if len(seeds) == len(siblings.SEEDS) else [found]
+
+
+def kept_studies() -> dict[str, xr.Dataset]:
+    """Full records of the chapter's study by the run that made the model."""
     kept = {}
     for path in sorted(training_runs.RUNS.glob(f"*/{CONFIG}")):
         if json.loads(path.read_text("utf-8")).get("study") == STUDY:
             own = xr.load_dataset(path.with_name(STATS))
-            kept[own.attrs.get("run", "")] = own
-    about = {name: found.attrs[name] for name in ("run", "seed")}
-    seeds = [kept[name].assign_attrs(about) for name in siblings.SEEDS if name in kept]
-    return seeds if len(seeds) == len(siblings.SEEDS) else [found]
+            kept[str(own.attrs.get("run", ""))] = own
+    return kept
 
 
 def detectable(found: xr.Dataset, judged: Mapping[str, Evidence | str]) -> pd.DataFrame:

@@ -186,8 +186,9 @@ class OneModel:
         wide = self.found.attrs["wide"]
         known = f"{wide}, trained languages"
         own, trained = links.loc[wide], links.loc[known if known in links.index else wide]
-        if np.isnan(own["value"]):
-            raise ValueError(f"{own['n']:.0f} languages are too few, or what is compared does not vary")
+        for row in (own, trained):
+            if np.isnan(row["value"]):
+                raise ValueError(f"{row['n']:.0f} languages are too few, or what is compared does not vary")
         return Evidence(own["value"], own["low"], own["high"], int(own["n"]), trained["high"], own["p"])
 
     def falls(self) -> Evidence:
@@ -218,7 +219,8 @@ class OneModel:
     @property
     def taught(self) -> list[str]:
         """Languages that the model was trained on, as far as that is known."""
-        return list(table(self.found, "falls").index.unique("lang"))
+        rows = table(self.found, "falls")
+        return [] if rows.empty else list(rows.index.unique("lang"))
 
     def _over_languages(self, values: pd.Series) -> Evidence:
         return SeedMean()(values.dropna().to_numpy(np.float64))
@@ -246,7 +248,7 @@ def taught(found: xr.Dataset) -> xr.Dataset:
 
 
 def entropy_parts(
-    own: Float[np.ndarray, "*batch layer"], pivot: Float[np.ndarray, "*batch layer"], experts: int
+    own: Float[np.ndarray, "*batch layer"], pivot: Float[np.ndarray, "*other layer"], experts: int
 ) -> Float[np.ndarray, "part *batch"]:
     """`PARTS` of entropies, as shares of the largest one there is: the rise of a line over the whole depth, that minus
     the pivot's, and the step to the last layer."""
