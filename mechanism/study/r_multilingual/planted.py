@@ -6,7 +6,7 @@ that hidden states do not depend on the routing, and a dense twin has the same o
 as a plan says layer by layer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,14 +94,14 @@ def observe_planted(plan: Plan, texts: str, seed: int) -> xr.Dataset:
         word = "en" if texts == "halves" else code
         columns[code] = [" ".join(f"{word}{topic}" for topic in row) for row in told]
     rows = [Segment(str(i), str(i // 2), "test") for i in range(SEGMENTS)]
-    tokenizer = words()
+    tokenizer = word_tokenizer([f"{code}{topic}" for code in LANGUAGES for topic in range(TOPICS)])
     corpus = Corpus("planted", "planted", rows, columns)
     return observe(plant(plan, tokenizer, seed), tokenizer, corpus).assign_attrs(experts=TOPICS)
 
 
-def words() -> PreTrainedTokenizerFast:
-    """A word for each topic in each language."""
-    every = [*SPECIAL, *(f"{code}{topic}" for code in LANGUAGES for topic in range(TOPICS))]
+def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Words between spaces are tokens, behind those of `SPECIAL`."""
+    every = [*SPECIAL, *vocabulary]
     inner = Tokenizer(WordLevel({word: i for i, word in enumerate(every)}, unk_token="<unk>"))
     inner.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
