@@ -143,6 +143,8 @@ def _overlap(models: Sequence[xr.Dataset]) -> Evidence:
     if any(own.empty for own in rows):
         raise ValueError("there is no task in the language of the base: nothing can overlap")
     at = [own.loc[TAU] for own in rows]
+    if not all(own["expected_permuted"] > 0 for own in at):
+        raise ValueError(f"at a threshold of {TAU} chance shares no expert either: nothing can be avoided")
     ratios = pd.DataFrame([own[["shared", "low", "high"]] / own["expected_permuted"] for own in at])
     p = max(float(own["p_fewer_permuted"]) for own in at)
     note = "; ".join(f"{own['shared']:.0f} shared, {own['expected_permuted']:.1f} by chance" for own in at)

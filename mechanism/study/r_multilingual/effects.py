@@ -44,11 +44,11 @@ class Seeds:
     seed: int = 0
 
     @classmethod
-    def recorded(cls, names: Sequence[str] = SEEDS, seed: int = 0) -> "Seeds":
+    def recorded(cls, names: Sequence[str] = SEEDS, n_boot: int = 2000, seed: int = 0) -> "Seeds":
         """Probes of recorded runs at the last tokens that all of them have."""
         runs = histories(names)
         tokens = common_tokens(runs)
-        return cls({name: observations(own, tokens) for name, own in runs.items()}, seed=seed)
+        return cls({name: observations(own, tokens) for name, own in runs.items()}, n_boot, seed)
 
     def dip(self) -> Evidence:
         """R1: `dip` of the divergence from the pivot, mean over trained languages."""
@@ -214,7 +214,10 @@ class OneModel:
 
     def gain(self) -> Evidence:
         """See `Seeds.gain`."""
-        return self._over_languages(table(self.found, "shared")["gain"])
+        rows = table(self.found, "shared")
+        if rows.empty:
+            raise ValueError("no language is left whose translations could be retrieved")
+        return self._over_languages(rows["gain"])
 
     @property
     def taught(self) -> list[str]:

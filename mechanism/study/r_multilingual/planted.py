@@ -6,8 +6,9 @@ that hidden states do not depend on the routing, and a dense twin has the same o
 as a plan says layer by layer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ from .observe import observe
 LANGUAGES = TRAINED[:10]
 TOPICS, PECULIAR, LAYERS, SEGMENTS, LENGTH = 8, 16, 6, 20, 8
 MIDDLE = np.array([0, 0, 1, 1, 0, 0])
+Parts = Mapping[str, xr.Dataset]
+"""Observations by seed."""
 SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
@@ -65,17 +68,24 @@ def planted(seeds: int = 3) -> dict[str, dict[str, Evidence | str]]:
     found = {}
     for name, (plan, texts, _) in CASES.items():
         parts = {str(seed): observe_planted(plan, texts, seed) for seed in range(seeds)}
-        effects, shuffled = (
-            Seeds({seed: {WIDE: own.assign(divergence=own[quantity])} for seed, own in parts.items()}, n_boot=500)
-            for quantity in ("divergence", "shuffled")
-        )
-        judges = {
-            "R1": lambda own=effects, other=shuffled: own.dip().against(other.dip().estimate),
-            "R2": effects.correlation,
-            "R10": lambda own=effects: (gain := own.gain()).against(gain.estimate),
-        }
-        found[name] = {claim: _or_reason(judge) for claim, judge in judges.items()}
+        found[name] = {claim: _or_reason(judge, parts) for claim, judge in JUDGES.items()}
     return found
+
+
+def _seeds(parts: Parts, quantity: str = "divergence") -> Seeds:
+    return Seeds({seed: {WIDE: own.assign(divergence=own[quantity])} for seed, own in parts.items()}, n_boot=500)
+
+
+def _gain(parts: Parts) -> Evidence:
+    own = _seeds(parts).gain()
+    return own.against(own.estimate)
+
+
+JUDGES: dict[str, Callable[[Parts], Evidence]] = {
+    "R1": lambda parts: _seeds(parts).dip().against(_seeds(parts, "shuffled").dip().estimate),
+    "R2": lambda parts: _seeds(parts).correlation(),
+    "R10": _gain,
+}
 
 
 def observe_planted(plan: Plan, texts: str, seed: int) -> xr.Dataset:
@@ -114,7 +124,7 @@ def plant(plan: Plan, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> PreT
     topic, own = slice(0, TOPICS), slice(TOPICS, TOPICS + PECULIAR)
     tongue, one = slice(own.stop, own.stop + count), own.stop + count
     width = -(-(one + 1) // 8) * 8
-    model = tiny_model(
+    model: Any = tiny_model(
         "qwen3_moe", seed, vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=LAYERS, num_experts=TOPICS,
         num_experts_per_tok=2, moe_intermediate_size=PECULIAR, norm_topk_prob=True, tie_word_embeddings=False,
     )  # fmt: skip
@@ -139,7 +149,7 @@ def plant(plan: Plan, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> PreT
     return model
 
 
-def _plant_layer(layer: torch.nn.Module, router: np.ndarray, strengthened: slice | None, one: int) -> None:
+def _plant_layer(layer: Any, router: np.ndarray, strengthened: slice | None, one: int) -> None:
     """Attention adds nothing; experts add a part of the hidden state to itself, if any."""
     layer.self_attn.o_proj.weight.zero_()
     layer.mlp.gate.weight.copy_(torch.as_tensor(router))
@@ -153,8 +163,8 @@ def _plant_layer(layer: torch.nn.Module, router: np.ndarray, strengthened: slice
         down[:, strengthened, :size] = torch.eye(size) / 2
 
 
-def _or_reason(judge: Callable[[], Evidence]) -> Evidence | str:
+def _or_reason(judge: Callable[[Parts], Evidence], parts: Parts) -> Evidence | str:
     try:
-        return judge()
+        return judge(parts)
     except ValueError as reason:
         return str(reason)
