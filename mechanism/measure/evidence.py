@@ -11,6 +11,10 @@ class EvidenceError(ValueError):
     """Numbers that no verdict can rest on."""
 
 
+class NotTestable(str):
+    """The reason why a claim cannot be tested at all on what was run: what it speaks of did not happen."""
+
+
 class Evidence(NamedTuple):
     """An estimate with its interval, from a measure to the verdict on a claim.
 

@@ -79,6 +79,11 @@ def resampling_weights(size: int, n_boot: int, seed: int) -> np.ndarray:
     return weights
 
 
+def with_observed(weights: Shaped[np.ndarray, "draw unit"]) -> Float[np.ndarray, "draws unit"]:
+    """Every unit once in a row before the resamples: what is computed from it is the estimate itself."""
+    return np.concatenate([np.ones((1, weights.shape[1])), weights])
+
+
 def _sums(
     numerator: np.ndarray, denominator: np.ndarray | None, clusters: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
