@@ -23,8 +23,6 @@ VERDICTS = list(csv.DictReader((PINNED / "verdicts.csv").read_text("utf-8").spli
 OWN_DATA = {"routing_by_language", "sweep"}
 """Studies whose configuration names its corpora as `data`, which the hash of the texts overwrites in the file: how they
 are found is tested below."""
-TIMED = "D8"  # measured anew by every build
-"""Claims whose numbers depend on the clock."""
 
 
 def test_every_committed_address_is_still_there():
@@ -79,7 +77,7 @@ def test_records_of_trials_are_found_and_give_the_numbers_of_before():
             assert ["" if value is None else str(value) for value in numbers] == list(row.values())[2:]
 
 
-@pytest.mark.parametrize("row", [row for row in VERDICTS if row["id"] != TIMED], ids=lambda row: row["id"])
+@pytest.mark.parametrize("row", VERDICTS, ids=lambda row: row["id"])
 def test_verdicts_and_their_numbers_are_those_of_before(row: dict[str, str]):
     found = read_records(DATA / "results")[row["id"]]
     low, high = found["interval"] or (None, None)

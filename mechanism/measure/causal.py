@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from .evidence import Evidence
+from .seeds import Sampled
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,55 +157,83 @@ def top_experts(
     return chosen.reshape(effect.shape)
 
 
-def top_share(effect: Float[np.ndarray, "layer expert"], chosen: Bool[np.ndarray, "layer expert"]) -> float:
-    """Share of the summed effect that the chosen experts have.
+def top_in_layers(
+    effect: Float[np.ndarray, "layer expert"], share: float, left_out: Bool[np.ndarray, "layer expert"] | None = None
+) -> Bool[np.ndarray, "layer expert"]:
+    """The `share` of each layer's experts with the largest effect in it, see `top_count` and `top_experts`; none of a
+    layer that is left out whole. How much a layer does as a whole picks nothing."""
+    out = np.zeros(effect.shape, dtype=bool) if left_out is None else left_out
+    rows = [
+        top_experts(row[None], top_count(int((~own).sum()), share), own[None])[0] if not own.all() else own & False
+        for row, own in zip(effect, out, strict=True)
+    ]
+    return np.stack(rows)
+
+
+def times_equal(
+    effect: Float[np.ndarray, "layer expert"],
+    chosen: Bool[np.ndarray, "layer expert"],
+    left_out: Bool[np.ndarray, "layer expert"],
+) -> float:
+    """How many times an equal share of their layer's effect the chosen experts have: mean over layers; 1 if all experts
+    of a layer are alike. A layer without any effect has 1.
 
     Raises:
         ValueError: nothing has an effect.
     """
-    if not effect.sum() > 0:
+    kept = np.where(left_out, 0, effect)
+    total, part = kept.sum(1), ~left_out
+    if not total.any():
         raise ValueError("no expert has an effect: shares of nothing are not defined")
-    return float(effect[chosen].sum() / effect.sum())
+    at = part.any(1)
+    equal = (chosen.sum(1)[at] / part.sum(1)[at]) * total[at]
+    times = (kept * chosen).sum(1)[at] / np.where(equal > 0, equal, 1)
+    return float(np.where(equal > 0, times, 1).mean())
 
 
 @dataclass(frozen=True)
 class Concentration:
-    """Share of the effect that the largest few experts have, chosen on one half of the documents and counted on the
-    other, both ways, so that the choice does not flatter it.
+    """Share of each layer's effect that its largest few experts have, in multiples of an equal share, chosen on one
+    half of the documents and counted on the other, both ways, so that the choice does not flatter it.
 
     Attributes:
-        share: of experts that count as largest.
-        confidence: coverage of the interval; n_boot: resamples of documents; seed: of the halves and the resamples.
+        share: of a layer's experts that count as largest.
+        n_boot: resamples of documents; seed: of the halves and the resamples.
     """
 
     share: float = 0.05
-    confidence: float = 0.95
     n_boot: int = 500
     seed: int = 0
 
-    def __call__(self, effects: Effects, left_out: Bool[np.ndarray, "layer expert"] | None = None) -> Evidence:
-        """The share with its interval; `n` is the number of experts that take part.
+    def __call__(self, effects: Effects, left_out: Bool[np.ndarray, "layer expert"] | None = None) -> Sampled:
+        """The multiple, and its draws.
 
         Args:
             left_out: experts that neither are chosen nor count.
 
         Raises:
-            ValueError: see `top_experts`, `top_share` and `Effects.halves`.
+            ValueError: see `top_experts`, `times_equal` and `Effects.halves`.
         """
-        part = np.ones(effects.values.shape[1:], dtype=bool) if left_out is None else ~left_out
+        out = np.zeros(effects.values.shape[1:], dtype=bool) if left_out is None else left_out
         halves = effects.halves(self.seed)
-        value = self._crossed(effects, halves, part)
-        draws = []
-        for times in effects.resamples(self.n_boot, self.seed):
-            own = [half * times for half in halves]
-            if all(half.any() for half in own):
-                draws.append(self._crossed(effects, (own[0], own[1]), part))
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
-        return Evidence(value, float(low), float(high), int(part.sum()))
+        draws = [
+            self._crossed(effects, (halves[0] * times, halves[1] * times), out)
+            for times in effects.resamples(self.n_boot, self.seed)
+            if all((half * times).any() for half in halves)
+        ]
+        return Sampled(self._crossed(effects, halves, out), np.array(draws))
 
-    def _crossed(self, effects: Effects, halves: tuple[np.ndarray, np.ndarray], part: np.ndarray) -> float:
-        means = [np.where(part, effects.mean(half), 0) for half in halves]
-        count = top_count(int(part.sum()), self.share)
+    def _crossed(self, effects: Effects, halves: tuple[np.ndarray, np.ndarray], out: np.ndarray) -> float:
+        means = [np.where(out, 0, effects.mean(half)) for half in halves]
         pairs = (means, means[::-1])
-        return float(np.mean([top_share(counted, top_experts(chosen, count, ~part)) for chosen, counted in pairs]))
+        each = [times_equal(counted, top_in_layers(chosen, self.share, out), out) for chosen, counted in pairs]
+        return float(np.mean(each))
+
+
+def inclusion(
+    effects: Effects, share: float, left_out: Bool[np.ndarray, "layer expert"], n_boot: int = 500, seed: int = 0
+) -> Float[np.ndarray, "layer expert"]:
+    """Share of the resamples of documents in which each expert is among its layer's top, see `top_in_layers`."""
+    kept = replace(effects, values=np.where(left_out, 0, effects.values))
+    chosen = [top_in_layers(kept.mean(times), share, left_out) for times in kept.resamples(n_boot, seed)]
+    return np.asarray(np.mean(chosen, 0))

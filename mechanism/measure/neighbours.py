@@ -48,6 +48,29 @@ def silhouette(distance: Float[np.ndarray, "item item"], member: Bool[np.ndarray
     return float(((outside - inside) / np.maximum(np.maximum(inside, outside), 1e-300)).mean())
 
 
+def standardised(
+    similarity: Float[np.ndarray, "item item"], strata: Shaped[np.ndarray, "item"]
+) -> Float[np.ndarray, "item item"]:
+    """Similarities of pairs less the mean of all pairs of the same two strata, in their standard deviations; 0 on the
+    diagonal, and where such pairs do not differ."""
+    found = np.zeros(similarity.shape)
+    for first in np.unique(strata):
+        for second in np.unique(strata):
+            block = np.ix_(strata == first, strata == second)
+            own = similarity[block]
+            pairs = own[~np.eye(len(own), dtype=bool)] if first == second else own.ravel()
+            if len(pairs) and (spread := pairs.std()) > 1e-12:
+                found[block] = (own - pairs.mean()) / spread
+    np.fill_diagonal(found, 0)
+    return found
+
+
+def together(values: Float[np.ndarray, "item item"], chosen: Shaped[np.ndarray, "member"]) -> float:
+    """Mean over pairs of distinct items among those chosen by number, perhaps repeatedly; NaN without a pair."""
+    own = values[np.ix_(chosen, chosen)][chosen[:, None] != chosen]
+    return float(own.mean()) if len(own) else np.nan
+
+
 @dataclass(frozen=True)
 class GroupTest(PermutationTest):
     """Purity and silhouette of a group against permutations of membership.

@@ -1,12 +1,13 @@
 """Does what tokens select depend on where they stand? Slopes on position, for sets of experts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from .evidence import Evidence
-from .nulls import permutation_p, shuffles
+from .nulls import PermutationTest
+from .seeds import Sampled
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,65 +65,70 @@ def moments(
 
 
 @dataclass(frozen=True)
-class PositionSlope:
-    """Slope of how many of some experts a token selects on its position, over the mean number: with positions from 0 to
-    1, the relative change from the first to the last token.
+class PositionSlope(PermutationTest):
+    """Slope on position of the number of a set's experts that a token selects, relative to their mean number, less the
+    same of matched experts: those of the same strata, in proportion.
 
     Attributes:
-        confidence: coverage of the interval, documents resampled; n_boot: resamples.
-        n_perm: exchanges of experts within strata; seed: of both.
+        n_boot: resamples of documents, and in each of the experts of the set.
     """
 
-    confidence: float = 0.95
-    n_boot: int = 1000
-    n_perm: int = 2000
-    seed: int = 0
+    n_boot: int = 500
 
     def __call__(
         self,
-        parts: list[tuple[Moments, Bool[np.ndarray, "expert"]]],
+        parts: Sequence[tuple[Moments, Bool[np.ndarray, "expert"]]],
         strata: Shaped[np.ndarray, "expert"],
-    ) -> Evidence:
-        """The slope over all parts, each with its own experts: chosen on other documents, say. Its null is the 5th
-        percentile and its p-value one-sided (so low or lower), both under exchange of experts; `n` counts documents.
+    ) -> Sampled:
+        """Mean over the parts, each with its own experts (chosen on other documents, say), its draws, and its chance
+        when experts are exchanged within strata.
 
         Args:
-            strata: experts change places only within these (layer and frequency).
+            strata: of layer and frequency.
 
         Raises:
             ValueError: no expert of a part is ever selected, or all tokens stand at one position.
         """
-        value = self._value(parts)
+        value = float(np.subtract(*relative_slopes(parts, strata)))
+        if not np.isfinite(value):
+            raise ValueError("no token selects any of the experts: no slope is defined")
         rng = np.random.default_rng(self.seed)
         draws = []
         for _ in range(self.n_boot):
-            sizes = [len(m.tokens) for m, _ in parts]
-            draws.append(self._value(parts, [rng.multinomial(n, np.full(n, 1 / n)).astype(float) for n in sizes]))
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
+            each = [
+                (m.slopes(rng.multinomial(len(m.tokens), np.full(len(m.tokens), 1 / len(m.tokens))).astype(float)), own)
+                for m, own in parts
+            ]
+            again = [rng.choice(np.flatnonzero(own), own.sum()) for _, own in parts]
+            draws.append(np.mean([_relative(fit, at) - _relative(fit, _expected(own, strata))
+                                  for (fit, own), at in zip(each, again, strict=True)]))  # fmt: skip
         fits = [m.slopes(np.ones(len(m.tokens))) for m, _ in parts]
-        exchanged = np.array([
-            _relative([(fit, member[order]) for fit, (_, member) in zip(fits, parts, strict=True)])
-            for order in shuffles(len(strata), self.n_perm, self.seed, strata)
-        ])  # fmt: skip
-        exchanged = exchanged[np.isfinite(exchanged)]
-        p = float(permutation_p(np.asarray(value), exchanged, "less"))
-        documents = sum(len(m.tokens) for m, _ in parts)
-        return Evidence(value, float(low), float(high), documents, float(np.quantile(exchanged, 0.05)), p)
+        matched = np.mean([_relative(fit, _expected(own, strata)) for fit, (_, own) in zip(fits, parts, strict=True)])
 
-    @staticmethod
-    def _value(parts: list[tuple[Moments, np.ndarray]], times: list[np.ndarray] | None = None) -> float:
-        each = times or [np.ones(len(m.tokens)) for m, _ in parts]
-        value = _relative([(m.slopes(t), member) for (m, member), t in zip(parts, each, strict=True)])
-        if times is None and not np.isfinite(value):
-            raise ValueError("no token selects any of the experts: no slope is defined")
-        return value
+        def exchanged(order: np.ndarray) -> float:
+            each = zip(fits, parts, strict=True)
+            return float(np.mean([_relative(fit, np.flatnonzero(own[order])) for fit, (_, own) in each]) - matched)
+
+        chance = self.draws(exchanged, len(strata), strata)
+        return Sampled(value, *(own[np.isfinite(own)] for own in (np.array(draws), chance)))
 
 
-def _relative(parts: list[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]) -> float:
-    """Mean over parts of the summed slopes of the members over their summed means."""
-    values = []
-    for (slope, mean), member in parts:
-        total = mean[member].sum()
-        values.append(slope[member].sum() / total if total > 0 else np.nan)
-    return float(np.mean(values))
+def relative_slopes(
+    parts: Sequence[tuple[Moments, Bool[np.ndarray, "expert"]]], strata: Shaped[np.ndarray, "expert"]
+) -> tuple[float, float]:
+    """Of the sets and of matched experts: mean over parts of the summed slopes over the summed means."""
+    fits = [(m.slopes(np.ones(len(m.tokens))), own) for m, own in parts]
+    own = np.mean([_relative(fit, np.flatnonzero(member)) for fit, member in fits])
+    return float(own), float(np.mean([_relative(fit, _expected(member, strata)) for fit, member in fits]))
+
+
+def _expected(member: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """`(expert,)` share of each expert's stratum that is of the set."""
+    codes = np.unique(strata, return_inverse=True)[1]
+    return np.asarray((np.bincount(codes, member) / np.bincount(codes))[codes])
+
+
+def _relative(fit: tuple[np.ndarray, np.ndarray], experts: np.ndarray) -> float:
+    """Summed slopes over summed means of experts: by number, with repetitions, or by weight."""
+    slope, mean = (one @ experts if experts.dtype.kind == "f" else one[experts].sum() for one in fit)
+    return float(slope / mean) if mean > 0 else np.nan

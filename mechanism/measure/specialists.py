@@ -10,6 +10,7 @@ from .documents import Documents, Domains
 from .domain_inference import DocumentBootstrap, LabelNull
 from .domain_table import labelled
 from .evidence import Evidence
+from .seeds import Sampled, over_seeds
 from .specialisation import Strongest, activation_rate, cwas, lift
 
 
@@ -20,17 +21,22 @@ class Specialists(NamedTuple):
         experts: over `(layer, expert)`: `score` (largest CWAS over domains), its `null_mean`, `z` and `q`; `domain`,
             where it is largest; `lift` there; `specialist` (q within the rate) and `strong` (a specialist whose lift
             reaches the fold); `unused`.
-        share: share of specialists among all experts; strong: that of strong ones, with its interval, `n` counting
-            experts.
-        null: 95th percentile, over permuted labels, of the share of experts that reach the fold in some domain.
-        null_scores: `(draw, layer, expert)` scores under permuted labels.
+        share: share of specialists among all experts; sampled: that of strong ones, with its draws over documents, and
+            under permuted labels the share of experts whose lift reaches the fold in some domain.
+        null_scores: `(draw, layer, expert)` scores under permuted labels; lifts: `(draw, layer, expert)` of each
+            expert in its domain when documents are drawn anew.
     """
 
     experts: xr.Dataset
     share: float
-    strong: Evidence
-    null: float
+    sampled: Sampled
     null_scores: np.ndarray
+    lifts: np.ndarray
+
+    @property
+    def strong(self) -> Evidence:
+        """The share of strong ones in this model alone, against the 95th percentile under permuted labels."""
+        return over_seeds([self.sampled])
 
 
 @dataclass(frozen=True)
@@ -69,17 +75,11 @@ class SpecialistTest:
         found["strong"] = found["specialist"] & (found["lift"] >= self.fold)
         experts = tested.rename(value="score")[["score", "null_mean", "z", "q"]]
         experts = experts.assign({name: labelled(documents, values) for name, values in found.items()})
-        draws = self.bootstrap.draws(documents, lift)
-        held = (_at(draws, best) >= self.fold) & found["specialist"]
+        draws = _at(self.bootstrap.draws(documents, lift), best)
+        held = ((draws >= self.fold) & found["specialist"]).mean((1, 2))
         chance = (self.null.draws(documents, Strongest(lift)) >= self.fold).mean((1, 2))
-        strong = self._share(found["strong"], held)
-        null = float(np.quantile(chance, 0.95))
-        return Specialists(experts, float(found["specialist"].mean()), strong, null, scores)
-
-    def _share(self, mask: np.ndarray, draws: np.ndarray) -> Evidence:
-        tail = (1 - self.bootstrap.confidence) / 2
-        low, high = np.quantile(draws.mean((1, 2)), [tail, 1 - tail])
-        return Evidence(float(mask.mean()), float(low), float(high), mask.size)
+        sampled = Sampled(float(found["strong"].mean()), held, chance)
+        return Specialists(experts, float(found["specialist"].mean()), sampled, scores, draws)
 
 
 def _at(values: np.ndarray, domain: np.ndarray) -> np.ndarray:

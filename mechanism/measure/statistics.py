@@ -40,9 +40,7 @@ class ClusterBootstrap:
         """
         tops, bottoms = _sums(numerator, denominator, clusters)
         draws = self._resample(tops, bottoms)
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
-        return Evidence(float(tops.sum() / bottoms.sum()), float(low), float(high), len(tops))
+        return Evidence.of_draws(tops.sum() / bottoms.sum(), draws, self.confidence, len(tops))
 
     def draws(
         self,

@@ -67,7 +67,8 @@ class Design:
         """Evidence from `n` units about a true effect."""
         if self.units == "languages":
             first, noise = rng.standard_normal((2, n))
-            return _CORRELATION(first, truth * first + (1 - truth**2) ** 0.5 * noise)
+            found = _CORRELATION(first, truth * first + (1 - truth**2) ** 0.5 * noise)
+            return found._replace(null=self._null(0.0, rng))
         values = rng.normal(truth, sd, n)
         found = SeedMean()(values) if self.units == "seeds" else _BOOTSTRAP(values)
         error = max((found.high - found.low) / 2 / norm.ppf(0.975), 1e-12)

@@ -3,7 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mechanism.measure.causal import Concentration, Effects, gini, top_count, top_experts, top_share
+from mechanism.measure.causal import (
+    Concentration,
+    Effects,
+    gini,
+    inclusion,
+    times_equal,
+    top_count,
+    top_experts,
+    top_in_layers,
+)
 
 
 def effects(values, cells=("a", "a", "b", "b"), documents=("1", "2", "3", "4"), tokens=(2, 2, 5, 5)) -> Effects:
@@ -65,7 +74,9 @@ def test_a_language_more_of_one_domain_moves_no_share():
         own = Effects(values, np.ones(len(cell), int), cell, domain, document)
         shares.append(Concentration(n_boot=20)(own).estimate)
     assert shares[0] == pytest.approx(shares[1], abs=1e-3)
-    assert shares[0] == pytest.approx(10.5 / 29.5, abs=1e-3)
+    assert shares[0] == pytest.approx((10 * 10.5 / 19.5 + 1) / 2, abs=1e-2), (
+        "of the layer with the expert, and of the other"
+    )
 
 
 def test_mean_is_the_weighted_sum_of_its_shares():
@@ -93,24 +104,53 @@ def test_top_count_rounds_up(experts, count):
     assert top_count(experts) == count
 
 
-def test_one_driver_is_found_whole_and_equals_share_alike():
+def alone(values) -> Effects:
+    """Effects on single tokens of documents of one domain."""
+    size = len(values)
+    return effects(values, ["x"] * size, list(map(str, range(size))), [1] * size)
+
+
+def test_one_driver_has_all_of_its_layers_effect_and_equals_have_an_equal_share():
     values = np.full((40, 2, 10), 1e-6)
-    values[:, 1, 3] = 5.0
-    own = effects(values, ["x"] * 40, list(map(str, range(40))), [1] * 40)
+    values[:, :, 3] = 5.0
+    values[:, 1] *= 1000  # depth makes no driver
+    own = alone(values)
     found = Concentration(n_boot=50)(own)
-    assert found.estimate > 0.99
-    assert found.low <= found.estimate <= found.high
-    assert (np.argwhere(top_experts(own.mean(), 1)) == [[1, 3]]).all()
-    flat = Concentration(n_boot=50)(effects(np.ones((40, 2, 10)), ["x"] * 40, list(map(str, range(40))), [1] * 40))
-    assert flat.estimate == pytest.approx(0.05)
+    assert found.estimate == pytest.approx(10, abs=0.01)
+    assert found.draws.min() <= found.estimate <= found.draws.max()
+    assert (np.argwhere(top_in_layers(own.mean(), 0.05)) == [[0, 3], [1, 3]]).all()
+    assert Concentration(n_boot=50)(alone(np.ones((40, 2, 10)))).estimate == pytest.approx(1)
+
+
+def test_a_layer_that_does_more_is_no_concentration():
+    values = np.ones((40, 4, 10))
+    values[:, 3] = 50.0
+    assert Concentration(n_boot=20)(alone(values)).estimate == pytest.approx(1)
+    whole = alone(values.reshape(40, 1, 40))
+    assert Concentration(n_boot=20)(whole).estimate > 3
 
 
 def test_choice_does_not_flatter():
+    own = alone(np.random.default_rng(0).gamma(0.2, 1.0, (30, 8, 16)))
+    nothing = np.zeros((8, 16), bool)
+    naive = times_equal(own.mean(), top_in_layers(own.mean(), 0.05), nothing)
+    assert Concentration(n_boot=10)(own).estimate < 1.35 < 1.7 < naive
+
+
+def test_inclusion_tells_experts_that_documents_agree_on_from_those_they_do_not():
     rng = np.random.default_rng(0)
-    noise = rng.gamma(0.2, 1.0, (30, 8, 16))
-    own = effects(noise, ["x"] * 30, list(map(str, range(30))), [1] * 30)
-    naive = top_share(own.mean(), top_experts(own.mean(), 7))
-    assert Concentration(n_boot=10)(own).estimate < 0.075 < naive
+    values = rng.gamma(1.0, 1.0, (40, 2, 10))
+    values[:, 0, 4] += 5.0
+    found = inclusion(alone(values), 0.05, np.zeros((2, 10), bool), n_boot=100)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert found[0, 4] == 1
+    assert found[1].max() < 0.9
+
+
+def test_a_layer_that_is_left_out_whole_has_no_top():
+    out = np.array([[True, True], [False, False]])
+    assert top_in_layers(np.array([[5.0, 9.0], [2.0, 1.0]]), 0.5, out).tolist() == [[False, False], [True, False]]
+    assert times_equal(np.array([[5.0, 9.0], [3.0, 1.0]]), np.array([[0, 0], [1, 0]], bool), out) == 1.5
 
 
 def test_left_out_neither_chosen_nor_counted():
@@ -127,7 +167,10 @@ def test_left_out_neither_chosen_nor_counted():
         (lambda: gini(np.zeros(3)), "one of them above"),
         (lambda: top_experts(np.array([[np.nan, 1.0]]), 1), "1 effects are not numbers"),
         (lambda: top_experts(np.ones((1, 2)), 3), "3 experts asked for, 2"),
-        (lambda: top_share(np.zeros((1, 2)), np.ones((1, 2), bool)), "no expert has an effect"),
+        (
+            lambda: times_equal(np.zeros((1, 2)), np.ones((1, 2), bool), np.zeros((1, 2), bool)),
+            "no expert has an effect",
+        ),
         (lambda: effects(np.ones((4, 1, 1)), "aaaa", "1111").halves(0), "two documents"),
         (lambda: effects(np.ones((4, 1, 1)), tokens=(1, 0, 1, 1)), "each with a token"),
         (lambda: replace(effects(np.ones((4, 1, 1))), stratum=np.array(["b", "c", "b", "b"])), "one domain"),

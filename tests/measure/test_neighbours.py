@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_samples
 
-from mechanism.measure.neighbours import GroupTest, cosine_distance, silhouette
+from mechanism.measure.neighbours import GroupTest, cosine_distance, silhouette, standardised, together
 
 QUICK = GroupTest(n_perm=300)
 
@@ -44,6 +44,28 @@ def test_silhouette_is_that_of_sklearn():
     distance = cosine_distance(points)
     wanted = silhouette_samples(distance, member.astype(int), metric="precomputed")[member].mean()
     assert silhouette(distance, member) == pytest.approx(wanted)
+
+
+def test_pairs_are_compared_with_pairs_of_the_same_layers():
+    rng = np.random.default_rng(0)
+    layer = np.repeat([0, 1, 2], 20)
+    points = rng.normal(size=(60, 8)) + 5 * np.eye(8)[layer]
+    drivers = np.array([3, 25, 47])
+    layers_alone = together(standardised(1 - cosine_distance(points), layer), drivers)
+    points[drivers] += 8 * np.eye(8)[6]
+    assert abs(layers_alone) < 1.5
+    assert together(standardised(1 - cosine_distance(points), layer), drivers) > 2.5
+
+
+def test_standardised_pairs_have_mean_zero_and_repetitions_make_no_pair():
+    rng = np.random.default_rng(1)
+    layer = np.repeat([0, 1], 15)
+    found = standardised(1 - cosine_distance(rng.normal(size=(30, 8))), layer)
+    inner = found[:15, :15][~np.eye(15, dtype=bool)]
+    assert (inner.mean(), inner.std()) == pytest.approx((0, 1))
+    assert (found[:15, 15:].mean(), found[:15, 15:].std()) == pytest.approx((0, 1))
+    assert together(found, np.array([2, 9, 9])) == pytest.approx(found[2, 9])
+    assert np.isnan(together(found, np.array([4, 4])))
 
 
 def test_bad_input():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mechanism.measure.position import PositionSlope, moments
+from mechanism.measure.position import PositionSlope, moments, relative_slopes
+from mechanism.measure.seeds import over_seeds
 
 
 def text(seed=0, documents=100, length=21, experts=12, early=(0, 1)):
@@ -23,19 +24,41 @@ STRATA = np.zeros(12, int)
 QUICK = PositionSlope(n_boot=200, n_perm=300)
 
 
-def test_planted_slope_is_found():
-    found = QUICK([(moments(*text()), member(0, 1))], STRATA)
-    assert found.estimate == pytest.approx(-1.0, abs=0.15)
+def judged(*experts, **planted):
+    return over_seeds([QUICK([(moments(*text(**planted)), member(*experts))], STRATA)], alternative="less")
+
+
+def test_planted_slope_is_found_beyond_that_of_matched_experts():
+    parts = [(moments(*text()), member(0, 1))]
+    own, matched = relative_slopes(parts, STRATA)
+    assert own == pytest.approx(-1.0, abs=0.15)
+    assert matched == pytest.approx(-0.8 / 4.8, abs=0.05), "two experts of twelve fall"
+    found = judged(0, 1)
+    assert found.estimate == pytest.approx(own - matched)
     assert found.low < found.estimate < found.high < 0
     assert found.estimate < found.null
     assert found.p < 0.05
-    assert found.n == 100
 
 
 def test_experts_without_slope_have_none():
-    found = QUICK([(moments(*text()), member(7, 8, 9))], STRATA)
+    found = judged(7, 8, 9, early=())
     assert found.low < 0 < found.high
     assert found.p > 0.05
+
+
+def test_a_slope_that_all_experts_have_is_nothing_of_the_set():
+    found = judged(3, 8, early=range(12))
+    assert found.low < 0 < found.high
+    assert abs(found.estimate) < 0.1
+    assert found.p > 0.05
+
+
+def test_the_interval_resamples_experts_too():
+    """Two experts with opposite slopes: documents alone would leave no doubt."""
+    position, selected, document = text(documents=400)
+    selected[:, 1] = selected[::-1, 0]
+    found = over_seeds([QUICK([(moments(position, selected, document), member(0, 1))], STRATA)])
+    assert found.low < -0.7 < 0.7 < found.high
 
 
 def test_slopes_are_least_squares():

@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 
 from ...corpus.store import Corpus, sha256
+from ...nn.checkpoint import dump_json
 from . import runs as training_runs
 
 CONFIG, RESULT, STATS = "config.json", "result.json", "stats.nc"
@@ -116,7 +117,7 @@ def _write(folder: Path, config: Mapping[str, Any], data: str, result: xr.Datase
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".study-", dir=folder.parent))
     try:
-        _dump(draft / CONFIG, {**config, "data": data})
+        dump_json(draft / CONFIG, {**config, "data": data})
         encoding = {
             name: {"zlib": True, "complevel": 9} | ({"dtype": "float32"} if values.dtype.kind == "f" else {})
             for name, values in result.data_vars.items()
@@ -124,13 +125,9 @@ def _write(folder: Path, config: Mapping[str, Any], data: str, result: xr.Datase
         }
         result.to_netcdf(draft / STATS, encoding=encoding)
         machine = {"torch": torch.__version__.split("+")[0], "threads": torch.get_num_threads()}
-        _dump(draft / RESULT, {**about, **machine, "sha256": sha256((draft / STATS).read_bytes())})
+        dump_json(draft / RESULT, {**about, **machine, "sha256": sha256((draft / STATS).read_bytes())})
         shutil.rmtree(folder, ignore_errors=True)
         os.chmod(draft, 0o755)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _dump(path: Path, payload: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(payload, indent=1, sort_keys=True) + "\n", "utf-8")

@@ -1,61 +1,61 @@
 """What claims D1 to D8 are judged on: evidence, or the reason why there is none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ...measure.evidence import Evidence
+from ...measure.seeds import over_seeds
 from ...measure.specialists import Specialists
 from .constant_compute import ComputeGrowth
 from .domain_text import MODES
 from .driver_experts import Swept
-from .driver_tokens import SETTINGS, DriverTokens
-from .tables import Space, driver_overlap
+from .driver_tokens import DriverTokens
+from .foretold import Foretold
+from .tables import Space, overlapping
 
 Answer = Evidence | str
 
 
-def specialised(special: Specialists) -> Answer:
+def specialised(models: Sequence[Specialists]) -> Answer:
     """D1: the share of strong domain experts; the null is of shuffled labels."""
-    return special.strong.against(special.null, note=f"{special.share:.0%} of the experts are domain experts.")
+    share = np.mean([own.share for own in models])
+    return over_seeds([own.sampled for own in models])._replace(note=f"{share:.0%} of the experts are domain experts.")
 
 
-def concentrated(swept: Swept) -> Answer:
-    """D2: the smallest share of the top experts over the ways of ablation."""
-    if set(swept.config.modes) != set(MODES):
+def concentrated(models: Sequence[Swept]) -> Answer:
+    """D2: the smallest concentration over the ways of ablation; the null is that of the selections."""
+    if any(set(own.config.modes) != set(MODES) for own in models):
         return "not all three ways of ablation were swept"
-    table = swept.concentration()
-    least = table.loc[table["estimate"].idxmin()]
-    return Evidence(*least[["estimate", "low", "high", "experts", "busiest"]])
+    found = [over_seeds([own.concentrated(mode) for own in models]) for mode in MODES]
+    return min(found, key=lambda own: own.estimate).against(float(np.mean([own.busiest for own in models])))
 
 
-def different(swept: Swept) -> Answer:
+def different(models: Sequence[Swept]) -> Answer:
     """D3: share of the drivers in the common language that are domain experts too."""
-    table = driver_overlap(swept)
-    if table is None:
+    if models[0].documents is None:
         return "there is a single domain, and no domain expert"
-    return Evidence(*table.iloc[0][["estimate", "low", "high", "experts", "expected", "p"]])
+    return over_seeds([overlapping(own) for own in models])
 
 
-def early(tokens: DriverTokens) -> Answer:
-    """D4: relative slope on position, the first token and super experts left out."""
-    return tokens.slope(SETTINGS[0])
+def early(models: Sequence[DriverTokens]) -> Answer:
+    """D4: relative slope on position less that of matched experts, the first token and super experts left out."""
+    return over_seeds([own.slope() for own in models], alternative="less")
 
 
-def clustered(space: Space) -> Answer:
-    """D6: neighbourhood purity; p within layers, the null over all experts."""
-    if space.member.sum() < 2:
+def clustered(models: Sequence[Space]) -> Answer:
+    """D6: how much closer drivers are to one another than experts of the same layers."""
+    if any(own.member.sum() < 2 for own in models):
         return "there are fewer than two drivers to compare"
-    found = space.tests()
-    p = max(found[name, "within"].p for name in ("purity", "silhouette"))
-    return space.purity().against(found["purity", "all"].null, p)
+    return over_seeds([own.together() for own in models])
 
 
-def unpredicted(swept: Swept) -> Answer:
-    """D7: the routing metric with the largest absolute rank correlation, and the smallest corrected p-value of any."""
-    table = swept.predictions().query("kind == 'routing'")
-    best = table.loc[table["estimate"].abs().idxmax()]
-    found, note = Evidence(*best[["estimate", "low", "high", "n"]]), "the largest of the routing metrics"
-    return (found.mapped(lambda r: -r) if found.estimate < 0 else found).against(p=table["holm"].min(), note=note)
+def unpredicted(models: Sequence[Foretold]) -> Answer:
+    """D7: Cohen's d at single tokens of the routing metric and layer with the largest, chosen on other documents."""
+    if any(not own.probed for own in models):
+        return "the model cannot be continued from after a layer: no expert was taken from a single token"
+    return over_seeds([own.best() for own in models])
 
 
 def constant(growth: ComputeGrowth) -> Answer:
@@ -64,14 +64,16 @@ def constant(growth: ComputeGrowth) -> Answer:
 
 
 def claims(**found: Any) -> dict[str, Answer]:
-    """Answers to the claims that the given results decide: `special` (domain experts) D1; `swept`, `tokens` and `space`
-    (driver experts) D2, D3 and D7, D4, D6; `reweighted` D5; `growth` (constant compute) D8."""
+    """Answers to the claims that the given results decide, each a list of one result a training seed: `special` (domain
+    experts) D1; `swept`, `tokens`, `space` and `foretold` (driver experts) D2 and D3, D4, D6, D7. And of one model:
+    `reweighted` D5; `growth` (constant compute) D8."""
     ways: dict[str, dict[str, Callable[[Any], Answer]]] = {
         "special": {"D1": specialised},
-        "swept": {"D2": concentrated, "D3": different, "D7": unpredicted},
+        "swept": {"D2": concentrated, "D3": different},
         "tokens": {"D4": early},
         "reweighted": {"D5": lambda reweighted: reweighted.evidence()},
         "space": {"D6": clustered},
+        "foretold": {"D7": unpredicted},
         "growth": {"D8": constant},
     }
     return {claim: answer(result) for name, result in found.items() for claim, answer in ways[name].items()}

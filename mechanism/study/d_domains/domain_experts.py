@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,14 +18,13 @@ from ...models import load as models
 from ...models.load import model_hash, resolve
 from ...models.passes import room
 from ..base import runs as training_runs
-from ..base.records import CONFIG, recorded, texts_hash
+from ..base.records import texts_hash
 from ..base.study import Study, plain
 from .domain_passes import documents, route
 from .domain_text import Piece, common_language, common_languages, domain_pieces, load_domains, parallel_pieces, pieces
+from .seeds import other_seeds, recorded_of
 
 ENGLISH = ("religion", "tech", *DOMAINS)
-SEEDS = ("embedded", "seed1", "seed2")
-"""A model of each training seed; the first one has read more than the others."""
 STUDY, CROSSED = "domain experts", "domains by languages"
 COMMAND = "mechanism notebooks --only 20_domain_experts -p profile=full"
 FULL = 200
@@ -174,9 +174,9 @@ def study(
 
     def asked(config: DomainConfig, observe: Callable[..., xr.Dataset], **about: str) -> Study:
         whole = replace(config, max_segments=FULL)
-        key = {"model": model_hash(spec), "dtype": f"torch.{dtype}", **plain(whole), **about}
+        key, texts = _key(spec, dtype, whole, **about), texts_hash(config.corpora())
         return Study(
-            key, texts_hash(config.corpora()), lambda: observe(model, tokenizer, whole).assign_attrs(name=name),
+            key, texts, lambda: observe(model, tokenizer, whole).assign_attrs(name=name),
             lambda: observe(model, tokenizer, config), _command(spec),
         )  # fmt: skip
 
@@ -195,25 +195,24 @@ def _command(spec: str) -> str:
     return f"{COMMAND} -p model={spec}"
 
 
-def others(spec: str, config: DomainConfig) -> dict[str, DomainObservation]:
+def others(spec: str, dtype: str, config: DomainConfig) -> dict[str, DomainObservation]:
     """Recorded full observations of the other training seeds, on the same domains, by name."""
-    asked, found = {"study": STUDY, **plain(replace(config, max_segments=FULL))}, {}
-    for path in sorted(training_runs.RUNS.glob(f"*/{CONFIG}")):
-        payload = json.loads(path.read_text("utf-8"))
-        if asked.items() <= payload.items():
-            kept = recorded(payload, payload.pop("data"))
-            if kept is not None and kept.attrs["name"] in _other_seeds(spec):
-                found[str(kept.attrs["name"])] = DomainObservation(kept)
-    return found
+    key = _key(spec, dtype, replace(config, max_segments=FULL), study=STUDY)
+    found = recorded_of(spec, key, texts_hash(config.corpora()))
+    return {name: DomainObservation(own) for name, own in found.items()}
 
 
-def to_make(spec: str, config: DomainConfig) -> list[str]:
+def _key(spec: str, dtype: str, whole: DomainConfig, **about: str) -> dict[str, Any]:
+    return {"model": model_hash(spec), "dtype": f"torch.{dtype}", **plain(whole), **about}
+
+
+def to_make(spec: str, dtype: str, config: DomainConfig) -> list[str]:
     """One sentence for each training seed that `others` lacks: which step is missing, and its command. None for domains
     of a reader's own."""
     if config.domains != ENGLISH:
         return []
-    known, trained = others(spec, config), training_runs.records()
-    return [_step(name, name in trained) for name in _other_seeds(spec) if name not in known]
+    known, trained = others(spec, dtype, config), training_runs.records()
+    return [_step(name, name in trained) for name in other_seeds(spec) if name not in known]
 
 
 def _step(name: str, trained: bool) -> str:
@@ -222,7 +221,3 @@ def _step(name: str, trained: bool) -> str:
         return f"{name} is trained and its weights are here: {record}."
     state = "is trained, but its weights were not kept" if trained else "is not trained yet"
     return f"{name} {state}: `mechanism train --config {name} --export {name}` makes them, then {record}."
-
-
-def _other_seeds(spec: str) -> list[str]:
-    return [name for name in SEEDS if name != Path(resolve(spec)).name]

@@ -1,4 +1,4 @@
-"""Driver experts: the experts whose ablation changes the output most, ranked in the tables of a causal sweep."""
+"""Driver experts: the experts of each layer whose ablation changes the output most, in the tables of a causal sweep."""
 
 import json
 from dataclasses import dataclass, replace
@@ -10,10 +10,11 @@ import pandas as pd
 import xarray as xr
 from statsmodels.stats.multitest import multipletests
 
-from ...measure.causal import Concentration, Effects, gini, top_count, top_experts, top_share
+from ...measure.causal import Concentration, Effects, gini, inclusion, times_equal, top_in_layers
 from ...measure.correlation import Correlation
 from ...measure.documents import Documents, Domains
 from ...measure.relevance import super_experts
+from ...measure.seeds import Sampled, over_seeds
 from ...measure.specialisation import Strongest, certainty, cwas, mutual_information
 from .cheap import GRADIENTS, OUTPUTS
 from .domain_text import SweepConfig
@@ -26,7 +27,7 @@ class Swept:
     """Tables of a sweep.
 
     Attributes:
-        found: see `sweep`; share: of the experts that count as drivers.
+        found: see `sweep`; share: of each layer's experts that count as drivers.
         n_boot, n_perm: resamples and permutations; seed: of both.
         by: what counts equally in means, see `Effects`.
     """
@@ -91,24 +92,35 @@ class Swept:
 
     @cached_property
     def is_driver(self) -> np.ndarray:
-        """`(layer, expert)` whether it is among the experts with the largest effect under zero ablation."""
-        return top_experts(self.effect, top_count(int((~self.left_out).sum()), self.share), self.left_out)
+        """`(layer, expert)` whether it is among its layer's experts with the largest effect under zero ablation."""
+        return self.tops(self.effect)
+
+    def tops(self, values: np.ndarray, share: float | None = None) -> np.ndarray:
+        """The experts with the largest values in each layer, as many as drivers or another share."""
+        return top_in_layers(values, self.share if share is None else share, self.left_out)
+
+    @cached_property
+    def inclusion(self) -> np.ndarray:
+        """`(layer, expert)` share of the resamples of documents in which the expert is a driver."""
+        return inclusion(self.kl("zero"), self.share, self.left_out, self.n_boot, self.seed)
 
     def drivers(self, count: int | None = None) -> pd.DataFrame:
-        """Driver experts, or so many experts, the strongest first: `layer`, `expert`, `rate` (share of tokens that
-        select it), the effect under every mode by its name, `own` (share of the effect at tokens that select it),
-        `loss` (growth per scored token, zero ablation)."""
-        size = int(self.is_driver.sum()) if count is None else count
-        order = np.argsort(-np.where(self.left_out, -1, self.effect).ravel(), kind="stable")[:size]
-        rows, columns = np.unravel_index(order, self.effect.shape)
-        table = pd.DataFrame({"layer": np.array(self.layers)[rows], "expert": columns})
-        table["rate"] = self.rate[rows, columns]
+        """Driver experts, or so many experts of any layer, the strongest first: `layer`, `expert`, `rate` (share of
+        tokens that select it), the effect under every mode by its name, `share` (of its layer's effect, zero ablation)
+        `included` (see `inclusion`), `own` (share of the effect at tokens that select it), `loss` (growth per scored
+        token, zero ablation)."""
+        kept = self.is_driver if count is None else ~self.left_out
+        order = np.argsort(-np.where(kept, self.effect, -1).ravel(), kind="stable")
+        at = np.unravel_index(order[: int(kept.sum()) if count is None else count], self.effect.shape)
+        table = pd.DataFrame({"layer": np.array(self.layers)[at[0]], "expert": at[1], "rate": self.rate[at]})
         for mode in self.found["mode"].values.tolist():
-            table[mode] = self.kl(mode).mean()[rows, columns]
+            table[mode] = self.kl(mode).mean()[at]
         zero = self.found.sel(mode="zero")
         total, own = zero["kl"].values.sum(0), zero["own"].values.sum(0)
-        table["own"] = own[rows, columns] / np.where(total > 0, total, np.nan)[rows, columns]
-        table["loss"] = (zero["loss"].values.sum(0) / self.found["targets"].values.sum())[rows, columns]
+        table["share"] = table["zero"] / np.where(self.left_out, 0, self.effect).sum(1)[at[0]]
+        table["included"] = self.inclusion[at]
+        table["own"] = own[at] / np.where(total > 0, total, np.nan)[at]
+        table["loss"] = (zero["loss"].values.sum(0) / self.found["targets"].values.sum())[at]
         return table
 
     @cached_property
@@ -116,22 +128,32 @@ class Swept:
         """`(layer, expert)` share of tokens that select the expert, domains counting equally (see `by`)."""
         return self.effects(self.found["selections"].values).mean()
 
+    def concentrated(self, mode: str) -> Sampled:
+        """Cross-fitted share of their layer's effect that the top experts have under a mode, in multiples of an equal
+        share."""
+        effects = self.kl(mode)
+        kept = replace(effects, values=np.nan_to_num(effects.values))
+        return Concentration(self.share, self.n_boot, self.seed)(kept, self.left_out)
+
+    @property
+    def busiest(self) -> float:
+        """The same of the selections and the experts that take most of them."""
+        return times_equal(self.rate, self.tops(self.rate), self.left_out)
+
     def concentration(self) -> pd.DataFrame:
-        """By mode: `gini`, cross-fitted `estimate` of the share of the top experts with `low` and `high`, `experts`
-        that take part and how many are `top`, and `busiest`: share of the selections that as many experts take."""
+        """By mode: `estimate` of `concentrated` with `low` and `high`, `busiest` of the selections, how many are `top`
+        of so many `experts`; and over all layers at once, where layers that do more count as concentration, `overall`
+        and the `gini` coefficient."""
         rows = {}
-        measure = Concentration(self.share, n_boot=self.n_boot, seed=self.seed)
         part = ~self.left_out
-        busy = np.where(part, self.rate, 0)
+        whole = Concentration(self.share, n_boot=1, seed=self.seed)
         for mode in self.found["mode"].values.tolist():
-            effects = self.kl(mode)
-            kept = replace(effects, values=np.nan_to_num(effects.values))
-            own = measure(kept, self.left_out)
-            count = top_count(own.n, self.share)
-            busiest = top_share(busy, top_experts(busy, count, self.left_out))
-            mean = kept.mean()[part]
-            rows[mode] = {"gini": gini(mean), "estimate": own.estimate, "low": own.low, "high": own.high,
-                          "experts": own.n, "top": count, "busiest": busiest}  # fmt: skip
+            own, values = over_seeds([self.concentrated(mode)]), np.nan_to_num(self.kl(mode).values)
+            flat = replace(self.kl(mode), values=values.reshape(len(values), 1, -1))
+            rows[mode] = {"estimate": own.estimate, "low": own.low, "high": own.high, "busiest": self.busiest,
+                          "top": int(self.is_driver.sum()), "experts": int(part.sum()),
+                          "overall": whole(flat, self.left_out.reshape(1, -1)).estimate,
+                          "gini": gini(self.kl(mode).mean()[part])}  # fmt: skip
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("mode")
 
     @cached_property
@@ -157,9 +179,8 @@ class Swept:
 
     @cached_property
     def common_drivers(self) -> np.ndarray:
-        """`(layer, expert)` as many experts as there are drivers, those with the largest effect on text of the common
-        language."""
-        return top_experts(self.kl("zero", self.in_common).mean(), int(self.is_driver.sum()), self.left_out)
+        """`(layer, expert)` the drivers on text of the common language alone."""
+        return self.tops(self.kl("zero", self.in_common).mean())
 
     @cached_property
     def per_use(self) -> np.ndarray:

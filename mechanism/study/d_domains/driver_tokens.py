@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...measure.causal import top_count, top_experts
-from ...measure.evidence import Evidence
+from ...measure.causal import top_in_layers
 from ...measure.output_change import kl_of_change
 from ...measure.overlap import frequency_strata
-from ...measure.position import PositionSlope, moments
-from ...models.passes import RoutedTokens, pad, routed_passes, routed_tokens
+from ...measure.position import Moments, PositionSlope, moments, relative_slopes
+from ...measure.seeds import Sampled, over_seeds
+from ...models.passes import pad, routed_passes, routed_tokens
 from ...trace import Ablate
 from ...trace.proof import naive_logits, proven
 from .driver_experts import Swept
@@ -46,56 +47,62 @@ class DriverTokens:
     """Tables over the tokens of a sweep's text.
 
     Attributes:
-        swept: the sweep; tokens: routing of the same sequences.
+        swept: the sweep; text: see `swept_text.observe`, of the same sequences.
     """
 
     swept: Swept
-    tokens: RoutedTokens
+    text: xr.Dataset
+
+    def of(self, name: str) -> np.ndarray:
+        """`(token,)` `sequence`, `place`, `length` or `id`."""
+        return np.asarray(self.text[name].values)
 
     @cached_property
     def selected(self) -> np.ndarray:
         """`(token, layer, expert)` bool: what each token selects."""
-        return self.tokens.selected
+        index = self.text["index"].values.astype(np.int64)
+        chosen = np.zeros((*index.shape[:2], self.swept.effect.shape[1] + 1), dtype=bool)
+        np.put_along_axis(chosen, index, True, -1)  # an empty slot, -1, is the last column
+        return chosen[..., :-1]
 
     @property
     def relative(self) -> np.ndarray:
         """`(token,)` position in the segment from 0, first, to 1, last; NaN where the segment is a single token."""
-        return self.tokens.place / np.where(self.tokens.length > 1, self.tokens.length - 1, np.nan)
+        return self.of("place") / np.where(self.of("length") > 1, self.of("length") - 1, np.nan)
 
-    def slopes(self) -> pd.DataFrame:
-        """Relative slope of the number of drivers that a token selects on its relative position, by setting: rows of
-        `SETTINGS`, columns as `Evidence`. Drivers are chosen on one half of the documents and counted on
-        the other, both ways."""
-        rows = {setting: self.slope(setting)._asdict() for setting in SETTINGS}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """`(expert,)` over all layers: layer and half of frequency, within which experts match."""
+        return frequency_strata(self.swept.rate, 2).ravel()
 
-    def slope(self, setting: str) -> Evidence:
-        """The slope under one of `SETTINGS` (claim D4)."""
-        swept, tokens = self.swept, self.tokens
-        effects = swept.kl("zero")
+    def parts(self, setting: str) -> list[tuple[Moments, np.ndarray]]:
+        """Sums over the tokens of one half of the documents with the drivers on the other, both ways, under one of
+        `SETTINGS`."""
+        swept, effects = self.swept, self.swept.kl("zero")
         left_out = swept.failed if setting == "super experts kept" else swept.left_out
-        count = top_count(int((~left_out).sum()), swept.share)
-        order = np.lexsort((tokens.sequence, tokens.length))  # in which records were summed, equal to the last digit
-        counted = np.isfinite(self.relative) & ((tokens.place > 0) | (setting == "first token kept"))
-        kept = order[counted[order]]
+        counted = np.isfinite(self.relative) & ((self.of("place") > 0) | (setting == "first token kept"))
         documents = np.unique(np.char.add(np.char.add(effects.stratum, "\0"), effects.document), return_inverse=True)[1]
-        parts = []
+        sequence, found = self.of("sequence"), []
         halves = effects.halves(swept.seed)
         for choosing, counting in (halves, halves[::-1]):
-            member = top_experts(effects.mean(choosing), count, left_out).ravel()
-            own = kept[counting[tokens.sequence[kept]] > 0]
-            document = np.unique(documents[tokens.sequence[own]], return_inverse=True)[1]
-            kind = tokens.token[own] if setting == "within kinds of token" else None
+            member = top_in_layers(effects.mean(choosing), swept.share, left_out).ravel()
+            own = np.flatnonzero(counted & (counting[sequence] > 0))
+            document = np.unique(documents[sequence[own]], return_inverse=True)[1]
+            kind = self.of("id")[own] if setting == "within kinds of token" else None
             chosen = self.selected[own].reshape(len(own), -1)
-            parts.append((moments(self.relative[own], chosen, document, kind), member))
-        measure = PositionSlope(n_boot=swept.n_boot, n_perm=swept.n_perm, seed=swept.seed)
-        return measure(parts, frequency_strata(swept.rate, 2).ravel())
+            found.append((moments(self.relative[own], chosen, document, kind), member))
+        return found
+
+    def slope(self, setting: str = SETTINGS[0]) -> Sampled:
+        """Relative slope on the position of the number of drivers that a token selects, less that of matched experts,
+        under one of `SETTINGS`."""
+        measure = PositionSlope(self.swept.n_perm, self.swept.seed, self.swept.n_boot)
+        return measure(self.parts(setting), self.strata)
 
     def by_position(self, bins: int = 10) -> pd.DataFrame:
         """Mean number of drivers selected by relative position: `position` (middle of the bin), `drivers`, and
         `matched`: as many experts' mean number, drawn from the same layers and halves of frequency."""
-        strata = frequency_strata(self.swept.rate, 2).ravel()
-        drivers = self.swept.is_driver.ravel()
+        drivers, strata = self.swept.is_driver.ravel(), self.strata
         kept = np.isfinite(self.relative)
         number = np.minimum((self.relative[kept] * bins).astype(int), bins - 1)
         flat = self.selected[kept].reshape(int(kept.sum()), -1)
@@ -108,12 +115,23 @@ class DriverTokens:
     def by_class(self, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
         """Mean number of drivers that a token selects by its coarse class, `tokens` of it, and the same of first tokens
         of segments and of all others."""
-        tokens = self.tokens
-        names = {i: token_class(tokenizer.decode([i])) for i in np.unique(tokens.token).tolist()}
+        names = {i: token_class(tokenizer.decode([i])) for i in np.unique(self.of("id")).tolist()}
         number = self.selected[:, self.swept.is_driver].sum(1)
-        frame = pd.DataFrame({"class": [names[i] for i in tokens.token.tolist()], "drivers": number})
-        frame = pd.concat([frame, frame.assign(**{"class": np.where(tokens.place == 0, "(first)", "(later)")})])
+        frame = pd.DataFrame({"class": [names[i] for i in self.of("id").tolist()], "drivers": number})
+        frame = pd.concat([frame, frame.assign(**{"class": np.where(self.of("place") == 0, "(first)", "(later)")})])
         return frame.groupby("class")["drivers"].agg(drivers="mean", tokens="size").sort_values("drivers")[::-1]
+
+
+def slopes(models: Sequence[DriverTokens]) -> pd.DataFrame:
+    """`DriverTokens.slope` over models: a row a setting of `SETTINGS` with `drivers`, their relative slope, `matched`,
+    that of matched experts, and of the difference `estimate`, `low`, `high`, `null` (5th percentile of random experts
+    exchanged within strata), `p` and `n` models."""
+    rows = {}
+    for setting in SETTINGS:
+        raw = np.mean([relative_slopes(own.parts(setting), own.strata) for own in models], 0)
+        found = over_seeds([own.slope(setting) for own in models], alternative="less")
+        rows[setting] = {"drivers": raw[0], "matched": raw[1], **found.row(), "null": found.null, "p": found.p}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 
 
 def driver_contexts(

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.library import load
-from ...models.load import model_hash
+from ...models.load import model_hash, resolve
 from ...models.passes import batches_by_length, encode, pad, padded_batches, padding_token, room
 from ...trace import attach, expert_means, find_sites
 from ...trace.proof import proven
@@ -26,6 +26,7 @@ from .cheap import cheap_statistics, massive_layers
 from .domain_text import SWEEP, Piece, SweepConfig, passages
 from .driver_experts import Swept
 from .effects import BLOCK, FIRST, ROWS, Settings
+from .seeds import recorded_of
 from .shards import Job, Results, fingerprint, finish, merge
 
 Say = Callable[[str], None]
@@ -131,13 +132,20 @@ def study(
     """
 
     def swept(asked: SweepConfig) -> xr.Dataset:
-        return sweep(model, tokenizer, asked, **how).found
+        return sweep(model, tokenizer, asked, **how).found.assign_attrs(name=Path(resolve(spec)).name)
 
     asked = Study(
         *record_key(spec, config, dtype), lambda: swept(config), lambda: swept(replace(config, max_segments=sample)),
         command or f"mechanism sweep {spec}",
     )  # fmt: skip
     return Swept(asked.result(profile), seed=config.seed)
+
+
+def others(spec: str, dtype: str = "float32", config: SweepConfig = SWEEP) -> dict[str, Swept]:
+    """The recorded sweeps of the other training seeds on the same text, by name."""
+    return {
+        name: Swept(own, seed=config.seed) for name, own in recorded_of(spec, *record_key(spec, config, dtype)).items()
+    }
 
 
 def ablation_effect(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> np.ndarray:

@@ -1,29 +1,26 @@
 """Tables of pages 20 and 21: domain experts by every measure, domains against languages, where drivers lie."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.stats import spearmanr
-from torch import Tensor
 
 from ...measure.agreement import Agreement
-from ...measure.causal import Effects, top_count, top_experts
 from ...measure.crossed import Components, CrossedVariance
 from ...measure.documents import Documents, Domains
-from ...measure.evidence import Evidence
-from ...measure.neighbours import Grouping, GroupTest, cosine_distance
-from ...measure.overlap import PermutedOverlap, frequency_strata, hypergeometric_overlap
+from ...measure.neighbours import Grouping, GroupTest, cosine_distance, standardised, together
+from ...measure.nulls import PermutationTest
+from ...measure.overlap import frequency_strata, hypergeometric_overlap
+from ...measure.seeds import Sampled, over_seeds
 from ...measure.specialisation import Strongest, cwas
 from ...measure.specialists import Specialists, SpecialistTest
 from .driver_experts import Swept
 
-SIZES = (0.05, 0.1, 0.2)
+SIZES = (0.125, 0.25)
 SCORE = Strongest(cwas)
-Draws = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 def stability(documents: Documents, test: SpecialistTest) -> pd.Series:
@@ -76,58 +73,72 @@ def agree(found: xr.Dataset, measure: Agreement) -> pd.DataFrame:
     return pd.DataFrame(values._asdict(), index=pd.Index(found["lang"].values, name="lang"))
 
 
-def driver_overlap(swept: Swept) -> pd.DataFrame | None:
-    """Driver experts against as many domain experts (largest CWAS in any domain), by size of the sets: `drivers`, on
-    what text their effect is largest, `share` of the experts, `experts`, `shared`, `estimate` (share of the drivers),
-    `low`, `high` (documents drawn anew), `expected` and `p` under exchange of experts within a layer and half of
-    activation frequency.
+def strong_by_fold(models: Sequence[Specialists], folds: Sequence[float] = (1.5, 2.0, 3.0, 4.0)) -> pd.DataFrame:
+    """Share of domain experts whose domain selects them `fold` times as often as domains do on average: mean over
+    models, `low`, `high`, `n` models."""
+    rows = {}
+    for fold in folds:
+        held = [(one.experts["specialist"].values, one.experts["lift"].values, one.lifts) for one in models]
+        sampled = [
+            Sampled(float((own & (lift >= fold)).mean()), (own & (draws >= fold)).mean((1, 2)))
+            for own, lift, draws in held
+        ]
+        rows[fold] = over_seeds(sampled).row()
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold").reset_index()
+
+
+def overlapping(swept: Swept, share: float | None = None, everywhere: bool = False) -> Sampled:
+    """Share of the drivers that are domain experts (largest CWAS in any domain, as many of each layer) in the common
+    language. Draws take documents anew, and then the share from what so few drivers leave open (Jeffreys: Beta of the
+    drivers that are and are not, each and a half); chance exchanges experts within a layer and half of activation
+    frequency.
+
+    Args:
+        share: of each layer's experts in either set; everywhere: drivers on text of all languages.
+
+    Raises:
+        ValueError: there is a single domain, and no domain expert.
+    """
+    if swept.documents is None:
+        raise ValueError("there is a single domain, and no domain expert")
+    kept = np.arange(swept.found.sizes["sequence"]) if everywhere else swept.in_common
+    effects, own = swept.kl("zero", kept), Domains(swept.documents).multiplicity
+    rng = np.random.default_rng(swept.seed)
+
+    def sets(effect: np.ndarray, domains: Domains) -> tuple[np.ndarray, np.ndarray]:
+        return swept.tops(effect, share).ravel(), swept.tops(SCORE(domains), share).ravel()
+
+    draws = []
+    for times in effects.resamples(swept.n_boot, swept.seed):
+        again = own * times[np.isin(kept, swept.in_common)]
+        if again.any(1).all():
+            hit = np.logical_and(*(both := sets(effects.mean(times), Domains(swept.documents, again))))[both[0]]
+            draws.append(rng.beta(hit.sum() + 0.5, len(hit) - hit.sum() + 0.5))
+    first, second = sets(effects.mean(), Domains(swept.documents))
+    strata = frequency_strata(swept.effects(swept.found["selections"].values, swept.in_common).mean(), 2).ravel()
+    exchanged = PermutationTest(swept.n_perm, swept.seed).draws(
+        lambda order: second[order][first].mean(), len(first), strata
+    )
+    return Sampled(float(second[first].mean()), np.array(draws), exchanged)
+
+
+def driver_overlap(models: Sequence[Swept]) -> pd.DataFrame | None:
+    """`overlapping` over models: `drivers`, on what text their effect is largest, `share` of each layer's experts in
+    either set, `estimate`, `low`, `high`, `n` models, `expected` by chance, and `p` of so large an overlap.
 
     Domain experts are known in the common language alone, and so are the drivers of the first rows, and the frequency.
     The last row has the drivers on all text. None with a single domain.
     """
-    if swept.documents is None:
+    if models[0].documents is None:
         return None
-    domain = SCORE(Domains(swept.documents))
-    strata = frequency_strata(swept.effects(swept.found["selections"].values, swept.in_common).mean(), 2)
-    every = np.arange(swept.found.sizes["sequence"])
-    texts = ((f"on text in {swept.common}", swept.in_common, SIZES), ("on all text", every, (swept.share,)))
     rows = []
-    for name, kept, shares in texts:
-        effects = swept.kl("zero", kept)
-        draws = list(_drawn(swept, swept.documents, effects, np.isin(kept, swept.in_common)))
-        for share in shares:
-            rows.append({"drivers": name, "share": share, **_row(swept, effects.mean(), domain, draws, share, strata)})
+    for share, everywhere in (*((share, False) for share in (None, *SIZES)), (None, True)):
+        each = [overlapping(own, share, everywhere) for own in models]
+        found, text = over_seeds(each), "on all text" if everywhere else f"on text in {models[0].common}"
+        expected = float(np.mean([one.chance.mean() for one in each]))
+        rows.append({"drivers": text, "share": models[0].share if share is None else share, **found.row(),
+                     "expected": expected, "p": found.p})  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _drawn(
-    swept: Swept, documents: Documents, effects: Effects, common: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Mean effects and domain scores when documents are drawn anew; draws that leave a domain empty do not count.
-
-    Args:
-        common: which of the effects' sequences are in the common language.
-    """
-    own = (documents.codes == np.arange(len(documents.names))[:, None]).astype(np.float64)
-    for times in effects.resamples(swept.n_boot, swept.seed):
-        domains = own * times[common]
-        if domains.any(1).all():
-            yield effects.mean(times), SCORE(Domains(documents, domains))
-
-
-def _row(
-    swept: Swept, effect: np.ndarray, domain: np.ndarray, draws: Draws, share: float, strata: np.ndarray
-) -> dict[str, Any]:
-    count = top_count(int((~swept.left_out).sum()), share)
-
-    def sets(*values: np.ndarray) -> list[np.ndarray]:
-        return [top_experts(one, count, swept.left_out) for one in values]
-
-    first, second = sets(effect, domain)
-    test = PermutedOverlap(swept.n_perm, swept.seed)(first, second, strata)
-    low, high = np.quantile([np.logical_and(*sets(*draw)).sum() / count for draw in draws], [0.025, 0.975])
-    return {"experts": count, "shared": test.shared, "estimate": test.shared / count, "low": float(low),
-            "high": float(high), "expected": test.expected / count, "p": test.p_more}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,11 +155,9 @@ class Space:
     place: np.ndarray
 
     @classmethod
-    def of(cls, swept: Swept, means: Mapping[int, Tensor]) -> "Space":
-        """From `expert_means` of text alone; super experts, unused ones and those that give exactly nothing do not take
-        part."""
-        experts = swept.effect.shape[1]
-        every = np.stack([means[layer][:experts].float().cpu().numpy() for layer in swept.layers])
+    def of(cls, swept: Swept, every: np.ndarray) -> "Space":
+        """From the `(layer, expert, d)` mean outputs on text; super experts, unused ones and those that give exactly
+        nothing do not take part."""
         part = ~swept.left_out & ~np.isnan(every).any(-1) & (np.linalg.norm(np.nan_to_num(every), axis=-1) > 0)
         return cls(swept, every[part], np.argwhere(part))
 
@@ -169,10 +178,25 @@ class Space:
         tests = {over: test(distance, self.member, own) for over, own in strata.items()}
         return {(name, over): one for over, found in tests.items() for name, one in found.items()}
 
-    def purity(self, neighbours: int = 5) -> Evidence:
-        """Share of drivers among the nearest neighbours of a driver, drivers resampled."""
-        far = cosine_distance(self.points.astype(np.float64)) + np.diag(np.full(len(self.points), np.inf))
-        near = self.member[np.argsort(far, axis=1, kind="stable")[self.member, :neighbours]]
-        draws = np.random.default_rng(self.swept.seed).choice(near.mean(1), (self.swept.n_boot, len(near))).mean(1)
-        low, high = np.quantile(draws, [0.025, 0.975])
-        return Evidence(float(near.mean()), float(low), float(high), len(near))
+    def together(self) -> Sampled:
+        """How much closer drivers are to one another than experts of the same two layers: mean over pairs of
+        cosines, in standard deviations of such pairs. Draws choose drivers on other documents, and take some of them
+        anew; chance exchanges drivers within layers.
+
+        Raises:
+            ValueError: there are fewer than two drivers to compare.
+        """
+        layer, swept = self.place[:, 0], self.swept
+        if self.member.sum() < 2:
+            raise ValueError("there are fewer than two drivers to compare")
+        near = standardised(1 - cosine_distance(self.points.astype(np.float64)), layer)
+        effects, rng = swept.kl("zero"), np.random.default_rng(swept.seed)
+        draws = []
+        for times in effects.resamples(swept.n_boot, swept.seed):
+            drivers = np.flatnonzero(swept.tops(effects.mean(times))[tuple(self.place.T)])
+            draws.append(together(near, rng.choice(drivers, len(drivers))))
+        own = self.member
+        exchanged = PermutationTest(swept.n_perm, swept.seed).draws(
+            lambda order: together(near, np.flatnonzero(own[order])), len(own), layer
+        )
+        return Sampled(together(near, np.flatnonzero(own)), np.array(draws)[np.isfinite(draws)], exchanged)

@@ -27,10 +27,7 @@ def task_texts(pivot: str, count: int, corpus: str, seed: int = 0) -> dict[str, 
     """
     found = {}
     if pivot in word_problems.languages():
-        items = word_problems.evaluation_set("test", count, seed)
-        found["word problems"] = [
-            word_problems.prompt(item.question(pivot)) + word_problems.solution(item, pivot) for item in items
-        ]
+        found["word problems"] = ["".join(pair) for pair in word_problems.solved("test", count, pivot, seed)]
     tech = committed("tech")
     if corpus != "tech" and pivot in tech.columns:
         found["technical help"] = tech.texts(pivot, even(tech.split("test"), count))

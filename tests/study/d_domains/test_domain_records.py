@@ -8,7 +8,7 @@ from mechanism.models import load as models
 from mechanism.models.load import load_model
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.records import stored
-from mechanism.study.d_domains import domain_experts
+from mechanism.study.d_domains import domain_experts, seeds
 from mechanism.study.d_domains.domain_experts import DomainConfig, others, study, to_make
 
 CONFIG = DomainConfig(("religion", "tech"), ("en", "de"), max_segments=4)
@@ -50,7 +50,7 @@ def test_other_models_are_known_by_their_records(tiny, tmp_path):
     model, tokenizer = tiny
     full = study(model, tokenizer, "tiny", "float32", "full", CONFIG, ())
     assert full.crossed is None
-    assert others("tiny", CONFIG) == {}
+    assert others("tiny", "float32", CONFIG) == {}
     (folder,) = tmp_path.iterdir()
     found = xr.load_dataset(folder / "stats.nc")
     payload = json.loads((folder / "config.json").read_text("utf-8"))
@@ -62,25 +62,26 @@ def test_other_models_are_known_by_their_records(tiny, tmp_path):
     keep("olmoe")
     keep("seed1")
     keep("seed2", domains=["religion", "code"])
-    assert list(others("tiny", CONFIG)) == ["seed1"], "neither other models nor other domains"
-    assert (others("tiny", CONFIG)["seed1"].documents.tokens == full.documents.tokens).all()
+    assert list(others("tiny", "float32", CONFIG)) == ["seed1"], "neither other models nor other domains"
+    assert (others("tiny", "float32", CONFIG)["seed1"].documents.tokens == full.documents.tokens).all()
 
 
 def test_the_step_that_a_seed_lacks_is_told(tiny, tmp_path, monkeypatch):
     """One seed has weights, seed 1 a training record alone, seed 2 nothing."""
     monkeypatch.setattr(models, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(domain_experts, "resolve", lambda spec: spec)
+    monkeypatch.setattr(seeds, "resolve", lambda spec: spec)
+    monkeypatch.setattr(domain_experts, "model_hash", lambda spec: spec)
     (tmp_path / "models" / "embedded").mkdir(parents=True)
     (tmp_path / "models" / "embedded" / "config.json").write_text("{}")
     (tmp_path / "abc").mkdir()
     (tmp_path / "abc" / "config.json").write_text(json.dumps({"name": "seed1"}))
     record = "`mechanism notebooks --only 20_domain_experts -p profile=full -p model={0}` makes its record of this page"
     training = "`mechanism train --config {0} --export {0}` makes them, then "
-    first, second, third = to_make("tiny", DomainConfig())
+    first, second, third = to_make("tiny", "float32", DomainConfig())
     assert first.startswith("embedded is trained and its weights are here: " + record.format("embedded"))
     assert second.startswith("seed1 is trained, but its weights were not kept: " + (training + record).format("seed1"))
     assert third.startswith("seed2 is not trained yet: " + (training + record).format("seed2"))
-    assert to_make("tiny", CONFIG) == []
+    assert to_make("tiny", "float32", CONFIG) == []
 
 
 def test_an_unknown_profile_is_refused(tiny):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from mechanism.measure.seeds import over_seeds
 from mechanism.study.d_domains.driver_experts import Swept
-from mechanism.study.d_domains.tables import driver_overlap
+from mechanism.study.d_domains.tables import driver_overlap, overlapping
 
 LAYERS, EXPERTS, DOCUMENTS, TOKENS = 2, 20, 8, 50
 ENGLISH, GERMAN, DOMAIN = (0, 3), (1, 7), (0, 5)
@@ -47,18 +48,49 @@ def members(chosen: np.ndarray) -> list[tuple[int, ...]]:
 
 def test_drivers_of_a_language_are_not_those_of_all_text():
     swept = planted()
-    assert members(swept.is_driver) == [GERMAN]
-    assert members(swept.common_drivers) == [ENGLISH]
+    assert GERMAN in members(swept.is_driver)
+    assert ENGLISH in members(swept.common_drivers)
+    assert swept.is_driver.sum(1).tolist() == swept.common_drivers.sum(1).tolist() == [1, 1]
+
+
+def test_drivers_stand_in_every_layer_and_tell_how_often_documents_include_them():
+    table = planted().drivers().set_index(["layer", "expert"])
+    assert table.index[0] == GERMAN
+    assert sorted(table.index.get_level_values("layer")) == [0, 1]
+    assert table.loc[GERMAN, "included"] == 1
+    assert table["included"].max() <= 1
+    assert table["share"].between(0, 1).all()
+    assert planted().drivers(3)["layer"].tolist()[0] == GERMAN[0]
+
+
+def test_a_layer_that_does_more_has_no_more_drivers():
+    swept = planted()
+    deep = swept.found.copy(deep=True)
+    deep["kl"][:, :, 1] *= 1000
+    assert Swept(deep, share=0.025).is_driver.tolist() == swept.is_driver.tolist()
 
 
 def test_overlap_is_of_drivers_on_the_text_of_domain_experts():
-    swept = planted()
-    table = driver_overlap(swept)
+    table = driver_overlap([planted()])
     assert table is not None
     assert table["drivers"].tolist() == ["on text in en"] * 3 + ["on all text"]
-    assert table["experts"].tolist() == [2, 4, 8, 1]
-    assert table["share"].tolist() == [0.05, 0.1, 0.2, 0.025]
-    assert table["shared"].iloc[-1] == 0
+    assert table["share"].tolist() == [0.025, 0.125, 0.25, 0.025]
+    assert table["n"].tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_an_overlap_that_is_planted_is_found_and_one_that_is_not_is_bounded(same: bool):
+    """Of sixty layers' drivers, all are the experts of a domain, or none."""
+    swept = planted()
+    kl, selections = (np.concatenate([swept.found[name].values] * 30, -2) for name in ("kl", "selections"))
+    kl[..., DOMAIN[1] if same else ENGLISH[1]] = 500.0
+    selections[..., DOMAIN[1]] = np.where(swept.labels("domain") == "y", TOKENS, 0)[:, None]
+    full = ("mode", "sequence", "layer", "expert")
+    found = swept.found.drop_dims("layer").assign({"kl": (full, kl), "selections": (full[1:], selections)})
+    found = found.assign(cheap_peak=(full[2:], np.ones(kl.shape[2:])), forming=("layer", np.zeros(60, bool)))
+    own = over_seeds([overlapping(Swept(found, share=0.025, n_boot=100, n_perm=50))])
+    assert own.estimate == float(same)
+    assert own.low > 0.9 if same else own.high < 0.1
 
 
 def test_a_domain_in_more_languages_counts_once():
