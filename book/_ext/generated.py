@@ -1,9 +1,11 @@
 """Directives whose content is made at build time from records, stamps, docstrings and the citation file.
 
-`{claims} LETTER`, `{sources}`, `{board}`, `{scoreboard}`, `{hero}`, `{api} ROOM`, `{environment}`, `{runs}`,
-`{timings}`, `{error-rates}` and `{citation}`.
+`{claims} LETTER`, `{sources}`, `{board}`, `{scoreboard}`, `{hero}`, `{api} ROOM`, `{contracts}`, `{environment}`,
+`{runs}`, `{timings}`, `{error-rates}` and `{citation}`.
 """
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,117 +14,77 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 from mechanism.report import api, environment, error_rates, scoreboard
-from mechanism.report.files import CLAIMS, PACKAGE, results_folder
+from mechanism.report.files import PACKAGE
+from mechanism.report.tables import markdown_table
 
 GENERATED = "_build/generated"  # not below _static, where a second copy of it would be published
 
 
+def contracts_markdown() -> str:
+    """A table with a row per contract: its name, what its docstring says, whether it runs at attach."""
+    from mechanism.trace.checks import FULL, QUICK
+
+    rows = []
+    for contract in FULL:
+        text = " ".join(inspect.cleandoc(contract.__doc__ or "").split())
+        if not text:
+            raise ValueError(f"contract {contract.__name__} has no docstring")
+        rows.append((f"`{contract.__name__}`", text, "at attach" if contract in QUICK else ""))
+    return markdown_table(("contract", "what must hold", ""), rows)
+
+
 class Markdown(SphinxDirective):
-    """Markdown in a container of the directive's name; the page is read again at each build, as what it shows may have
-    changed."""
+    """What `MARKDOWN` says of the directive's name, in a container of that name; the page is read again at each build,
+    as what it shows may have changed."""
 
     optional_arguments = 1
 
-    def markdown(self) -> str:
-        raise NotImplementedError
-
     def run(self) -> list[nodes.Node]:
-        self.env.note_dependency(str(CLAIMS))
         self.env.note_reread()
-        holder = nodes.container(classes=[self.name])
-        lines = self.markdown().splitlines()
-        self.state.nested_parse(StringList(lines, source=str(results_folder())), self.content_offset, holder)
-        return [holder]
+        return [self.parsed(nodes.container(classes=[self.name]), MARKDOWN[self.name](self))]
+
+    def parsed(self, holder: nodes.Element, text: str, titles: bool = False) -> nodes.Element:
+        lines = StringList(text.splitlines(), source=self.name)
+        self.state.nested_parse(lines, self.content_offset, holder, match_titles=titles)
+        return holder
 
     @property
-    def single(self) -> bool:
-        return self.env.app.builder.name == "singlehtml"
+    def place(self) -> dict[str, Any]:
+        """Where claims are shown, as `scoreboard` takes it."""
+        return {"page": self.env.docname, "single": self.env.app.builder.name == "singlehtml"}
 
 
-class Claims(Markdown):
-    """Every claim of the source whose letter is the argument."""
+class Named(Markdown):
+    """Markdown about what the argument names."""
 
     required_arguments, optional_arguments = 1, 0
 
-    def markdown(self) -> str:
-        return scoreboard.claims_markdown(self.arguments[0], self.env.docname, single=self.single)
 
+class Sources(Markdown):
+    """Every source with its claims, in sections of the page."""
 
-class Board(Markdown):
-    """Every claim in one table."""
+    def run(self) -> list[nodes.Node]:
+        self.env.note_reread()
+        return self.sections(scoreboard.sources_markdown(**self.place))
 
-    def markdown(self) -> str:
-        return scoreboard.board_markdown(self.env.docname, single=self.single)
-
-
-class Scoreboard(Markdown):
-    """How many claims of each source have which verdict."""
-
-    def markdown(self) -> str:
-        return scoreboard.scoreboard_markdown(self.env.docname)
-
-
-class ErrorRates(Markdown):
-    """How often the rules err, as simulated."""
-
-    def markdown(self) -> str:
-        return error_rates.rates_markdown()
-
-
-class Environment(Markdown):
-    def markdown(self) -> str:
-        return environment.environment_markdown()
-
-
-class Runs(Markdown):
-    def markdown(self) -> str:
-        return environment.runs_markdown()
-
-
-class Timings(Markdown):
-    def markdown(self) -> str:
-        return environment.notebooks_markdown(Path(self.env.srcdir) / "notebooks")
-
-
-class Citation(Markdown):
-    def markdown(self) -> str:
-        return environment.citation_markdown()
-
-
-class Sections(SphinxDirective):
-    """Markdown with titles, which become sections of the page."""
-
-    def sections(self, text: str, source: str) -> list[nodes.Node]:
+    def sections(self, text: str) -> list[nodes.Node]:
         holder = nodes.section()
         holder.document = self.state.document
-        lines = StringList(text.splitlines(), source=source)
-        self.state.nested_parse(lines, self.content_offset, holder, match_titles=True)
-        return holder.children
+        return self.parsed(holder, text, titles=True).children
 
 
-class Sources(Sections):
-    """Every source with its claims; the page is read again at each build, as verdicts may have changed."""
+class Api(Sources):
+    """Reference of the room that is the argument, in sections; read again when a module of it changed."""
 
-    def run(self) -> list[nodes.Node]:
-        self.env.note_dependency(str(CLAIMS))
-        self.env.note_reread()
-        single = self.env.app.builder.name == "singlehtml"
-        return self.sections(scoreboard.sources_markdown(self.env.docname, single=single), str(CLAIMS))
-
-
-class Api(Sections):
-    """Reference of the room that is the argument; read again when a module of it changed."""
-
-    required_arguments = 1
+    required_arguments, optional_arguments = 1, 0
 
     def run(self) -> list[nodes.Node]:
-        room = self.arguments[0]
-        for path in (PACKAGE / room).rglob("*.py"):
+        for path in (PACKAGE / self.arguments[0]).rglob("*.py"):
             self.env.note_dependency(str(path))
-        return self.sections(api.room_markdown(room), f"mechanism.{room}")
+        return self.sections(api.room_markdown(self.arguments[0]))
 
 
-class Hero(SphinxDirective):
+class Hero(Markdown):
     """The front page's figure."""
 
     def run(self) -> list[nodes.Node]:
@@ -131,27 +93,30 @@ class Hero(SphinxDirective):
 
         self.env.note_reread()
         made = hero()
-        write(Path(self.env.srcdir) / GENERATED / "hero.png", png(made.figure))
+        path, content = Path(self.env.srcdir) / GENERATED / "hero.png", png(made.figure)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
         figure = nodes.figure("", nodes.image(uri=f"/{GENERATED}/hero.png", alt=made.alt), classes=["hero"])
-        caption = nodes.caption()
-        self.state.nested_parse(StringList([made.caption], source="hero"), self.content_offset, caption)
-        figure += nodes.caption("", "", *caption.children[0].children)
+        figure += nodes.caption("", "", *self.parsed(nodes.caption(), made.caption).children[0].children)
         return [figure]
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file unless it is there with that content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_bytes() != content:
-        path.write_bytes(content)
+MARKDOWN: dict[str, Callable[[Markdown], str]] = {
+    "claims": lambda asked: scoreboard.claims_markdown(asked.arguments[0], **asked.place),
+    "board": lambda asked: scoreboard.board_markdown(**asked.place),
+    "scoreboard": lambda asked: scoreboard.scoreboard_markdown(asked.env.docname),
+    "error-rates": lambda asked: error_rates.rates_markdown(),
+    "contracts": lambda asked: contracts_markdown(),
+    "environment": lambda asked: environment.environment_markdown(),
+    "runs": lambda asked: environment.runs_markdown(),
+    "timings": lambda asked: environment.notebooks_markdown(Path(asked.env.srcdir) / "notebooks"),
+    "citation": lambda asked: environment.citation_markdown(),
+}
 
 
 def setup(app: Any) -> dict[str, bool]:
-    kinds = {
-        "claims": Claims, "sources": Sources, "board": Board, "scoreboard": Scoreboard, "hero": Hero,
-        "error-rates": ErrorRates, "api": Api,
-        "environment": Environment, "runs": Runs, "timings": Timings, "citation": Citation,
-    }  # fmt: skip
+    kinds = dict.fromkeys(MARKDOWN, Markdown) | {"claims": Named, "sources": Sources, "hero": Hero, "api": Api}
     for name, kind in kinds.items():
         app.add_directive(name, kind)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

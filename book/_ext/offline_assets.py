@@ -16,18 +16,14 @@ def add_vendored(app: Any, config: Any) -> None:
 
 
 def load_where_used(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    if PLOT_CLASS in (context.get("body") or ""):
-        copy_plotly(Path(app.outdir) / "_static")
-        app.add_js_file(PLOTLY, priority=1)
-
-
-def copy_plotly(static: Path) -> None:
     """plotly.js comes from the installed plotly, whose figures it must fit."""
-    import plotly
+    if PLOT_CLASS in (context.get("body") or ""):
+        import plotly
 
-    source = Path(plotly.__file__).parent / "package_data" / PLOTLY
-    static.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, static / PLOTLY)
+        static = Path(app.outdir) / "_static"
+        static.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(plotly.__file__).parent / "package_data" / PLOTLY, static / PLOTLY)
+        app.add_js_file(PLOTLY, priority=1)
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -41,22 +41,6 @@ def configure(app: Any, config: Any) -> None:
     config.ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image" />']
 
 
-def draw_card(app: Any) -> None:
-    if app.builder.name != "html":
-        return
-    import matplotlib.pyplot as plt
-
-    from mechanism.report.hero import card, card_png
-    from mechanism.report.scoreboard import claim_rows, counts
-
-    rows = claim_rows()
-    figure = card(counts(rows), len({row["id"][0] for row in rows}))
-    path = Path(app.outdir) / CARD
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(card_png(figure))
-    plt.close(figure)
-
-
 def relate_card(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Without a base address the card's is relative to the page."""
     if not app.config.html_baseurl and context.get("metatags"):
@@ -67,11 +51,15 @@ def relate_card(app: Any, pagename: str, templatename: str, context: dict[str, A
 def write_files(app: Any, exception: Exception | None) -> None:
     if exception is not None or app.builder.name != "html":
         return
+    from mechanism.report.hero import card
     from mechanism.report.published import write_stamps
+    from mechanism.report.scoreboard import claim_rows, counts
 
     home = html.escape(app.config.html_baseurl or "/", quote=True)
     (Path(app.outdir) / "404.html").write_text(_MISSING.format(home=home), "utf-8")
-    draw_card(app)
+    path, rows = Path(app.outdir) / CARD, claim_rows()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(card(counts(rows), len({row["id"][0] for row in rows})))
     write_stamps(Path(app.outdir), Path(app.srcdir) / "notebooks")
 
 

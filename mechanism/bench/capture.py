@@ -12,21 +12,10 @@ from transformers import AutoModelForCausalLM, OlmoeConfig, PreTrainedModel
 
 from ..nn.lm import LMConfig
 from ..study.base.turns import by_case, compared, in_turns, timed
-from ..trace import (
-    Ablate,
-    Activate,
-    Forbid,
-    ForceSelection,
-    Intervention,
-    RoutingStats,
-    ScaleWeight,
-    SoftSteer,
-    attach,
-    pairs,
-)
+from ..trace import Ablate, Activate, Forbid, ForceSelection, RoutingStats, ScaleWeight, SoftSteer, attach, pairs
 
 BATCH, LENGTH = 8, 256
-Case = tuple[str, Callable[[], AbstractContextManager], dict[str, Any]]
+Case = tuple[Callable[[], AbstractContextManager], dict[str, Any]]
 
 
 def _model(device: str = "cpu", shape: str = "embedded") -> PreTrainedModel:
@@ -50,16 +39,16 @@ def _ids(model: PreTrainedModel, seed: int) -> torch.Tensor:
     return found.to(model.device)
 
 
-def paired(model: PreTrainedModel, cases: list[Case], repeats: int) -> list[dict[str, Any]]:
-    """Seconds of a forward under each case, in turns; see `compared`, the first case is the base."""
+def paired(model: PreTrainedModel, cases: dict[str, Case], repeats: int) -> list[dict[str, Any]]:
+    """Seconds of a forward under each case, in turns, against those under the case `bare`; see `compared`."""
 
     def seconds(case: Case, turn: int) -> float:
-        _, context, options = case
+        context, options = case
         ids = _ids(model, turn + 2)
         with torch.no_grad(), context():
             return timed(lambda: model(input_ids=ids, use_cache=False, **options), model.device)
 
-    return compared(by_case(in_turns({case[0]: case for case in cases}, seconds, repeats)), cases[0][0])
+    return compared(by_case(in_turns(cases, seconds, repeats)), "bare")
 
 
 def bench_capture(
@@ -71,12 +60,12 @@ def bench_capture(
         tokens: numbers of tokens whose peak memory is measured, on a CPU; device, shape: see `_model`.
     """
     model = _model(device, shape)
-    cases: list[Case] = [
-        ("bare", nullcontext, {}),
-        ("streaming capture", lambda: attach(model, keep=False, stats=RoutingStats()), {}),
-        ("full capture", lambda: attach(model), {}),
-        ("output_router_logits", nullcontext, {"output_router_logits": True}),
-    ]
+    cases: dict[str, Case] = {
+        "bare": (nullcontext, {}),
+        "streaming capture": (lambda: attach(model, keep=False, stats=RoutingStats()), {}),
+        "full capture": (lambda: attach(model), {}),
+        "output_router_logits": (nullcontext, {"output_router_logits": True}),
+    }
     rows = paired(model, cases, repeats)
     found = {"name": "capture", "ratio": rows[1]["ratio"], "cases": rows}
     if (device, shape) != ("cpu", "embedded"):
@@ -95,14 +84,10 @@ def bench_intervene(repeats: int = 30, device: str = "cpu", shape: str = "embedd
         SoftSteer(target, strength=0.5), Activate(target), ForceSelection(target), Forbid(target),
         ScaleWeight(target, factor=0.5), Ablate(target), Ablate(target, mode="reroute"),
     )  # fmt: skip
-    cases: list[Case] = [("bare", nullcontext, {})]
-    cases += [(_label(edit), partial(attach, model, [edit], keep=False), {}) for edit in edits]
-    rows = paired(model, cases, repeats)
+    names = [f"Ablate {edit.mode}" if isinstance(edit, Ablate) else type(edit).__name__ for edit in edits]
+    edited = {name: (partial(attach, model, [edit], keep=False), {}) for name, edit in zip(names, edits, strict=True)}
+    rows = paired(model, {"bare": (nullcontext, {}), **edited}, repeats)
     return {"name": "intervene", "ratio": max(row["ratio"] for row in rows[1:]), "cases": rows}
-
-
-def _label(edit: Intervention) -> str:
-    return f"Ablate {edit.mode}" if isinstance(edit, Ablate) else type(edit).__name__
 
 
 def _peak(tokens: int) -> float:

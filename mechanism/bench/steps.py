@@ -34,19 +34,15 @@ def bench_steps(grid: Grid, turns: int = 20) -> pd.DataFrame:
 
 def _one_seed(grid: Grid, english: English, seed: int, turns: int) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
-        trainers = {
-            name: _trainer(grid, english, name, seed, Path(folder) / name) for name in grid.blocks[BLOCK].variants
-        }
+        trainers = {}
+        for name in grid.blocks[BLOCK].variants:
+            config = grid.run(BLOCK, name, lr=min(grid.tuning.rates), seed=seed).train
+            trainers[name] = english.trainer(config, Path(folder) / name)
         kept = {name: round(kept_bytes(trainer), 1) for name, trainer in trainers.items()}
         taken = in_turns(trainers, step_seconds, turns, rotate=True)
     taken = taken.rename(columns={"case": "variant"}).round({"seconds": 5})
     taken.insert(0, "seed", seed)
     return taken.assign(kept_bytes=taken["variant"].map(kept))
-
-
-def _trainer(grid: Grid, english: English, variant: str, seed: int, folder: Path) -> Trainer:
-    config = grid.run(BLOCK, variant, lr=min(grid.tuning.rates), seed=seed).train
-    return english.trainer(config, folder)
 
 
 def kept_bytes(trainer: Trainer) -> float:

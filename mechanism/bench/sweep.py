@@ -18,21 +18,23 @@ from ..study.d_domains.search import SearchConfig, effects_of, find_drivers
 from ..study.d_domains.sweep import Plan, SweepOptions
 from ..trace.proof import Way
 
+PER_LAYER = 2
+"""Experts of a layer that whole passes ablate."""
+
 
 def bench_sweep(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     config: SweepConfig = SWEEP,
     batches: int = 1,
-    per_layer: int = 2,
     search: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Time whole passes against restarts, batch by batch; then sweep all texts exactly, and race.
 
     Args:
-        batches: swept both ways; per_layer: experts ablated in each layer by whole passes, evenly spread; their time is
-            taken for all experts. By restarts all are ablated.
+        batches: swept both ways; by whole passes two experts of each layer, evenly spread, whose time is taken for all
+            experts; by restarts all of them.
 
     Returns:
         `name`; `cases`, one row a mode: seconds of both for all experts, `ratio` (median over batches), `max_error` and
@@ -47,7 +49,7 @@ def bench_sweep(
     chosen = even(plan.batches, batches + 2)[1:-1] or plan.batches[:1]
     cases = []
     for mode in config.modes:
-        cases.append(compare(plan, mode, chosen, per_layer))
+        cases.append(compare(plan, mode, chosen))
         say(f"{mode}: {cases[-1]['ratio']} times, differs by at most {cases[-1]['max_error']}")
     found: dict[str, Any] = {"name": "sweep", "ratio": cases[0]["ratio"], "cases": cases}
     if search:
@@ -58,12 +60,12 @@ def bench_sweep(
     return found
 
 
-def compare(plan: Plan, mode: str, batches: Sequence[Sequence[int]], per_layer: int) -> dict[str, Any]:
+def compare(plan: Plan, mode: str, batches: Sequence[Sequence[int]]) -> dict[str, Any]:
     """One mode, both ways on each batch. The clean pass counts once for each way."""
     fast = replace(plan.settings, modes=(mode,), keep=True)
     whole = replace(fast, way=Way({}, False, {}))
     experts = sum(site.num_experts for site in plan.sites)
-    wanted = {site.layer: even(range(site.num_experts), per_layer) for site in plan.sites}
+    wanted = {site.layer: even(range(site.num_experts), PER_LAYER) for site in plan.sites}
     few = sum(map(len, wanted.values()))
     seconds, error, largest, far, seen = [], 0.0, 0.0, 0, 0
     for batch in batches:

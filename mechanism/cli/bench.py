@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Json, err, out, print_bench, print_table
+from .console import Json, out, print_bench, print_frame, print_table, say
 
 app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 
@@ -29,7 +29,7 @@ def bench_compression(json_: Json = False) -> None:
     The ratio is the median over languages and corpora of PPM's to xz's."""
     from ..study.embedded import compression as baselines
 
-    table = baselines.made(lambda line: err.print(line, style="dim"))
+    table = baselines.made(say)
     ratio = round(float((table["ppm"] / table["xz"]).median()), 4)
     found = {"name": "compression", "ratio": ratio, "cases": table.to_dict("records")}
     print_bench(found, json_, "bits per byte, compression")
@@ -149,10 +149,8 @@ def bench_peers(
     table = bench.bench_peers(tokens, repeats)
     if write:
         bench.write(table)
-    if json_:
-        out.print_json(table.to_json(orient="records"))
-    else:
-        print_table(table.astype(object).where(table.notna(), None).to_dict("records"), "layers of peers")
+    print_frame(table, json_, "layers of peers")
+    if not json_:
         out.print(bench.missing())
 
 
@@ -177,7 +175,5 @@ def bench_sweep(
     keep_memory()
     config = SweepConfig(max_segments=max_segments, max_tokens=max_tokens)
     loaded, tokenizer = load_model(model, "cpu", "float32", moe=True)
-    found = bench.bench_sweep(
-        loaded, tokenizer, config, batches, search=search, say=lambda line: err.print(line, style="dim", soft_wrap=True)
-    )
+    found = bench.bench_sweep(loaded, tokenizer, config, batches, search=search, say=say)
     print_bench(found, json_, "seconds for all experts, one batch")

@@ -1,11 +1,10 @@
 """Commands on the report: `mechanism claims`, `notebooks`, `book`, `check` and `pdf`."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from .console import Json, out, print_table
+from .console import Json, out, print_rows
 
 Only = Annotated[list[str] | None, typer.Option("--only", help="Notebook to run (its name, or a prefix); repeatable.")]
 Force = Annotated[bool, typer.Option("--force", help="Run also what is unchanged.")]
@@ -20,10 +19,7 @@ def claims(json_: Json = False) -> None:
     from ..report.scoreboard import brief, claim_rows
 
     rows = claim_rows()
-    if json_:
-        out.print_json(json.dumps(rows))
-    else:
-        print_table([brief(row) for row in rows], "Claims")
+    print_rows(rows, [brief(row) for row in rows], json_, "Claims")
 
 
 def _parameters(pairs: list[str] | None) -> dict[str, object]:
@@ -48,7 +44,7 @@ def book(only: Only = None, force: Force = False, parameter: Parameter = None) -
 
     notebooks(only, force, parameter)
     site = build_book(force)
-    out.print(f"{site.pages} pages, {site.size / 1e6:.1f} MB: {site.folder / 'index.html'}", soft_wrap=True)
+    out.print(f"{site}: {site.folder / 'index.html'}", soft_wrap=True)
 
 
 def check() -> None:

@@ -1,12 +1,11 @@
 """`mechanism corpus build`, `verify` and `shares`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import Config, Json, out, print_table
+from .console import Config, Json, out, print_rows
 
 app = typer.Typer(help="Re-create and check the committed corpora.", no_args_is_help=True)
 
@@ -40,7 +39,4 @@ def corpus_shares(config: Config, json_: Json = False) -> None:
     from ..study.embedded.train import stream_shares
 
     shares = stream_shares(find_run(config))
-    if json_:
-        out.print_json(json.dumps(shares))
-    else:
-        print_table([{"document": kind, "share of tokens": share} for kind, share in shares.items()], "stream")
+    print_rows(shares, [{"document": kind, "share of tokens": n} for kind, n in shares.items()], json_, "stream")

@@ -1,11 +1,10 @@
 """Commands on one model: `mechanism contracts`, `evaluate` and `calculate`."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from .console import Json, err, out, print_table
+from .console import Json, print_frame, print_rows, say
 
 
 def contracts(
@@ -19,22 +18,19 @@ def contracts(
     if bool(model) == all_:
         raise ValueError("name a model, or use --all for every family; not both")
     rows = _all_contracts(dtype) if all_ else _model_contracts(str(model), device, dtype)
-    if json_:
-        out.print_json(json.dumps(rows))
-    else:
-        print_table(rows, "contracts")
+    print_rows(rows, rows, json_, "contracts")
     if not all_ and any(row["status"] == "failed" for row in rows):
         raise typer.Exit(1)
 
 
 def _all_contracts(dtype: str) -> list[dict]:
     from ..models.load import parse_dtype
-    from ..trace.survey import survey
+    from ..trace.families import survey
 
     rows = []
     for row in survey(parse_dtype(dtype)):
         rows.append(row)
-        err.print(f"{row['family']}: {row['passed']} passed, {row['failed']} failed", style="dim")
+        say(f"{row['family']}: {row['passed']} passed, {row['failed']} failed")
     return rows
 
 
@@ -73,11 +69,8 @@ def evaluate(
         seed=seed,
     )
     loaded, tokenizer = load_model(model, device, dtype)
-    table = run(loaded, tokenizer, config, lambda line: err.print(line, style="dim"))
-    if json_:
-        out.print_json(table.to_json(orient="records"))
-    else:
-        print_table(table.round(3).astype(object).where(table.notna(), None).to_dict("records"), f"Tasks: {model}")
+    table = run(loaded, tokenizer, config, say)
+    print_frame(table, json_, f"Tasks: {model}", 3)
 
 
 def calculate(
@@ -97,12 +90,6 @@ def calculate(
     from ..study.p_cross_lingual import calculator
 
     sizes = calculator.Sizes(languages, layers, hidden, width, experts, top_k, tuned_experts, vocab, head_dim, length)
-    table = calculator.calculate(sizes).reset_index()
-    rows = table.to_dict("records")
-    if json_:
-        out.print_json(json.dumps(rows))
-    else:
-        shown = [
-            {k: f"{v:,.2f}" if "GiB" in k else v if k == "model" else f"{v:,.0f}" for k, v in r.items()} for r in rows
-        ]
-        print_table(shown, f"{languages} languages")
+    rows = calculator.calculate(sizes).reset_index().to_dict("records")
+    shown = [{k: f"{v:,.2f}" if "GiB" in k else v if k == "model" else f"{v:,.0f}" for k, v in r.items()} for r in rows]
+    print_rows(rows, shown, json_, f"{languages} languages")

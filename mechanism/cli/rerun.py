@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Json, err, out
+from .console import Json, err, out, say
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
         force=force,
     )
     try:
-        rerun(asked, tell=lambda line: err.print(line, style="dim", markup=False, soft_wrap=True))
+        rerun(asked, tell=say)
     except KeyboardInterrupt:
         kept = f"finished notebooks are kept in {asked.out}, the same command goes on from there"
         err.print(f"mechanism: interrupted; {kept}", markup=False, soft_wrap=True)

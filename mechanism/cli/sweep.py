@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import Json, err, out, print_table
+from .console import Json, err, out, print_frame, say
 
 ENGINES = {"local": (), "dask": ("distributed",), "ray": ("ray", "ray.util.joblib")}
 
@@ -57,7 +57,7 @@ def sweep(
         loaded = load_model(model, device, dtype, moe=True)
         how: dict[str, Any] = {
             "options": options,
-            "say": lambda line: err.print(line, style="dim", markup=False, soft_wrap=True),
+            "say": say,
             "progress": lambda done, total: bar.update(
                 (bar.task_ids or [bar.add_task("shards")])[0], completed=done, total=total
             ),
@@ -71,10 +71,8 @@ def sweep(
             found = sweeps.sweep(*loaded, config, **how)
             found.found.to_netcdf(to)
             place = f"written to {to}"
-    if json_:
-        out.print_json(found.drivers().to_json(orient="records"))
-    else:
-        print_table(found.drivers().round(5).to_dict("records"), f"driver experts of {model}, nats per token")
+    print_frame(found.drivers(), json_, f"driver experts of {model}, nats per token", 5)
+    if not json_:
         out.print(f"{place}; {found.found.attrs['failed']} ablations failed", soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import extract
 from .extract import Row
+from .languages import LANGUAGES
 from .packages import Package
 from .store import (
     INDEX_FILE,
@@ -39,7 +40,6 @@ class Recipe:
         licence: SPDX-like licence of the extract.
         editions: what each language's text is.
         min_chars: rows whose English is shorter are dropped.
-        max_chars: cap on English characters, whole groups in hash order; None for no cap.
         evaluation_only: every row goes to `test`.
         joiner: what joins consecutive segments into running text.
     """
@@ -50,12 +50,12 @@ class Recipe:
     licence: str
     editions: dict[str, str]
     min_chars: int = 1
-    max_chars: int | None = None
     evaluation_only: bool = False
     joiner: str = "\n"
 
 
 _ENGLISH_CAP = 4_000_000
+"""Characters of a corpus of English alone."""
 RECIPES = (
     Recipe(
         "religion",
@@ -86,7 +86,6 @@ RECIPES = (
         {"en": extract.DJANGO, "en (part)": extract.NETWORKX},
         "BSD-3-Clause",
         {"en": "Python source of networkx and Django, tests left out"},
-        max_chars=_ENGLISH_CAP,
         joiner="\n\n",
     ),
     Recipe(
@@ -95,7 +94,6 @@ RECIPES = (
         {"en": extract.METAMATH},
         "CC0-1.0",
         {"en": "Metamath set.mm: comment and statement of each theorem"},
-        max_chars=_ENGLISH_CAP,
         joiner="\n\n",
     ),
     Recipe(
@@ -104,7 +102,6 @@ RECIPES = (
         {"en": extract.AUSTEN, "en (part)": extract.MOBY_DICK},
         "public domain",
         {"en": "Jane Austen's six novels; Herman Melville, Moby-Dick"},
-        max_chars=_ENGLISH_CAP,
     ),
     Recipe(
         "politics",
@@ -112,7 +109,6 @@ RECIPES = (
         {"en": extract.SOTU},
         "CC0-1.0",
         {"en": "State of the Union addresses, 1790-"},
-        max_chars=_ENGLISH_CAP,
         joiner=" ",
     ),
     Recipe(
@@ -121,7 +117,6 @@ RECIPES = (
         {"en": extract.WORDNET},
         "WordNet-3.0",
         {"en": "WordNet 3.0 glosses"},
-        max_chars=_ENGLISH_CAP,
     ),
 )
 
@@ -133,15 +128,15 @@ def split_of(group: str, corpus: str) -> str:
 
 
 def _capped(rows: list[Row], recipe: Recipe) -> list[Row]:
-    """Whole groups in hash order until the cap of English characters is reached; their own order is kept."""
-    if recipe.max_chars is None:
+    """Of English alone whole groups in hash order until the cap is reached; their own order is kept."""
+    if list(recipe.editions) != ["en"]:
         return rows
     chars: dict[str, int] = {}
     for group, _, texts in rows:
         chars[group] = chars.get(group, 0) + len(texts["en"])
     kept, total = set(), 0
     for group in sorted(chars, key=lambda g: hash_fraction(f"cap/{recipe.name}/{g}")):
-        if total + chars[group] <= recipe.max_chars:
+        if total + chars[group] <= _ENGLISH_CAP:
             kept.add(group)
             total += chars[group]
     return [row for row in rows if row[0] in kept]
@@ -164,7 +159,8 @@ def make(recipe: Recipe, cache: Path) -> Corpus:
     rows = _capped(_unique(recipe.rows(cache), recipe.min_chars), recipe)
     split = (lambda g: "test") if recipe.evaluation_only else (lambda g: split_of(g, recipe.name))
     segments = [Segment(id_, group, split(group)) for group, id_, _ in rows]
-    languages = list(recipe.editions) if "*" not in recipe.editions else _languages(rows)
+    present = {code for _, _, texts in rows for code in texts}
+    languages = [c for c in LANGUAGES if c in present] if "*" in recipe.editions else list(recipe.editions)
     columns = {code: [texts.get(code, "") for _, _, texts in rows] for code in languages}
     leaks = leaking_rows(columns, [s.split for s in segments]) if not recipe.evaluation_only else set()
     keep = [i for i in range(len(rows)) if i not in leaks]
@@ -175,13 +171,6 @@ def make(recipe: Recipe, cache: Path) -> Corpus:
         {code: [texts[i] for i in keep] for code, texts in columns.items()},
         recipe.joiner,
     )
-
-
-def _languages(rows: list[Row]) -> list[str]:
-    from .languages import LANGUAGES
-
-    present = {code for _, _, texts in rows for code in texts}
-    return [code for code in LANGUAGES if code in present]
 
 
 def write(corpus: Corpus, folder: Path) -> dict[str, dict]:
@@ -212,21 +201,17 @@ def build(root: Path, cache: Path, names: Iterable[str] = (), report: Callable[[
     for recipe in RECIPES:
         if recipe.name in wanted:
             corpus = make(recipe, cache)
-            manifest[recipe.name] = _entry(recipe, corpus, write(corpus, root / recipe.name))
+            manifest[recipe.name] = {
+                "licence": recipe.licence,
+                "joiner": recipe.joiner,
+                "editions": recipe.editions,
+                "packages": {code: asdict(package) for code, package in recipe.packages.items()},
+                "segments": len(corpus.rows),
+                "files": write(corpus, root / recipe.name),
+            }
             report(f"{recipe.name}: {len(corpus.rows)} segments, {len(corpus.languages)} languages")
     ordered = {recipe.name: manifest[recipe.name] for recipe in RECIPES if recipe.name in manifest}
     (root / MANIFEST).write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _entry(recipe: Recipe, corpus: Corpus, files: dict[str, dict]) -> dict:
-    return {
-        "licence": recipe.licence,
-        "joiner": recipe.joiner,
-        "editions": recipe.editions,
-        "packages": {code: asdict(package) for code, package in recipe.packages.items()},
-        "segments": len(corpus.rows),
-        "files": files,
-    }
 
 
 def read_manifest(root: Path) -> dict:

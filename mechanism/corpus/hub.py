@@ -27,7 +27,7 @@ class HubSet:
     """A parallel set on a hub.
 
     Attributes:
-        path: id of the data set; split: its split; revision: git revision that is fetched.
+        path: id of the data set; split: its split.
         config: language code -> name of the configuration.
         row: record -> (id, group, text).
     """
@@ -36,7 +36,6 @@ class HubSet:
     split: str
     config: Callable[[str], str]
     row: Callable[[dict[str, Any]], tuple[str, str, str]]
-    revision: str = "main"
 
 
 SETS = {
@@ -52,7 +51,8 @@ SETS = {
 
 
 def load_hub(name: str, languages: tuple[str, ...] = ()) -> Corpus:
-    """A hub set as a corpus, rows aligned by the set's own ids (by position where it has none), all in `test`.
+    """A hub set as a corpus, rows aligned by the set's own ids (by position where it has none) in the order of the
+    English, all in `test`; a text that a language lacks is empty.
 
     Args:
         name: `flores`, `belebele`, `mgsm` or `global_mmlu`.
@@ -71,7 +71,11 @@ def load_hub(name: str, languages: tuple[str, ...] = ()) -> Corpus:
         except ValueError as error:  # datasets' answer to a configuration that is not there
             if code in languages or code == "en":
                 raise CorpusError(f"hub set {name!r} has no {code!r}: {error}") from error
-    return _aligned(name, columns)
+    ids = list(columns["en"])
+    rows = [Segment(id_, columns["en"][id_][0], "test") for id_ in ids]
+    return Corpus(
+        name, name, rows, {code: [column.get(id_, ("", ""))[1] for id_ in ids] for code, column in columns.items()}
+    )
 
 
 def _rows(source: HubSet, code: str) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -86,14 +90,6 @@ def _fetch(source: HubSet, config: str) -> Any:
     except ImportError:
         raise CorpusError("hub sets need the package datasets: pip install 'mechanism[hub]'") from None
     try:
-        return load_dataset(source.path, config, split=source.split, revision=source.revision)
+        return load_dataset(source.path, config, split=source.split)
     except (ConnectionError, OSError) as error:
         raise CorpusError(f"cannot fetch {source.path} ({config}) from the hub: {error}; check the network") from error
-
-
-def _aligned(name: str, columns: dict[str, dict[str, tuple[str, str]]]) -> Corpus:
-    """Rows in the order of the English; a text that a language lacks is empty."""
-    ids = list(columns["en"])
-    rows = [Segment(id_, columns["en"][id_][0], "test") for id_ in ids]
-    texts = {code: [column.get(id_, ("", ""))[1] for id_ in ids] for code, column in columns.items()}
-    return Corpus(name, name, rows, texts)

@@ -41,12 +41,8 @@ class LanguageStreamConfig:
 
 
 class LanguageStream(Mixture):
-    """The stream: a batch is a pure function of (seed, step). Noise changes ids, never text.
-
-    Args:
-        config: what is read and told.
-        tokenizer: fast tokenizer; its end-of-text token opens every document.
-    """
+    """The stream: a batch is a pure function of (seed, step). Noise changes ids, never text. The end-of-text token of
+    the (fast) tokenizer opens every document."""
 
     def __init__(self, config: LanguageStreamConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         columns = {k: v for code in config.languages for k, v in _columns(code, tokenizer).items()}

@@ -3,9 +3,9 @@
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,22 +73,16 @@ def _run(command: list[str], folder: Path) -> None:
         raise CorpusError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]}")
 
 
-class unpacked:
-    """Context manager: the package's content in a temporary folder, `with unpacked(package, cache) as folder`."""
-
-    def __init__(self, package: Package, cache: Path) -> None:
-        self.file = fetch(package, cache)
-
-    def __enter__(self) -> Path:
-        self.folder = tempfile.TemporaryDirectory()
-        target = Path(self.folder.name)
-        if self.file.suffix == ".deb":
-            _run(["dpkg", "-x", str(self.file), str(target)], target)
-        elif self.file.suffix == ".whl":
-            zipfile.ZipFile(self.file).extractall(target)
+@contextmanager
+def unpacked(package: Package, cache: Path) -> Iterator[Path]:
+    """The package's content in a temporary folder."""
+    file = fetch(package, cache)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder)
+        if file.suffix == ".deb":
+            _run(["dpkg", "-x", str(file), str(target)], target)
+        elif file.suffix == ".whl":
+            shutil.unpack_archive(file, target, "zip")
         else:
-            tarfile.open(self.file).extractall(target, filter="data")
-        return target
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.cleanup()
+            shutil.unpack_archive(file, target, "gztar", filter="data")
+        yield target

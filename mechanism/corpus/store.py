@@ -114,12 +114,11 @@ def sha256(payload: bytes) -> str:
 
 def encode_lines(lines: Iterable[str]) -> bytes:
     """Segments as UTF-8 lines; newlines inside a segment become the newline mark."""
-    out = io.StringIO()
+    lines = list(lines)
     for line in lines:
         if NEWLINE_MARK in line:
             raise CorpusError(f"segment holds the reserved character {NEWLINE_MARK}: {line[:60]!r}")
-        out.write(line.replace("\n", NEWLINE_MARK) + "\n")
-    return out.getvalue().encode()
+    return "".join(line.replace("\n", NEWLINE_MARK) + "\n" for line in lines).encode()
 
 
 def decode_lines(payload: bytes) -> list[str]:

@@ -48,7 +48,9 @@ def next_segment(
             picked = _distractors(usable, at, pivot)
             if picked and all(column[i] for i in (*usable[at - CONTEXT : at], usable[at], *picked)):
                 text = corpus.joiner.join(column[i] for i in usable[at - CONTEXT : at]) + corpus.joiner
-                items.append(_choice(f"{group}/{usable[at]}", group, text, column, usable[at], picked, seed))
+                rng = np.random.default_rng([seed, usable[at]])
+                options = [column[i] for i in (usable[at], *picked)]
+                items.append(_choice(f"{group}/{usable[at]}", group, text, options, rng))
     return even(items, len(items) if limit is None else limit)
 
 
@@ -68,12 +70,9 @@ def _distractors(rows: list[int], at: int, pivot: list[str]) -> list[int]:
     return []
 
 
-def _choice(
-    id_: str, cluster: str, text: str, column: list[str], true: int, others: list[int], seed: int
-) -> ChoiceItem:
-    rng = np.random.default_rng([seed, true])
+def _choice(id_: str, cluster: str, text: str, options: list[str], rng: np.random.Generator) -> ChoiceItem:
+    """An item whose options, the true one first, are put into an order drawn from `rng`."""
     order = rng.permutation(CHOICES)
-    options = [column[true], *(column[i] for i in others)]
     return ChoiceItem(id_, cluster, text, tuple(options[i] for i in order), int(np.argmin(order)))
 
 
@@ -95,18 +94,17 @@ def word_problem_items(
     Raises:
         KeyError: the language has no templates, or no number words.
     """
-    spelled = {n: word_problems.spell(n, code) if words else str(n) for n in range(word_problems.MAX_ANSWER + 1)}
-    length = {n: count_tokens(f" {text}" if words else text) for n, text in spelled.items()}
+    numbers = range(word_problems.MAX_ANSWER + 1)
+    spelled = [f" {word_problems.spell(n, code)}" if words else str(n) for n in numbers]
+    length = [count_tokens(text) for text in spelled]
     items = []
     for number, problem in enumerate(word_problems.evaluation_set(split, count, seed)):
         rng = np.random.default_rng([seed, number, 11])
-        pool = [n for n in length if length[n] == length[problem.answer] and n != problem.answer]
+        pool = [n for n in numbers if length[n] == length[problem.answer] and n != problem.answer]
         if len(pool) >= CHOICES - 1:
-            options = [problem.answer, *rng.choice(pool, CHOICES - 1, replace=False)]
-            order = rng.permutation(CHOICES)
-            texts = tuple((" " if words else "") + spelled[int(options[i])] for i in order)
+            options = [spelled[n] for n in (problem.answer, *rng.choice(pool, CHOICES - 1, replace=False))]
             context = word_problems.prompt(problem.question(code), words)
-            items.append(ChoiceItem(str(number), str(number), context, texts, int(np.argmin(order))))
+            items.append(_choice(str(number), str(number), context, options, rng))
     return items
 
 

@@ -58,8 +58,8 @@ def hash_text(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def near_duplicates(texts: Sequence[str], against: Iterable[str], threshold: float = 0.5) -> set[int]:
-    """Indices of `texts` of whose shingles at least the share `threshold` occurs in one single text of `against`.
+def near_duplicates(texts: Sequence[str], against: Iterable[str]) -> set[int]:
+    """Indices of `texts` of whose shingles at least half occur in one single text of `against`.
 
     Containment, not Jaccard: a test segment that a longer training segment contains is a leak too.
     """
@@ -71,7 +71,7 @@ def near_duplicates(texts: Sequence[str], against: Iterable[str], threshold: flo
     found: set[int] = set()
     for text in against:
         shared = Counter(i for value in shingles(text) for i in holders.get(value, ()))
-        found |= {i for i, count in shared.items() if count >= threshold * len(own[i])}
+        found |= {i for i, count in shared.items() if count >= 0.5 * len(own[i])}
     return found
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.stats import norm
 
-from .nulls import permutation_p, shuffles
+from .documents import alternate
+from .nulls import PermutationTest, permutation_p
 
 
 class Agreements(NamedTuple):
@@ -22,7 +23,7 @@ class Agreements(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(PermutationTest):
     """Correlation of languages' domain profiles with a pivot's, over all experts.
 
     A profile is the rate in each domain less its mean over domains. Profiles are correlated across halves of the
@@ -30,14 +31,13 @@ class Agreement:
     meet, so what a document says cannot make languages agree. The pivot against itself is the ceiling.
 
     Attributes:
-        n_perm: permutations of the domain labels on the language's side; seed: of the permutations; confidence: of the
-            interval, from the jackknife over documents of Fisher's z (a bootstrap would repeat documents, and so lower
-            the correlation of halves).
+        n_perm: permutations of the domain labels on the language's side; confidence: of the interval, from the
+            jackknife over documents of Fisher's z (a bootstrap would repeat documents, and so lower the correlation of
+            halves).
     """
 
     n_perm: int = 499
     confidence: float = 0.95
-    seed: int = 0
 
     def __call__(
         self, rates: Float[np.ndarray, "document lang *cell"], domain: Shaped[np.ndarray, "document"], pivot: int = 0
@@ -51,11 +51,10 @@ class Agreement:
         counts = np.bincount(codes)
         if len(counts) < 2 or counts.min() < 4:
             raise ValueError(f"agreement needs two domains with four documents each; got {counts.tolist()} documents")
-        half = _alternate(codes)
+        half = alternate(codes)
         own = (codes == np.arange(len(counts))[:, None]).astype(np.float64)
         value = _agreement(rates, own, own, half, pivot)
-        orders = shuffles(len(codes), self.n_perm, self.seed, half)
-        null = np.stack([_agreement(rates, own, own[:, order], half, pivot) for order in orders])
+        null = self.draws(lambda order: _agreement(rates, own, own[:, order], half, pivot), len(codes), half)
         low, high = self._interval(value, [_agreement(rates, w, w, half, pivot) for w in _without_each(own)])
         return Agreements(value, low, high, np.quantile(null, 0.95, axis=0), permutation_p(value, null))
 
@@ -72,15 +71,6 @@ def _without_each(own: np.ndarray) -> Iterator[np.ndarray]:
         weights = own.copy()
         weights[:, document] = 0
         yield weights
-
-
-def _alternate(codes: np.ndarray) -> np.ndarray:
-    """0 and 1 in turn within each domain."""
-    half = np.empty(len(codes), dtype=np.int64)
-    for code in range(int(codes.max()) + 1):
-        own = np.flatnonzero(codes == code)
-        half[own] = np.arange(len(own)) % 2
-    return half
 
 
 def _agreement(rates: np.ndarray, pivot: np.ndarray, other: np.ndarray, half: np.ndarray, at: int) -> np.ndarray:

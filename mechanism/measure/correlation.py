@@ -69,34 +69,34 @@ class Correlation:
         value = self._partial(data)
         if np.isnan(value):
             raise ValueError("one side is constant, or determined by the covariates: no correlation is defined")
-        low, high = self._interval(data)
         p = permutation_p(np.asarray(value), self._null(data, strata), "two-sided")
-        return Evidence(float(value), low, high, len(x), p=float(p))
+        return Evidence.of_draws(value, self._resampled(data), self.confidence, len(x)).against(p=float(p))
 
     def _partial(self, data: np.ndarray) -> np.ndarray:
         """Partial correlation of the first two columns given the others: `(..., n, 2 + k)` to `(...)`."""
+        x, y, _, scale = self._residuals(data)
+        return _cosine(x, y, scale)
+
+    def _residuals(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Residuals of both sides, the design, and the values or ranks of both sides."""
         ranked = rankdata(data, axis=-2) if self.method == "spearman" else data
         design = with_intercept(ranked[..., 2:])
         x, y = (residual(ranked[..., i], design) for i in (0, 1))
-        return _cosine(x, y, ranked[..., :2])
+        return x, y, design, ranked[..., :2]
 
-    def _interval(self, data: np.ndarray) -> tuple[float, float]:
+    def _resampled(self, data: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng(self.seed)
         draws = self._partial(data[rng.integers(0, len(data), (self.n_boot, len(data)))])
         defined = draws[~np.isnan(draws)]
         if len(defined) < self.n_boot / 2:
             raise ValueError("most resamples are constant: too few different units for an interval")
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(defined, [tail, 1 - tail])
-        return float(low), float(high)
+        return np.asarray(defined)
 
     def _null(self, data: np.ndarray, strata: np.ndarray | None) -> np.ndarray:
-        ranked = rankdata(data, axis=0) if self.method == "spearman" else data
-        design = with_intercept(ranked[:, 2:])
-        x, y = (residual(ranked[:, i], design) for i in (0, 1))
+        x, y, design, scale = self._residuals(data)
         orders = np.array(list(shuffles(len(y), self.n_perm, self.seed, strata)))
         moved = residual(y[orders], design)
-        return _cosine(np.broadcast_to(x, moved.shape), moved, ranked[:, :2])
+        return _cosine(np.broadcast_to(x, moved.shape), moved, scale)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -50,8 +50,14 @@ def crossed_components(
         ValueError: fewer than two domains or languages, a domain with fewer than two documents, or a value that is not
             finite.
     """
-    _check(values, domain)
-    codes = np.unique(domain)
+    codes, counts = np.unique(domain, return_counts=True)
+    if len(counts) < 2 or values.shape[1] < 2 or counts.min() < 2:
+        raise ValueError(
+            f"a crossed design needs two domains, two languages and two documents a domain; got {len(counts)} domains, "
+            f"{values.shape[1]} languages and {counts.tolist()} documents"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("every document has to be there in every language, with finite values")
     parts = [values[domain == code].astype(np.float64) for code in codes]
     content = np.mean([part.mean(1).var(0, ddof=1) for part in parts], 0)
     noise = [part.mean(1).var(0, ddof=1) / len(part) for part in parts]
@@ -74,17 +80,6 @@ def _residual(part: np.ndarray) -> np.ndarray:
     """Variance of a domain's values beside its documents and its languages."""
     left = part - part.mean(1, keepdims=True) - part.mean(0) + part.mean((0, 1))
     return (left**2).sum((0, 1)) / ((len(part) - 1) * (part.shape[1] - 1))
-
-
-def _check(values: np.ndarray, domain: np.ndarray) -> None:
-    counts = np.unique(domain, return_counts=True)[1]
-    if len(counts) < 2 or values.shape[1] < 2 or counts.min() < 2:
-        raise ValueError(
-            f"a crossed design needs two domains, two languages and two documents a domain; got {len(counts)} domains, "
-            f"{values.shape[1]} languages and {counts.tolist()} documents"
-        )
-    if not np.isfinite(values).all():
-        raise ValueError("every document has to be there in every language, with finite values")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,10 @@ def routing_divergence(
     Raises:
         ValueError: no pair is left.
     """
-    both = _present(np.concatenate([reference, other], -1))
+    both = np.concatenate([reference, other], -1)
+    both = both[~np.isnan(both).any((1, 2))]
+    if not len(both):
+        raise ValueError("no segment is left: all lack routing (NaN)")
     p, q = np.split(both, 2, -1)
     return np.asarray(normalised_js(p, q).mean(0))
 
@@ -66,10 +69,3 @@ def divergence_matrix(
             pair = routing_divergence(importance[i], importance[j]) if counts[i, j] else np.full(layers, np.nan)
             found[:, i, j] = found[:, j, i] = pair
     return found, counts
-
-
-def _present(importance: np.ndarray) -> np.ndarray:
-    kept = importance[~np.isnan(importance).any((1, 2))]
-    if not len(kept):
-        raise ValueError("no segment is left: all lack routing (NaN)")
-    return kept

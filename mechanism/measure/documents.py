@@ -5,7 +5,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
+
+
+def alternate(codes: Int[np.ndarray, "document"]) -> Int[np.ndarray, "document"]:
+    """0 and 1 in turn within each domain, whose numbers these are."""
+    half = np.empty(len(codes), dtype=np.int64)
+    for code in range(int(codes.max()) + 1):
+        own = np.flatnonzero(codes == code)
+        half[own] = np.arange(len(own)) % 2
+    return half
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +43,7 @@ class Documents:
     layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        known = {name: getattr(self, name) for name in ("selections", "weight", "activity", "peak")}
-        known = {name: values for name, values in known.items() if values is not None}
+        known = self._known
         if {len(self.domain), len(self.tokens)} != {len(self.selections)} or len({v.shape for v in known.values()}) > 1:
             raise ValueError("domains, tokens and values have to be of the same documents, layers and experts")
         if self.layers and len(self.layers) != self.selections.shape[1]:
@@ -46,6 +54,11 @@ class Documents:
             raise ValueError("a document has no tokens, or an expert was selected by more tokens than there are")
         if len(self.names) < 2:
             raise ValueError("specialisation is between domains: there have to be at least two")
+
+    @property
+    def _known(self) -> dict[str, np.ndarray]:
+        arrays = {name: getattr(self, name) for name in ("selections", "weight", "activity", "peak")}
+        return {name: values for name, values in arrays.items() if values is not None}
 
     @cached_property
     def names(self) -> Shaped[np.ndarray, "domain"]:
@@ -63,8 +76,7 @@ class Documents:
         Raises:
             ValueError: fewer than two domains are left.
         """
-        known = {name: getattr(self, name) for name in ("selections", "weight", "activity", "peak")}
-        own: dict[str, Any] = {name: None if values is None else values[kept] for name, values in known.items()}
+        own: dict[str, Any] = {name: values[kept] for name, values in self._known.items()}
         return replace(self, domain=self.domain[kept], tokens=self.tokens[kept], **own)
 
     def halves(self) -> tuple["Documents", "Documents"]:
@@ -73,13 +85,11 @@ class Documents:
         Raises:
             ValueError: a domain with a single document.
         """
-        place = np.empty(len(self.domain), dtype=np.int64)
-        for name in self.names:
-            own = np.flatnonzero(self.domain == name)
-            if len(own) < 2:
-                raise ValueError(f"domain {str(name)!r} has a single document: it cannot be halved")
-            place[own] = np.arange(len(own))
-        return self.subset(place % 2 == 0), self.subset(place % 2 == 1)
+        counts = np.bincount(self.codes)
+        if counts.min() < 2:
+            raise ValueError(f"domain {str(self.names[counts.argmin()])!r} has a single document: it cannot be halved")
+        half = alternate(self.codes)
+        return self.subset(half == 0), self.subset(half == 1)
 
     def values(self, name: str) -> Shaped[np.ndarray, "document layer expert"]:
         """An array by name.
@@ -87,10 +97,9 @@ class Documents:
         Raises:
             ValueError: it is not known.
         """
-        found: np.ndarray | None = getattr(self, name)
-        if found is None:
+        if name not in self._known:
             raise ValueError(f"these documents were recorded without {name!r}, which the measure needs")
-        return found
+        return self._known[name]
 
 
 class Domains:

@@ -1,7 +1,6 @@
 """Null and intervals of a measure of specialisation: documents relabelled, documents resampled."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -9,23 +8,21 @@ from jaxtyping import Shaped
 
 from .documents import Documents, Domains
 from .domain_table import Metric, labelled
-from .nulls import Alternative, false_discovery, permutation_p, shuffles
+from .nulls import false_discovery, permutation_p, shuffles
 
 
 @dataclass(frozen=True)
 class LabelNull:
-    """Null of a measure: the documents keep their routing and length, their domain labels are permuted.
+    """Null of a measure: the documents keep their routing and length, their domain labels are permuted; one-sided.
 
     Attributes:
         n_perm: permutations; all are held in memory, 8 bytes for each cell. No cell's p-value is below
             1 / (n_perm + 1), so with many cells and few specialists `q` needs many permutations; `p_family` does not.
-        seed: of the permutations; alternative: side of the test; method: of the false discovery rate.
+        seed: of the permutations.
     """
 
     n_perm: int = 999
     seed: int = 0
-    alternative: Alternative = "greater"
-    method: Literal["fdr_bh", "fdr_by"] = "fdr_bh"
 
     def __call__(
         self, documents: Documents, metric: Metric, strata: Shaped[np.ndarray, "document"] | None = None
@@ -47,10 +44,12 @@ class LabelNull:
         """Values of cells against `draws` of them; see `__call__`."""
         mean, spread = draws.mean(0), draws.std(0)
         moving = spread > 1e-12
-        p = np.where(moving, permutation_p(value, draws, self.alternative), np.nan)
+        p = np.where(moving, permutation_p(value, draws), np.nan)
         z, ranked = (np.where(moving, (v - mean) / np.where(moving, spread, 1), np.nan) for v in (value, draws))
         found = {"value": value, "null_mean": mean, "null_std": spread, "z": z, "p": p}
-        found |= {"q": false_discovery(p, self.method), "p_family": self._family(z, ranked)}
+        extreme = np.where(np.isnan(ranked), -np.inf, ranked).reshape(len(draws), -1).max(1)
+        family = permutation_p(z, np.broadcast_to(extreme.reshape(-1, *[1] * z.ndim), draws.shape))
+        found |= {"q": false_discovery(p), "p_family": family}
         return xr.Dataset({name: labelled(documents, values) for name, values in found.items()})
 
     def draws(
@@ -61,13 +60,6 @@ class LabelNull:
         orders = shuffles(len(documents.codes), self.n_perm, self.seed, strata)
         relabelled = ((documents.codes[order] == names).astype(np.float64) for order in orders)
         return np.stack([metric(Domains(documents, own)) for own in relabelled])
-
-    def _family(self, z: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """P-values against the most extreme cell of each draw."""
-        towards = {"greater": np.positive, "less": np.negative, "two-sided": np.abs}[self.alternative]
-        signed, flat = towards(z), towards(draws).reshape(len(draws), -1)
-        extreme = np.where(np.isnan(flat), -np.inf, flat).max(1)
-        return permutation_p(signed, np.broadcast_to(extreme.reshape(-1, *[1] * z.ndim), draws.shape))
 
 
 @dataclass(frozen=True)

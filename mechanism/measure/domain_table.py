@@ -1,7 +1,6 @@
 """Every measure of specialisation in one table over experts and domains."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
@@ -11,44 +10,34 @@ from .documents import Documents, Domains
 
 Metric = Callable[[Domains], np.ndarray]
 
-COUNTED: Mapping[str, Metric] = MappingProxyType({
-    "activation_rate": specialisation.activation_rate,
-    "activation_share": specialisation.activation_share,
-    "activation_entropy": specialisation.activation_entropy,
-    "certainty": specialisation.certainty,
-    "cwas": specialisation.cwas,
-    "lift": specialisation.lift,
-    "information": specialisation.information,
-    "mutual_information": specialisation.mutual_information,
-    "token_ratio": relevance.token_ratio,
-})  # fmt: skip
-WEIGHED: Mapping[str, tuple[str, Metric]] = MappingProxyType({
-    "gate_score": ("weight", relevance.gate_score),
-    "expert_activity": ("activity", relevance.expert_activity),
-    "peak": ("peak", relevance.peak),
-})  # fmt: skip
+COUNTED: tuple[Metric, ...] = (
+    specialisation.activation_rate,
+    specialisation.activation_share,
+    specialisation.activation_entropy,
+    specialisation.certainty,
+    specialisation.cwas,
+    specialisation.lift,
+    specialisation.information,
+    specialisation.mutual_information,
+    relevance.token_ratio,
+)
+WEIGHED: tuple[tuple[str, Metric], ...] = (
+    ("weight", relevance.gate_score),
+    ("activity", relevance.expert_activity),
+    ("peak", relevance.peak),
+)
 
 
-def known_metrics(documents: Documents) -> dict[str, Metric]:
-    """The measures by name that these documents' records allow."""
-    return dict(COUNTED) | {n: m for n, (needs, m) in WEIGHED.items() if getattr(documents, needs) is not None}
-
-
-def domain_table(documents: Documents, metrics: Mapping[str, Metric] | None = None) -> xr.Dataset:
-    """Measures over `(layer, expert, domain)`, those of the expert alone over `(layer, expert)`.
+def domain_table(documents: Documents) -> xr.Dataset:
+    """The measures that the documents' records allow, over `(layer, expert, domain)`, those of the expert alone over
+    `(layer, expert)`, by the names of their functions.
 
     `unused` marks experts that nothing selected; `tokens` and `documents` count each domain. `.to_dataframe()` makes it
     a tidy table, one row for each cell.
-
-    Args:
-        metrics: by name; `known_metrics` without it.
-
-    Raises:
-        ValueError: a measure needs what was not recorded.
     """
     domains = Domains(documents)
-    chosen = known_metrics(documents) if metrics is None else metrics
-    data = {name: labelled(documents, metric(domains)) for name, metric in chosen.items()}
+    known = [*COUNTED, *(metric for needed, metric in WEIGHED if getattr(documents, needed) is not None)]
+    data = {metric.__name__: labelled(documents, metric(domains)) for metric in known}
     data["unused"] = labelled(documents, domains.total("selections").sum(-1) == 0)
     return xr.Dataset(data).assign(
         tokens=("domain", domains.tokens), documents=("domain", domains.multiplicity.sum(1).astype(np.int64))

@@ -4,9 +4,15 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class EvidenceError(ValueError):
     """Numbers that no verdict can rest on."""
+
+
+class NotTestable(str):
+    """The reason why a claim cannot be tested at all on what was run: what it speaks of did not happen."""
 
 
 class Evidence(NamedTuple):
@@ -33,6 +39,13 @@ class Evidence(NamedTuple):
     def exact(cls, value: float, n: int, null: float = math.nan, note: str = "") -> "Evidence":
         """A number that is counted or proved: its interval is itself."""
         return cls(value, value, value, n, null, note=note)
+
+    @classmethod
+    def of_draws(cls, estimate: Any, draws: Any, confidence: float, n: int) -> "Evidence":
+        """An estimate with the percentile interval of what it is in each resample."""
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        return cls(float(estimate), float(low), float(high), n)
 
     def against(self, null: float = math.nan, p: float = math.nan, note: str = "") -> "Evidence":
         """The same, held against a null, a p-value, or with a note."""

@@ -50,9 +50,7 @@ class GapSlope:
         drawn = np.random.default_rng(self.seed).integers(0, len(missing), (self.n_boot, len(missing)))
         rows = np.arange(1, self.n_boot + 1)[:, None]
         slopes = _slope(x[rows, drawn], y[rows, drawn])
-        tail = (1 - self.confidence) / 2
-        low, high = np.nanquantile(slopes, [tail, 1 - tail])
-        return Evidence(float(_slope(x[:1], y[:1])[0]), float(low), float(high), len(missing))
+        return Evidence.of_draws(_slope(x[:1], y[:1])[0], slopes[~np.isnan(slopes)], self.confidence, len(missing))
 
     def _means(self, values: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
         """`(1 + n_boot, lang)` means over the items, first as they are, then with clusters resampled."""

@@ -66,17 +66,11 @@ def permutation_p(
     return np.asarray(np.where(known, sides[alternative], np.nan))
 
 
-def false_discovery(
-    p: Float[np.ndarray, "*cell"], method: Literal["fdr_bh", "fdr_by"] = "fdr_bh"
-) -> Float[np.ndarray, "*cell"]:
-    """P-values adjusted over all cells at once, so that `q <= a` holds the false discovery rate at `a`; NaN stays NaN.
-
-    Args:
-        method: `fdr_bh` Benjamini-Hochberg (independent or positively dependent cells), `fdr_by` Benjamini-Yekutieli
-            (any dependence).
-    """
+def false_discovery(p: Float[np.ndarray, "*cell"]) -> Float[np.ndarray, "*cell"]:
+    """P-values adjusted over all cells at once (Benjamini-Hochberg: independent or positively dependent cells), so that
+    `q <= a` holds the false discovery rate at `a`; NaN stays NaN."""
     known = ~np.isnan(p)
     q = np.full(p.shape, np.nan)
     if known.any():
-        q[known] = multipletests(p[known], method=method)[1]
+        q[known] = multipletests(p[known], method="fdr_bh")[1]
     return q

@@ -17,13 +17,6 @@ def experts_above(difference: Float[np.ndarray, "*rest"], tau: float) -> Bool[np
     return np.asarray(difference > tau)
 
 
-def multilingual_experts(
-    difference: Float[np.ndarray, "lang layer expert"], tau: float
-) -> Bool[np.ndarray, "layer expert"]:
-    """Experts above `tau` for any language; rows are languages other than the reference (arXiv 2510.04694)."""
-    return np.asarray(experts_above(difference, tau).any(0))
-
-
 class OverlapTest(NamedTuple):
     """Size of an intersection, its expectation by chance, and P(chance <= size), P(chance >= size)."""
 
@@ -90,18 +83,20 @@ def overlap_curve(
     permuted: PermutedOverlap | None = None,
     strata: Shaped[np.ndarray, "layer expert"] | None = None,
 ) -> pd.DataFrame:
-    """Task experts and multilingual experts over the threshold, one row for each `tau`.
+    """Task experts and multilingual ones, above the threshold for any language, one row for each `tau`
+    (arXiv 2510.04694).
 
     Columns: `tau`, `task` and `multilingual` (sizes of the sets), `shared`, `jaccard` (NaN for two empty sets), and of
     the hypergeometric null `expected`, `p_fewer`, `p_more`; with `permuted`, the same with the suffix `_permuted`. If
     `p_fewer` is not small at `shared = 0`, the sets are too small to show that they avoid each other.
 
     Args:
-        task, languages: `frequency_difference` from one base corpus; its sampling error is in both.
+        task, languages: `frequency_difference` from one base corpus; its sampling error is in both. Languages are those
+            other than the reference.
     """
     rows = []
     for tau in taus:
-        first, second = experts_above(task, tau), multilingual_experts(languages, tau)
+        first, second = experts_above(task, tau), np.any(experts_above(languages, tau), 0)
         union = int((first | second).sum())
         test = hypergeometric_overlap(first, second)
         row: dict[str, Any] = {"tau": tau, "task": int(first.sum()), "multilingual": int(second.sum())}

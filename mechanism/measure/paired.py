@@ -1,4 +1,4 @@
-"""Differences of models trained in pairs: few seeds, many documents."""
+"""Estimates over models: few seeds, and many documents, items or languages beneath them."""
 
 from dataclasses import dataclass
 
@@ -19,17 +19,28 @@ class SeedMean:
 
     confidence: float = 0.95
 
-    def __call__(self, values: Float[np.ndarray, " seed"]) -> Evidence:
+    def __call__(
+        self, values: Float[np.ndarray, " seed"], *beneath: tuple[Float[np.ndarray, " draw"], int]
+    ) -> Evidence:
         """The mean, its interval, and the number of seeds.
 
+        Args:
+            beneath: the mean again, with units that all seeds have in common (documents, languages) resampled, and the
+                number of these units; several kinds of them are resampled one at a time. Their variances are added to
+                that of the mean over seeds, degrees of freedom are Satterthwaite's: seeds, then units.
+
         Raises:
-            ValueError: fewer than two seeds, or a value that is not finite.
+            ValueError: fewer than two seeds or units, or a value that is not finite.
         """
         seeds = _finite(values).size
         if seeds < 2:
             raise ValueError(f"{seeds} seeds give no interval: at least two are needed")
-        variance = float(values.var(ddof=1)) / seeds
-        return _student(float(values.mean()), variance, float(seeds - 1), seeds, self.confidence)
+        variances, freedoms = [float(values.var(ddof=1)) / seeds], [seeds - 1]
+        for draws, units in beneath:
+            if units < 2:
+                raise ValueError(f"{units} units beneath the seeds cannot be resampled: at least two are needed")
+            variances, freedoms = [*variances, float(_finite(draws).var(ddof=1))], [*freedoms, units - 1]
+        return _student(float(values.mean()), *_satterthwaite(variances, freedoms), seeds, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -68,9 +79,15 @@ class PairedDifference:
         by_seed = float(own.var(ddof=1)) / seeds
         residual = differences.mean(0) - mean * tokens
         by_document = documents / (documents - 1) * float((residual**2).sum()) / float(tokens.sum()) ** 2
-        total = by_seed + by_document
-        freedom = total**2 / (by_seed**2 / (seeds - 1) + by_document**2 / (documents - 1)) if total else 1.0
-        return _student(mean, total, freedom, seeds, self.confidence)
+        pooled = _satterthwaite([by_seed, by_document], [seeds - 1, documents - 1])
+        return _student(mean, *pooled, seeds, self.confidence)
+
+
+def _satterthwaite(variances: list[float], freedoms: list[int]) -> tuple[float, float]:
+    """Sum of independent variances, and its degrees of freedom."""
+    total = sum(variances)
+    parts = sum(own**2 / freedom for own, freedom in zip(variances, freedoms, strict=True))
+    return total, total**2 / parts if parts else 1.0
 
 
 def _student(mean: float, variance: float, freedom: float, n: int, confidence: float) -> Evidence:

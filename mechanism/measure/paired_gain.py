@@ -81,10 +81,9 @@ class PairedGain:
             draws = self.bootstrap.draws(difference[at], weight[at], labels[at])
         else:
             draws = np.mean([self._own(i, own, labels) for i, own in enumerate(change)], axis=0)
-        tail = (1 - self.bootstrap.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
         mean = np.mean([own[~np.isnan(own)].mean() for own in change])
-        return Gain(Evidence(float(mean), float(low), float(high), len(sums)), self._p(sums), int(at.sum()), draws)
+        gain = Evidence.of_draws(mean, draws, self.bootstrap.confidence, len(sums))
+        return Gain(gain, self._p(sums), int(at.sum()), draws)
 
     def _own(self, number: int, change: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Resampled means of one group."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 
 def window(layers: int, low: float, high: float) -> Bool[np.ndarray, "layer"]:
@@ -48,11 +48,13 @@ def contrasts(layers: int) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("contrast")
 
 
-def is_u_shaped(shape: pd.DataFrame) -> bool:
-    """Whether the middle lies below both ends with intervals apart: the upper bound of `middle` below the lower bounds
-    of `start` and `end`. Stricter, as a rule, than asking that the paired differences exclude 0.
+def dip(profile: Float[np.ndarray, "*batch layer"]) -> Float[np.ndarray, "*batch"]:
+    """Depth of a U: by which share the mean over the middle third lies below the lower one of the first and the last
+    sixth (`depth_windows`). Negative where the middle lies above an end: a profile that only falls, or only rises, has
+    no depth.
 
-    Args:
-        shape: intervals of the `contrasts` of a profile, columns `low` and `high`.
+    >>> float(dip(np.array([0.4, 0.3, 0.2, 0.3, 0.5]))), float(dip(np.array([5.0, 4, 3, 2, 1])))
+    (0.5, -2.0)
     """
-    return bool(shape.loc["middle", "high"] < min(shape.loc["start", "low"], shape.loc["end", "low"]))
+    means = {name: profile[..., mask].mean(-1) for name, mask in depth_windows(profile.shape[-1]).items()}
+    return np.asarray(1 - means["middle"] / np.minimum(means["start"], means["end"]))

@@ -17,10 +17,7 @@ def retrieval_hits(
     Args:
         centre: subtract each side's mean first, which removes what all sentences of a language share.
     """
-    if centre:
-        queries, keys = queries - queries.mean(0), keys - keys.mean(0)
-    similarity = unit(queries) @ unit(keys).T
-    return similarity.argmax(1) == np.arange(len(queries))
+    return _cosines(queries, keys, centre).argmax(1) == np.arange(len(queries))
 
 
 def parallel_similarity(
@@ -39,8 +36,12 @@ def parallel_similarity(
     """
     if len(queries) < 2:
         raise ValueError("similarity is compared with that of other pairs, which needs at least two rows")
-    if centre:
-        queries, keys = queries - queries.mean(0), keys - keys.mean(0)
-    similarity = unit(queries) @ unit(keys).T
+    similarity = _cosines(queries, keys, centre)
     own = np.diag(similarity)
     return np.stack([own, (similarity.sum(1) - own) / (len(own) - 1)], 1)
+
+
+def _cosines(queries: np.ndarray, keys: np.ndarray, centre: bool) -> np.ndarray:
+    if centre:
+        queries, keys = queries - queries.mean(0), keys - keys.mean(0)
+    return np.asarray(unit(queries) @ unit(keys).T)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from .evidence import Evidence
 from .nulls import Alternative, permutation_p
+from .paired import SeedMean
 
 
 class Sampled(NamedTuple):
@@ -23,30 +24,27 @@ class Sampled(NamedTuple):
     chance: Float[np.ndarray, "null"] = np.zeros(0)
 
 
-def over_seeds(
-    models: Sequence[Sampled], seed: int = 0, confidence: float = 0.95, alternative: Alternative = "greater"
-) -> Evidence:
-    """Mean over models. In each resample models are drawn with replacement, and of all drawn ones the same resample of
-    documents, as all have read the same; `n` counts models. The null is the 95th percentile (5th for `less`) of the
-    mean over models of their chance, with its p-value. A single model has the interval of its own draws. An interval
-    always holds its estimate.
+def over_seeds(models: Sequence[Sampled], alternative: Alternative = "greater") -> Evidence:
+    """Mean over models, its 95 % interval as in `SeedMean`: seeds, and beneath them one resample of documents for all,
+    as all have read the same; `n` counts models. A single model has the interval of its own draws, which says nothing
+    of other seeds. An interval always holds its estimate. The null is the 95th percentile (5th for `less`) of the mean
+    over models of their chance, with its p-value.
 
     Args:
-        models: the i-th draws of all are of the same documents; seed: of the resampling.
+        models: the i-th draws of all are of the same documents.
 
     Raises:
         ValueError: no models, or none with draws.
     """
     if not models or not all(len(one.draws) for one in models):
         raise ValueError("an interval over seeds needs models, each with draws")
-    size = min(len(one.draws) for one in models)
-    rng, draws = np.random.default_rng(seed), np.stack([one.draws[:size] for one in models])
-    chosen = np.arange(len(models))[None] if len(models) == 1 else rng.integers(len(models), size=(size, len(models)))
-    resampled = draws[chosen, np.arange(size)[:, None]].mean(1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    value = float(np.mean([one.estimate for one in models]))
-    found = Evidence(value, min(value, float(low)), max(value, float(high)), len(models))
+    size, value = min(len(one.draws) for one in models), float(np.mean([one.estimate for one in models]))
+    draws = np.mean([one.draws[:size] for one in models], axis=0)
+    if len(models) == 1:
+        own = Evidence.of_draws(value, draws, 0.95, 1)
+        found = own._replace(low=min(value, own.low), high=max(value, own.high))
+    else:
+        found = SeedMean()(np.array([one.estimate for one in models]), (draws, size))
     if not all(len(one.chance) for one in models):
         return found
     least = min(len(one.chance) for one in models)

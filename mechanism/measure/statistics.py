@@ -40,9 +40,7 @@ class ClusterBootstrap:
         """
         tops, bottoms = _sums(numerator, denominator, clusters)
         draws = self._resample(tops, bottoms)
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
-        return Evidence(float(tops.sum() / bottoms.sum()), float(low), float(high), len(tops))
+        return Evidence.of_draws(tops.sum() / bottoms.sum(), draws, self.confidence, len(tops))
 
     def draws(
         self,
@@ -79,6 +77,11 @@ def resampling_weights(size: int, n_boot: int, seed: int) -> np.ndarray:
     weights = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=n_boot)
     weights.flags.writeable = False
     return weights
+
+
+def with_observed(weights: Shaped[np.ndarray, "draw unit"]) -> Float[np.ndarray, "draws unit"]:
+    """Every unit once in a row before the resamples: what is computed from it is the estimate itself."""
+    return np.concatenate([np.ones((1, weights.shape[1])), weights])
 
 
 def _sums(

@@ -20,26 +20,19 @@ def explained(spec: str, where: str) -> Iterator[None]:
     """Whatever keeps a model from being loaded, as one sentence."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ModelError(_out_of_memory(spec)) from error
     except (OSError, SafetensorError) as error:
-        here = Path(where).is_dir()
-        raise ModelError(_damaged(where, error) if here else _not_from_hub(spec, where, error)) from error
+        if Path(where).is_dir():
+            raise ModelError(f"the model in {where} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(_not_from_hub(spec, where, error)) from error
     except ValueError as error:
         raise ModelError(f"{spec} cannot be loaded: {_first_line(error)}") from error
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        raise ModelError(_out_of_memory(spec)) from error
-
-
-def _out_of_memory(spec: str) -> str:
-    free = f"{free_memory('cpu') / 1e9:.1f} GB of host memory is free"
-    return f"out of memory while {spec} was loaded ({free}): take --dtype bfloat16 or a larger device"
-
-
-def _damaged(where: str, error: Exception) -> str:
-    return f"the model in {where} cannot be loaded: {_first_line(error)}"
+        free = f"{free_memory('cpu') / 1e9:.1f} GB of host memory is free"
+        raise ModelError(
+            f"out of memory while {spec} was loaded ({free}): take --dtype bfloat16 or a larger device"
+        ) from error
 
 
 def _not_from_hub(spec: str, where: str, error: BaseException) -> str:

@@ -60,7 +60,7 @@ class Loaded:
     @property
     def moe(self) -> bool:
         """Whether it has routed experts."""
-        return is_moe(self.model.config)
+        return routed_experts(self.model.config) > 1
 
     @torch.no_grad()
     def __call__(self, texts: str | Sequence[str]) -> Any:
@@ -86,11 +86,8 @@ def resolve(spec: str) -> str:
         return str(path)
     if spec.startswith((".", "/", "~")) or spec.split("@")[0].count("/") != 1:
         known = ", ".join(sorted(p.parent.name for p in MODELS.glob("*/config.json")))
-        known = (
-            f"committed models: {known}; or "
-            if known
-            else "the committed models are in the repository, which is not here; "
-        )
+        absent = "the committed models are in the repository, which is not here; "
+        known = f"committed models: {known}; or " if known else absent
         raise ModelError(f"no model at {spec!r}; {known}give a folder or a hub id owner/name")
     return spec
 
@@ -158,7 +155,7 @@ def load(spec: str = "embedded", device: str = "auto", dtype: str = "float32", m
     verify_weights(Path(where))
     transformers_logging.disable_progress_bar()
     config = load_config(spec)
-    if moe and not is_moe(config):
+    if moe and routed_experts(config) < 2:
         raise ModelError(f"{spec} is a dense model ({config.model_type}): it has no routed experts to study")
     spread = {"device_map": BALANCED} if target == BALANCED else {}
     with explained(spec, where):
@@ -247,11 +244,6 @@ def parse_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"device {name!r} is not here: torch sees no GPU; use cpu")
     return name
-
-
-def is_moe(config: Any) -> bool:
-    """Whether a transformers configuration has routed experts."""
-    return routed_experts(config) > 1
 
 
 def verify_weights(folder: Path) -> None:

@@ -57,7 +57,10 @@ def footprint(config: Any, folder: Path | None, dtype: torch.dtype) -> Footprint
     Args:
         config: of transformers; folder: of the model, None for one on a hub that is not here yet.
     """
-    parameters = (_in_headers(folder) if folder else 0) or _in_architecture(config)
+    parameters = sum(map(_elements, sorted(folder.glob("*.safetensors")))) if folder else 0
+    if not parameters:
+        with torch.device("meta"):
+            parameters = AutoModelForCausalLM.from_config(config).num_parameters()
     return Footprint(parameters, dtype, _capture(config))
 
 
@@ -91,10 +94,6 @@ def free_memory(device: str) -> int:
     return min(psutil.virtual_memory().available, _left_of_limit())
 
 
-def _in_headers(folder: Path) -> int:
-    return sum(map(_elements, sorted(folder.glob("*.safetensors"))))
-
-
 def _elements(path: Path) -> int:
     """Elements of the tensors of a safetensors file, by its header."""
     try:
@@ -102,11 +101,6 @@ def _elements(path: Path) -> int:
             return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     except SafetensorError:
         return 0  # a damaged file is named where it is loaded
-
-
-def _in_architecture(config: Any) -> int:
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config).num_parameters()
 
 
 def _capture(config: Any) -> int:

@@ -65,6 +65,12 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, 
     return ids, mask
 
 
+def pad_left(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same, padded on the left."""
+    ids, mask = pad([s[::-1] for s in sequences], pad_id)
+    return ids.flip(1), mask.flip(1)
+
+
 def padded_batches(
     model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int, batch_tokens: int = 4096
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:

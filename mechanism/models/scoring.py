@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.tasks import ChoiceItem
-from .passes import batches_by_length, next_token_nll, opening_token, padded_batches
+from .passes import batches_by_length, next_token_nll, opening_token, pad_left, padded_batches
 
 WINDOW = 256
 
@@ -45,7 +45,7 @@ def score_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, docum
     owners: list[tuple[int, int]] = []  # document, tokens of the window already scored before it
     lengths = []
     for number, text in enumerate(documents):
-        ids = [opening_token(tokenizer), *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        ids = [opening_token(tokenizer), *_ids(tokenizer, text)]
         lengths.append(len(ids) - 1)
         for start in range(0, max(len(ids) - WINDOW // 2, 1), WINDOW // 2):
             windows.append(ids[start : start + WINDOW])
@@ -59,7 +59,11 @@ def score_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, docum
 
 def token_counter(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:
     """Counts the tokens of a text, without any that opens it."""
-    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return lambda text: len(_ids(tokenizer, text))
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def encode_choices(
@@ -67,9 +71,8 @@ def encode_choices(
 ) -> tuple[list[int], list[list[int]]]:
     """Token ids of an item's context, if `opened` behind the token that opens a text, and of its choices; the context
     loses its beginning where it and the longest choice do not fit into the window."""
-    choices = [tokenizer(choice, add_special_tokens=False)["input_ids"][:window] for choice in item.choices]
-    opening = [opening_token(tokenizer)] if opened else []
-    context = [*opening, *tokenizer(item.context, add_special_tokens=False)["input_ids"]]
+    choices = [_ids(tokenizer, choice)[:window] for choice in item.choices]
+    context = [*([opening_token(tokenizer)] if opened else []), *_ids(tokenizer, item.context)]
     return context[-max(window - max(map(len, choices)), 1) :], choices
 
 
@@ -129,19 +132,16 @@ def margin(scores: np.ndarray, answer: np.ndarray) -> np.ndarray:
 
 def exact_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[ChoiceItem]) -> np.ndarray:
     """Whether greedy decoding up to the end of the line gives the true answer, per item."""
-    room = 2 + max(len(tokenizer(c, add_special_tokens=False)["input_ids"]) for item in items for c in item.choices)
+    room = 2 + max(len(_ids(tokenizer, c)) for item in items for c in item.choices)
     hits = np.zeros(len(items))
-    prompts = [[opening_token(tokenizer), *tokenizer(i.context, add_special_tokens=False)["input_ids"]] for i in items]
+    prompts = [[opening_token(tokenizer), *_ids(tokenizer, i.context)] for i in items]
     for batch in batches_by_length(prompts):
-        width = max(len(prompts[i]) for i in batch)
-        fill = [width - len(prompts[i]) for i in batch]
-        ids = torch.tensor([[tokenizer.pad_token_id] * f + prompts[i] for f, i in zip(fill, batch, strict=True)])
-        mask = torch.tensor([[0] * f + [1] * (width - f) for f in fill])
+        ids, mask = pad_left([prompts[i] for i in batch], tokenizer.pad_token_id)
         out = model.generate(
             input_ids=ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=room,
             do_sample=False, pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
         for row, i in enumerate(batch):
-            line = tokenizer.decode(out[row, width:], skip_special_tokens=True).split("\n")[0]
+            line = tokenizer.decode(out[row, ids.shape[1] :], skip_special_tokens=True).split("\n")[0]
             hits[i] = line.strip() == items[i].choices[items[i].answer].strip()
     return hits

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..trace.restart import layer_outputs, restarted
-from .passes import pad
+from .passes import pad, pad_left
 
 SOFTMAX_ROWS = 256  # positions at a time: copies of a whole batch's logits do not fit a processor's caches
 
@@ -41,7 +41,7 @@ class ChoiceBatch:
     def of(
         cls, contexts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]], pad_id: int
     ) -> "ChoiceBatch":
-        ids, mask = (t.flip(1) for t in pad([list(reversed(c)) for c in contexts], pad_id))
+        ids, mask = pad_left(contexts, pad_id)
         rows: dict[tuple[int, tuple[int, ...]], int] = {}
         for number, own in enumerate(choices):
             for choice in own:

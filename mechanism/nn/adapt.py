@@ -7,6 +7,7 @@ whose output begins at zero.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ from .feedforward import FeedForward
 from .moe import SparseMoEConfig
 from .variants import VariantConfig
 
-METHODS = ("router", "experts", "experts + embedding", "adapter", "all")
-SIZED = ("experts", "experts + embedding", "adapter")
+METHODS = {"router": False, "experts": True, "experts + embedding": True, "adapter": True, "all": False}
+"""Whether each has a size."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise LayerError(f"unknown method {self.method!r}; use {', '.join(METHODS)}")
-        if (self.method in SIZED) != (self.size > 0):
+        if METHODS[self.method] != (self.size > 0):
             raise LayerError(
                 f"method {self.method!r} with size {self.size}: experts and adapters need one, others none"
             )
@@ -67,11 +68,7 @@ class Tuning:
         return replace(config, layer=replace(layer, shared_width=self.size))
 
     def load(self, config: VariantConfig, state: Mapping[str, Tensor]) -> PreTrainedModel:
-        """The tuned model, which computes at first what the base does.
-
-        Args:
-            config: of the base; state: its `state_dict`.
-        """
+        """The tuned model, which computes at first what the base of this configuration and `state_dict` does."""
         model = self.config(config).build()
         missing, unexpected = model.load_state_dict(dict(state), strict=False)
         if unexpected or any("shared_experts" not in name for name in missing):
@@ -106,19 +103,15 @@ class Tuning:
         for module, own in zip(layers, chosen, strict=True):
             for p in module.parameters():
                 p.requires_grad_(True)
-                p.register_hook(_rows_only(own))
+                p.register_hook(partial(_rows_only, own))
                 count += p[list(own)].numel()
         if self.method == "experts + embedding":
             count += model.get_input_embeddings().weight.requires_grad_(True).numel()
         return count
 
 
-def _rows_only(rows: Sequence[int]):
+def _rows_only(rows: Sequence[int], gradient: Tensor) -> Tensor:
     """Gradient of the named rows; that of the others is zero."""
-
-    def keep(gradient: Tensor) -> Tensor:
-        kept = torch.zeros_like(gradient)
-        kept[list(rows)] = gradient[list(rows)]
-        return kept
-
-    return keep
+    kept = torch.zeros_like(gradient)
+    kept[list(rows)] = gradient[list(rows)]
+    return kept

@@ -95,11 +95,7 @@ class MechanismMoeForCausalLM(Qwen3ForCausalLM):
             return super().forward(*args, **kwargs)
 
     def set_experts_implementation(self, experts_implementation: str | dict) -> None:
-        """These experts have one implementation.
-
-        Raises:
-            ValueError: always.
-        """
+        """Refused with a ValueError: these experts have one implementation."""
         raise ValueError(f"{type(self).__name__} has one experts implementation, its own")
 
     def _init_weights(self, module: nn.Module) -> None:

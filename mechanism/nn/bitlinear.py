@@ -36,11 +36,7 @@ def normed_int8(x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
 
 
 class BitLinear(nn.Linear):
-    """A linear map whose products are ternary weights times 8-bit activations; its weights are kept in full precision.
-
-    Args:
-        in_features, out_features, bias: as of `torch.nn.Linear`.
-    """
+    """`torch.nn.Linear` whose products are ternary weights times 8-bit activations; its weights keep full precision."""
 
     def forward(self, input: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
         return F.linear(normed_int8(input), ternary(self.weight), self.bias)

@@ -40,8 +40,7 @@ def static() -> bool:
     return not torch.compiler.is_compiling() and _STATIC.get()
 
 
-@torch.library.custom_op("mechanism::grouped_linear", mutates_args=())
-def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+def _grouped(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """`y[s:t] = x[s:t] @ weight[e].T` over consecutive segments.
 
     Args:
@@ -49,10 +48,6 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
         weight: `(expert, d_out, d_in)`.
         counts: `(expert,)` rows per expert; rows past the sum are set to zero.
     """
-    return _grouped(x, weight, counts)
-
-
-def _grouped(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     out = x.new_empty(x.shape[0], weight.shape[1])
     start = 0
     for expert, count in enumerate(counts.tolist()):
@@ -63,18 +58,8 @@ def _grouped(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     return out
 
 
-@grouped_linear.register_fake
-def _(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[1])
-
-
-@torch.library.custom_op("mechanism::grouped_linear_backward", mutates_args=())
-def grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of `grouped_linear` with respect to `x` and `weight`."""
-    return _grouped_backward(grad, x, weight, counts)
-
-
 def _grouped_backward(grad: Tensor, x: Tensor, weight: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `_grouped` with respect to `x` and `weight`."""
     grad = grad.contiguous()
     grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
     start = 0
@@ -90,9 +75,10 @@ def _grouped_backward(grad: Tensor, x: Tensor, weight: Tensor, counts: Tensor) -
     return grad_x, grad_weight
 
 
-@grouped_linear_backward.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight)
+grouped_linear = torch.library.custom_op("mechanism::grouped_linear", _grouped, mutates_args=())
+grouped_linear.register_fake(lambda x, weight, counts: x.new_empty(x.shape[0], weight.shape[1]))
+_linear_backward = torch.library.custom_op("mechanism::grouped_linear_backward", _grouped_backward, mutates_args=())
+_linear_backward.register_fake(lambda grad, x, weight, counts: (torch.empty_like(x), torch.empty_like(weight)))
 
 
 def _save(ctx, inputs: tuple, output: Tensor) -> None:
@@ -100,9 +86,7 @@ def _save(ctx, inputs: tuple, output: Tensor) -> None:
 
 
 def _backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    x, weight, counts = ctx.saved_tensors
-    grad_x, grad_weight = grouped_linear_backward(grad, x, weight, counts)
-    return grad_x, grad_weight, None
+    return *_linear_backward(grad, *ctx.saved_tensors), None
 
 
 grouped_linear.register_autograd(_backward, setup_context=_save)
@@ -253,7 +237,5 @@ def all_experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_wei
     return out.to(hidden_states.dtype)
 
 
-def register() -> None:
-    """Make `padded` and `all` known to transformers (idempotent)."""
-    ALL_EXPERTS_FUNCTIONS.register("padded", padded_experts)
-    ALL_EXPERTS_FUNCTIONS.register("all", all_experts)
+ALL_EXPERTS_FUNCTIONS.register("padded", padded_experts)
+ALL_EXPERTS_FUNCTIONS.register("all", all_experts)

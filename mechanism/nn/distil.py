@@ -7,7 +7,6 @@ token. Attention, norms and embedding are copied, since a feed-forward layer mea
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -18,48 +17,40 @@ from .errors import LayerError
 from .experts import Experts
 from .feedforward import FeedForward
 
+STEPS, RATE = 200, 1e-2
+"""Steps of Adam, and its learning rate, which falls to zero."""
+ROWS = 256
+"""Tokens that each expert sees in a step, drawn for each anew, so that experts begin unlike."""
 
-@dataclass(frozen=True)
-class Distillation:
-    """Fit every expert to a dense layer by Adam on the mean squared error.
 
-    Attributes:
-        steps; rows: tokens that each expert sees in a step, drawn for each anew, so that experts begin unlike; lr;
-            seed: of the draws.
+def fit(experts: Experts, teacher: FeedForward, x: Float[Tensor, "token d"], seed: int) -> Float[Tensor, "expert 2"]:
+    """Fit every expert to a dense layer on the mean squared error; `seed` is of the draws.
+
+    Returns:
+        Error of each expert on all tokens, relative to the teacher's mean square, before and after.
+
+    Raises:
+        LayerError: no tokens, or widths that do not fit.
     """
-
-    steps: int = 200
-    rows: int = 256
-    lr: float = 1e-2
-    seed: int = 0
-
-    def __call__(
-        self, experts: Experts, teacher: FeedForward, x: Float[Tensor, "token d"]
-    ) -> tuple[Float[Tensor, " expert"], Float[Tensor, " expert"]]:
-        """Error of each expert on all tokens, relative to the teacher's mean square, before and after.
-
-        Raises:
-            LayerError: no tokens, or widths that do not fit.
-        """
-        if not len(x) or x.shape[1] != experts.d or teacher.config.hidden != experts.d:
-            raise LayerError(
-                f"experts of width {experts.d} cannot learn from {len(x)} tokens of width {x.shape[-1]} and a layer of "
-                f"width {teacher.config.hidden}"
-            )
-        with torch.no_grad():
-            wanted = teacher(x)
-        before = _errors(experts, x, wanted)
-        generator = torch.Generator().manual_seed(self.seed)
-        optimiser = torch.optim.Adam(experts.parameters(), self.lr)
-        for step in range(self.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = self.lr * (1 - step / self.steps)
-            drawn = torch.randint(len(x), (experts.num_experts, self.rows), generator=generator)
-            optimiser.zero_grad()
-            (_each(experts, x[drawn]) - wanted[drawn]).square().mean((1, 2)).sum().backward()
-            optimiser.step()
+    if not len(x) or x.shape[1] != experts.d or teacher.config.hidden != experts.d:
+        raise LayerError(
+            f"experts of width {experts.d} cannot learn from {len(x)} tokens of width {x.shape[-1]} and a layer of "
+            f"width {teacher.config.hidden}"
+        )
+    with torch.no_grad():
+        wanted = teacher(x)
+    before = _errors(experts, x, wanted)
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(experts.parameters(), RATE)
+    for step in range(STEPS):
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * (1 - step / STEPS)
+        drawn = torch.randint(len(x), (experts.num_experts, ROWS), generator=generator)
         optimiser.zero_grad()
-        return before, _errors(experts, x, wanted)
+        (_each(experts, x[drawn]) - wanted[drawn]).square().mean((1, 2)).sum().backward()
+        optimiser.step()
+    optimiser.zero_grad()
+    return torch.stack([before, _errors(experts, x, wanted)], -1)
 
 
 def _each(experts: Experts, x: Float[Tensor, "expert token d"]) -> Float[Tensor, "expert token d"]:
@@ -70,13 +61,8 @@ def _each(experts: Experts, x: Float[Tensor, "expert token d"]) -> Float[Tensor,
 
 @torch.no_grad()
 def _errors(experts: Experts, x: Tensor, wanted: Tensor) -> Float[Tensor, " expert"]:
-    out = torch.stack([_each_one(experts, e, x) for e in range(experts.num_experts)])
+    out = _each(experts, x.expand(experts.num_experts, *x.shape))
     return (out - wanted).square().mean((1, 2)) / wanted.square().mean()
-
-
-def _each_one(experts: Experts, expert: int, x: Tensor) -> Tensor:
-    index = torch.full((len(x), 1), expert, device=x.device)
-    return experts(x, index, torch.ones_like(index, dtype=x.dtype))
 
 
 def copy_frame(model: PreTrainedModel, dense: PreTrainedModel) -> None:
@@ -110,7 +96,7 @@ def feed_forward_inputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
 
 
 def distil(
-    model: PreTrainedModel, dense: PreTrainedModel, ids: Int[Tensor, "batch pos"], fit: Distillation = Distillation()
+    model: PreTrainedModel, dense: PreTrainedModel, ids: Int[Tensor, "batch pos"], seed: int
 ) -> Float[Tensor, "layer expert 2"]:
     """Copy the frame of a dense model and fit the experts of every layer to its feed-forward layers on a text.
 
@@ -118,10 +104,10 @@ def distil(
         Relative error of each expert before and after.
 
     Raises:
-        LayerError: see `copy_frame` and `Distillation`.
+        LayerError: see `copy_frame` and `fit`.
     """
     copy_frame(model, dense)
     with torch.no_grad(), feed_forward_inputs(dense) as inputs:
         dense(input_ids=ids, use_cache=False)
     pairs = zip(model.model.layers, dense.model.layers, inputs, strict=True)
-    return torch.stack([torch.stack(fit(own.mlp.experts, old.mlp, x), -1) for own, old, x in pairs])
+    return torch.stack([fit(own.mlp.experts, old.mlp, x, seed) for own, old, x in pairs])

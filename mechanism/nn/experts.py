@@ -30,11 +30,7 @@ MATRICES = {"relu": 2, "gelu": 2, "swiglu": 3}
 
 
 def check_feed_forward(hidden: int, width: int, activation: str, precision: str) -> None:
-    """Refuse sizes and names that no feed-forward layer has.
-
-    Raises:
-        LayerError: the sentence names the values.
-    """
+    """Refuse, with a LayerError, sizes and names that no feed-forward layer has."""
     if hidden < 1 or width < 1:
         raise LayerError(f"a feed-forward layer of {hidden} x {width} cannot be built; both have to be at least 1")
     if activation not in ACTIVATIONS:

@@ -65,21 +65,18 @@ class Int8Experts(nn.Module):
         )  # fmt: skip
         self.rare = tuple(sorted(set(rare)))
         self.kept = tuple(e for e in range(self.num_experts) if e not in self.rare)
-        self._check_store(experts)
+        if kernel not in KERNELS:
+            raise LayerError(f"unknown kernel {kernel!r}; use {' or '.join(KERNELS)}")
+        if experts.precision != "full":
+            raise LayerError(f"{experts.precision} experts are not stored in 8 bits; take experts of full precision")
+        if self.rare and not 0 <= self.rare[0] <= self.rare[-1] < self.num_experts:
+            raise LayerError(f"experts {self.rare} are not all there: they are numbered 0 to {self.num_experts - 1}")
         up, down = (matrices.detach() for matrices in experts.matrices())
         for name, matrices in (("up", up), ("down", down)):
             values, scale = quantise_rows(matrices[list(self.rare)])
             self.register_buffer(f"{name}8", values)
             self.register_buffer(f"{name}8_scale", scale)
             self.register_buffer(name, matrices[list(self.kept)].clone())
-
-    def _check_store(self, experts: Experts) -> None:
-        if self.kernel not in KERNELS:
-            raise LayerError(f"unknown kernel {self.kernel!r}; use {' or '.join(KERNELS)}")
-        if experts.precision != "full":
-            raise LayerError(f"{experts.precision} experts are not stored in 8 bits; take experts of full precision")
-        if self.rare and not 0 <= self.rare[0] <= self.rare[-1] < self.num_experts:
-            raise LayerError(f"experts {self.rare} are not all there: they are numbered 0 to {self.num_experts - 1}")
 
     def forward(
         self, hidden: Float[Tensor, "row d"], indices: Int[Tensor, "row slot"], weights: Float[Tensor, "row slot"]
@@ -102,14 +99,6 @@ class Int8Experts(nn.Module):
         inner = act(product(x, self.get_buffer("up8")[at], self.get_buffer("up8_scale")[at], self.kernel))
         return product(inner, self.get_buffer("down8")[at], self.get_buffer("down8_scale")[at], self.kernel)
 
-    def extra_repr(self) -> str:
-        return f"num_experts={self.num_experts}, rare={len(self.rare)}, kernel={self.kernel}"
-
-
-def stored_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes that the tensors take."""
-    return sum(t.numel() * t.element_size() for t in tensors)
-
 
 def saved_share(experts: Int8Experts) -> float:
     """Share of memory that the experts stored in 8 bits save against 16 a weight, their scales included.
@@ -121,4 +110,4 @@ def saved_share(experts: Int8Experts) -> float:
         raise LayerError("no expert is stored in 8 bits: nothing is saved")
     own = {name: buffer for name, buffer in experts.named_buffers() if "8" in name}
     weights = sum(b.numel() for name, b in own.items() if "scale" not in name)
-    return 1 - stored_bytes(own.values()) / (weights * 2)
+    return 1 - sum(b.nbytes for b in own.values()) / (weights * 2)

@@ -18,8 +18,6 @@ UNKNOWN = -1
 """Id of a language that the model has no embedding for, or of one that is not known: embeddings give the mean of those
 they have, an allocation opens every expert."""
 
-SIGNALS = ("none", "added", "concatenated", "task")
-
 
 class Listener(nn.Module):
     """A module that needs the language of each sequence.
@@ -94,7 +92,7 @@ class LanguageRouter(TopKRouter, Listener):
             tokens of a language share their experts (Kudugunta et al. 2021, arXiv 2110.03742).
         lang_width: width of the embedding; 0 for that of the token, which `added` needs.
 
-    See `TopKRouter` for the others.
+    See `TopKRouter` for the others; `LanguageMoEConfig` refuses what cannot be.
 
     Attributes:
         embedding: `(language, lang_width)`.
@@ -110,7 +108,6 @@ class LanguageRouter(TopKRouter, Listener):
         lang_width: int = 0,
         **options,
     ) -> None:
-        check_signal(d, languages, signal, lang_width)
         width = lang_width or d
         super().__init__({"added": d, "concatenated": d + width, "task": width}[signal], num_experts, top_k, **options)
         self.token_width, self.languages, self.signal = d, languages, signal
@@ -131,17 +128,3 @@ class LanguageRouter(TopKRouter, Listener):
         if self.signal == "added":
             return rows + told
         return told if self.signal == "task" else torch.cat([rows, told], -1)
-
-
-def check_signal(d: int, languages: int, signal: str, lang_width: int) -> None:
-    """Refuse a language signal that cannot be.
-
-    Raises:
-        LayerError: the sentence names the values.
-    """
-    if signal not in SIGNALS[1:]:
-        raise LayerError(f"unknown language signal {signal!r}; use {', '.join(SIGNALS[1:])}")
-    if languages < 1:
-        raise LayerError(f"{languages} languages cannot be embedded; choose at least 1")
-    if lang_width < 0 or (signal == "added" and lang_width not in (0, d)):
-        raise LayerError(f"a language embedding of width {lang_width} cannot be {signal} to tokens of width {d}")

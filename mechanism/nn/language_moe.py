@@ -3,14 +3,46 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from .accounting import Count, matrix
-from .allocation import AllocatedRouter, check_allocation
+from .allocation import AllocatedRouter, expert_groups
 from .errors import LayerError
-from .experts import Experts
-from .language import LanguageRouter, check_signal
+from .experts import Experts, count_feed_forward
+from .language import LanguageRouter
 from .moe import SparseMoEConfig
-from .offset import OffsetExperts, count_offset_experts
-from .router import TopKRouter
+from .router import STD, TopKRouter
+
+SIGNALS = ("added", "concatenated", "task")
+
+
+class OffsetExperts(Experts):
+    """`Experts` whose matrices are a shared base plus `alpha` times their own offset.
+
+    With `alpha = 0` all experts are the base; the larger it is, the more of a gradient step goes into what is specific.
+
+    Attributes:
+        up_proj, down_proj: the offsets; up_base, down_base: the base, `(1, inner, d)` and `(1, d, width)`.
+    """
+
+    def __init__(self, num_experts: int, d: int, width: int, alpha: float, **options) -> None:
+        super().__init__(num_experts, d, width, **options)
+        self.alpha = alpha
+        self.up_base = nn.Parameter(torch.empty(1, *self.up_proj.shape[1:]))
+        self.down_base = nn.Parameter(torch.empty(1, *self.down_proj.shape[1:]))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Base and offsets normal with standard deviation `STD`."""
+        super().reset_parameters()
+        if hasattr(self, "down_base"):
+            nn.init.normal_(self.up_base, std=STD)
+            nn.init.normal_(self.down_base, std=STD)
+
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """Base plus scaled offset of each expert."""
+        return self.up_base + self.alpha * self.up_proj, self.down_base + self.alpha * self.down_proj
 
 
 @dataclass(frozen=True)
@@ -50,14 +82,33 @@ class LanguageMoEConfig(SparseMoEConfig):
         if self.groups:
             self._check_groups()
         else:
-            check_signal(self.hidden, self.languages, self.signal, self.lang_width)
+            self._check_signal()
         if self.alpha is not None and not self.alpha >= 0:
             raise LayerError(f"alpha = {self.alpha} must not be negative")
 
     def _check_groups(self) -> None:
         if len(self.groups) != self.languages:
             raise LayerError(f"{len(self.groups)} groups are given for {self.languages} languages; give one for each")
-        check_allocation(self.experts, self.top_k, self.groups, self.common, self.own, self.redundant, self.bias_rate)
+        each = expert_groups(self.experts, self.groups, self.common).count(0)
+        rest, further = self.experts - each if self.redundant else self.common, self.top_k - self.own
+        if not 1 <= self.own <= min(each, self.top_k) or further > rest:
+            raise LayerError(
+                f"{self.own} own and {further} further slots cannot be filled from {each} experts of a group and "
+                f"{rest} others"
+            )
+        if self.bias_rate:
+            raise LayerError("allocated experts cannot be balanced by a correction: the languages decide their load")
+
+    def _check_signal(self) -> None:
+        if self.signal not in SIGNALS:
+            raise LayerError(f"unknown language signal {self.signal!r}; use {', '.join(SIGNALS)}")
+        if self.languages < 1:
+            raise LayerError(f"{self.languages} languages cannot be embedded; choose at least 1")
+        if self.lang_width < 0 or (self.signal == "added" and self.lang_width not in (0, self.hidden)):
+            raise LayerError(
+                f"a language embedding of width {self.lang_width} cannot be {self.signal} to tokens of width "
+                f"{self.hidden}"
+            )
 
     def router(self, d: int, rows_per_token: int = 1) -> TopKRouter:
         """The router, for rows of width `d`."""
@@ -86,6 +137,6 @@ class LanguageMoEConfig(SparseMoEConfig):
             width = self.lang_width or self.hidden
             gate = {"added": self.hidden, "concatenated": self.hidden + width, "task": width}[self.signal]
             found["router"] = matrix(gate, self.experts) + Count(self.languages * width)
-        if self.alpha is not None:
-            found["experts"] = count_offset_experts(self.hidden, self.width, self.activation, self.experts, self.top_k)
+        if self.alpha is not None:  # adding base and offset is not counted: a token is multiplied with the sum
+            found["experts"] += count_feed_forward(self.hidden, self.width, self.activation, 1, 0)
         return found

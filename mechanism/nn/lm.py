@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from .accounting import Count, matrix
+from .accounting import Count, Counted, matrix
 
 
 @dataclass(frozen=True)
-class LMConfig:
+class LMConfig(Counted):
     """A Qwen3-MoE model, or with `experts = 0` its dense twin: the same model whose feed-forward is as wide as the
     `top_k` experts that a token of the sparse model passes through.
 
@@ -57,35 +57,14 @@ class LMConfig:
         )
         return Qwen3MoeForCausalLM(config)
 
-    def parameters(self) -> int:
-        """Parameters in all; the output head shares the embedding."""
-        feed_forward = (self.experts or self.top_k) * self._expert()
-        return self._rest() + self.layers * (feed_forward + self.experts * self.hidden)
-
-    def active_parameters(self) -> int:
-        """Parameters a token passes through, the router included."""
-        return self._rest() + self.layers * (self.top_k * self._expert() + self.experts * self.hidden)
-
-    def flops(self, length: int = 0) -> int:
-        """FLOPs of one token's forward pass; see `accounting.Count`.
-
-        Args:
-            length: of the sequence, for the FLOPs of attention scores and values; 0 leaves them out.
-        """
-        router = 2 * self.experts * self.hidden
-        return sum(part.flops for part in self._frame(length).values()) + self.layers * (
-            2 * self.top_k * self._expert() + router
-        )
-
-    def _expert(self) -> int:
-        return 3 * self.hidden * self.expert_width
-
-    def _rest(self) -> int:
-        """Parameters around the feed-forward layers."""
-        return sum(part.total for part in self._frame().values())
-
-    def _frame(self, length: int = 0) -> dict[str, Count]:
-        return count_frame(self.vocab, self.hidden, self.layers, self.heads, self.head_dim, length)
+    def parts(self, length: int = 0) -> dict[str, Count]:
+        """Those of `count_frame`, routers, and experts or the dense feed-forward."""
+        experts = matrix(self.hidden, self.expert_width, self.experts or self.top_k, self.top_k) * 3
+        return {
+            **count_frame(self.vocab, self.hidden, self.layers, self.heads, self.head_dim, length),
+            "router": matrix(self.hidden, self.experts) * self.layers,
+            "experts": experts * self.layers,
+        }
 
 
 def count_frame(vocab: int, hidden: int, layers: int, heads: int, head_dim: int, length: int = 0) -> dict[str, Count]:
@@ -93,7 +72,8 @@ def count_frame(vocab: int, hidden: int, layers: int, heads: int, head_dim: int,
     `norms`.
 
     Args:
-        length: of the sequence; every token's scores and values are counted over all of it, as they are computed.
+        length: of the sequence; every token's scores and values are counted over all of it, as they are computed. 0
+            leaves them out.
     """
     one = matrix(hidden, heads * head_dim) * 4 + Count(2 * head_dim, 2 * head_dim, 4 * length * heads * head_dim)
     norms = (2 * layers + 1) * hidden

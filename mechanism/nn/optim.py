@@ -7,12 +7,12 @@ from torch import Tensor, nn
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Approximate nearest semi-orthogonal matrices of `(..., rows, columns)` by Newton-Schulz iteration."""
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Approximate nearest semi-orthogonal matrices of `(..., rows, columns)` by five Newton-Schulz iterations."""
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
+    for _ in range(5):
         gram = x @ x.mT
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
     return x.mT if tall else x
@@ -43,7 +43,6 @@ class Muon(torch.optim.Optimizer):
     def _direction(self, p: Tensor, group: dict) -> Tensor:
         assert p.grad is not None
         buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-        assert p.grad is not None
         buffer.lerp_(p.grad, 1 - group["momentum"])
         return p.grad.lerp(buffer, group["momentum"]).to(self.dtype)
 

@@ -59,13 +59,15 @@ class ParityError(LayerError):
 
 
 def solve(
-    baseline: SparseMoEConfig, heads: int, top_k: int, head: bool = True, merge: bool = True
+    baseline: SparseMoEConfig, top_k: int, heads: int = 1, head: bool = False, merge: bool = False
 ) -> tuple[Fraction, Fraction]:
     """Exact width and number of experts, which need not be whole; see the module.
 
     Raises:
-        LayerError: the square layers alone cost, or hold, what the baseline does.
+        LayerError: no slot or head; the square layers alone cost, or hold, what the baseline does.
     """
+    if top_k < 1 or heads < 1:
+        raise LayerError(f"top_k = {top_k} and heads = {heads} have to be at least 1")
     squares = Fraction((head + merge) * baseline.hidden, MATRICES[baseline.activation])
     width = (baseline.width * baseline.top_k - squares) / top_k
     held = baseline.width * baseline.experts - squares
@@ -87,18 +89,14 @@ def multi_head(
         ParityError: the width or the number of experts is not whole; the nearest are offered.
         LayerError: see `solve`; heads that do not divide the width.
     """
-    found = _exact(baseline, {"heads": heads, "head": head, "merge": merge}, top_k)
+    found = _exact(baseline, top_k, {"heads": heads, "head": head, "merge": merge})
     assert isinstance(found, MultiHeadMoEConfig)
     return found
 
 
 def fine_grained(baseline: SparseMoEConfig, top_k: int) -> SparseMoEConfig:
-    """The sparse layer of narrower experts at parity with a sparse one.
-
-    Raises:
-        ParityError: see `multi_head`.
-    """
-    return _exact(baseline, {}, top_k)
+    """The sparse layer of narrower experts at parity with a sparse one, or a ParityError as of `multi_head`."""
+    return _exact(baseline, top_k, {})
 
 
 def dense(baseline: SparseMoEConfig) -> DenseConfig:
@@ -107,62 +105,38 @@ def dense(baseline: SparseMoEConfig) -> DenseConfig:
     return DenseConfig(baseline.hidden, width, baseline.activation, baseline.precision)
 
 
-def _exact(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int) -> SparseMoEConfig:
-    width, experts = _solve(baseline, cut, top_k)
+def _exact(baseline: SparseMoEConfig, top_k: int, cut: dict[str, Any]) -> SparseMoEConfig:
+    width, experts = solve(baseline, top_k, **cut)
     if width.denominator == experts.denominator == 1 and experts >= top_k:
-        return _layer(baseline, cut, top_k, int(width), int(experts))
-    around = _nearest(baseline, cut, top_k)
+        return _layer(baseline, top_k, cut, int(width), int(experts))
+    held, around = width * experts, []
+    for w in {max(floor(width), 1), ceil(width)}:
+        for e in {max(floor(held / w), top_k), max(ceil(held / w), top_k)}:
+            layer = _layer(baseline, top_k, cut, w, e)
+            flops, parameters = (Fraction(*pair) for pair in zip(_cost(layer), _cost(baseline), strict=True))
+            around.append(Candidate(layer, flops, parameters))
+    around.sort(key=lambda c: (c.distance, c.config.width))
     raise ParityError(
         f"parity asks for {float(experts):.2f} experts of width {float(width):.2f}, which are not whole numbers, or "
         f"fewer than top_k = {top_k}; nearest: {'; '.join(map(str, around[:3]))}",
-        around,
+        tuple(around),
     )
 
 
-def _solve(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int) -> tuple[Fraction, Fraction]:
-    if top_k < 1 or cut.get("heads", 1) < 1:
-        raise LayerError(f"top_k = {top_k} and heads = {cut.get('heads', 1)} have to be at least 1")
-    return solve(baseline, cut.get("heads", 1), top_k, cut.get("head", False), cut.get("merge", False))
-
-
-def _nearest(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int) -> tuple[Candidate, ...]:
-    width, experts = _solve(baseline, cut, top_k)
-    held, found = width * experts, []
-    for w in {max(floor(width), 1), ceil(width)}:
-        for e in {max(floor(held / w), top_k), max(ceil(held / w), top_k)}:
-            found.append(_candidate(baseline, _layer(baseline, cut, top_k, w, e)))
-    return tuple(sorted(found, key=lambda c: (c.distance, c.config.width)))
-
-
-def _layer(baseline: SparseMoEConfig, cut: dict[str, Any], top_k: int, width: int, experts: int) -> SparseMoEConfig:
-    sizes: dict[str, Any] = {
-        "top_k": top_k,
-        "width": width,
-        "experts": experts,
-        "normalise": baseline.normalise and top_k > 1,
-    }
+def _layer(baseline: SparseMoEConfig, top_k: int, cut: dict[str, Any], width: int, experts: int) -> SparseMoEConfig:
+    normalise = baseline.normalise and top_k > 1
+    sizes: dict[str, Any] = {"top_k": top_k, "width": width, "experts": experts, "normalise": normalise}
     if not cut:
         return replace(baseline, **sizes)
     own = {f.name: getattr(baseline, f.name) for f in fields(SparseMoEConfig) if f.init}
     return MultiHeadMoEConfig(**{**own, **sizes, **cut})
 
 
-def _candidate(baseline: SparseMoEConfig, config: SparseMoEConfig) -> Candidate:
-    (flops, total), (flops0, total0) = _cost(config), _cost(baseline)
-    return Candidate(config, Fraction(flops, flops0), Fraction(total, total0))
-
-
 def _cost(config: SparseMoEConfig) -> tuple[int, int]:
-    """FLOPs and parameters of experts and square layers."""
-    parts = {name: part for name, part in replace(config, **_no_bias(config)).parts().items() if name not in _ASIDE}
-    return sum(p.flops for p in parts.values()), sum(p.total for p in parts.values())
-
-
-_ASIDE = ("router", "shared")
-
-
-def _no_bias(config: SparseMoEConfig) -> dict[str, Any]:
-    return {"bias": False} if isinstance(config, MultiHeadMoEConfig) else {}
+    """FLOPs and parameters of experts and square layers, biases aside."""
+    plain = replace(config, bias=False) if isinstance(config, MultiHeadMoEConfig) else config
+    parts = [part for name, part in plain.parts().items() if name not in {"router", "shared"}]
+    return sum(p.flops for p in parts), sum(p.total for p in parts)
 
 
 SOURCE_BASELINE = SparseMoEConfig(768, experts=8, top_k=1, width=2048, normalise=False)
@@ -187,13 +161,13 @@ def source_table() -> list[dict[str, Any]]:
     base = SOURCE_BASELINE
     rows = []
     for name, layer in SOURCE_LAYERS:
-        many = isinstance(layer, MultiHeadMoEConfig)
-        cut = {"heads": layer.heads, "head": True, "merge": True} if isinstance(layer, MultiHeadMoEConfig) else {}
-        width, experts = _solve(base, cut, layer.top_k)
+        heads = isinstance(layer, MultiHeadMoEConfig) and layer.heads
+        cut: dict[str, Any] = {"heads": heads, "head": True, "merge": True} if heads else {}
+        width, experts = solve(base, layer.top_k, **cut)
         rows.append(
             {
                 "layer": name, "top_k": layer.top_k, "width": layer.width, "width_exact": float(width),
-                "width_two_matrices": float(base.width - Fraction(base.hidden, layer.top_k)) if many else None,
+                "width_two_matrices": float(base.width - Fraction(base.hidden, layer.top_k)) if cut else None,
                 "experts": layer.experts, "experts_exact": float(experts),
                 "multiplications": _cost(layer)[0] // 2, "multiplications_ratio": _cost(layer)[0] / _cost(base)[0],
                 "parameters": layer.parameters(), "parameters_ratio": layer.parameters() / base.parameters(),

@@ -92,7 +92,7 @@ class TopKRouter(nn.Module):
             return best.values, best.indices
         index = torch.topk(scores + self.correction, self.top_k, dim=-1).indices
         if self.training:
-            self.load += _selections(index, self.num_experts).to(self.load)
+            self.load.index_add_(0, index.reshape(-1), torch.ones_like(index.reshape(-1), dtype=self.load.dtype))
         return scores.gather(-1, index), index
 
     @torch.no_grad()
@@ -107,14 +107,8 @@ class TopKRouter(nn.Module):
         return f"d={self.d}, num_experts={self.num_experts}, top_k={self.top_k}, scoring={self.scoring}"
 
 
-def check_routing(
-    experts: int, top_k: int, scoring: str, normalise: bool, z_weight: float = 0.0, bias_rate: float = 0.0
-) -> None:
-    """Refuse routing that cannot be, or cannot learn; see `TopKRouter`.
-
-    Raises:
-        LayerError: the sentence names the values.
-    """
+def check_routing(experts: int, top_k: int, scoring: str, normalise: bool, z_weight: float, bias_rate: float) -> None:
+    """Refuse, with a LayerError, routing that cannot be or cannot learn; see `TopKRouter`."""
     if not 1 <= top_k <= experts:
         raise LayerError(f"top_k = {top_k} of {experts} experts cannot be selected; choose 1 <= top_k <= experts")
     if scoring not in SCORES:
@@ -133,11 +127,6 @@ def _check_rows(logits: Tensor) -> None:
         raise LayerError("the batch is empty: there is no token to route")
     if not (torch.compiler.is_compiling() or static()) and bool(logits.detach().amax().isnan()):
         raise LayerError("router logits are NaN: the layer's input or its gate holds NaN; look at what comes before it")
-
-
-def _selections(index: Int[Tensor, "row slot"], experts: int) -> Float[Tensor, " expert"]:
-    ones = torch.ones(index.numel(), device=index.device)
-    return torch.zeros(experts, device=index.device).index_add_(0, index.reshape(-1), ones)
 
 
 def balance_loss(logits: Tensor, index: Tensor, scoring: str = "softmax") -> Tensor:

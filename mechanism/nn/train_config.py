@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from .auto import layer_config
 from .lm import LMConfig
@@ -68,15 +69,10 @@ def read_config(payload: dict) -> TrainConfig:
     Raises:
         TypeError: a key that no field has.
     """
-    payload = dict(payload)
-    model = _read_model(payload.pop("model", {}))
-    if "probes" in payload:
-        payload["probes"] = tuple(payload["probes"])
-    return TrainConfig(model=model, **payload)
-
-
-def _read_model(payload: dict) -> LMConfig | VariantConfig:
-    """With a `layer` a variant of the architecture, without one the architecture itself."""
-    if "layer" not in payload:
-        return LMConfig(**payload)
-    return VariantConfig(**{**payload, "layer": layer_config(payload["layer"])})
+    model = dict(payload.get("model", {}))
+    if "layer" in model:
+        model["layer"] = layer_config(model["layer"])
+    fields: dict[str, Any] = {**payload, "model": (VariantConfig if "layer" in model else LMConfig)(**model)}
+    if "probes" in fields:
+        fields["probes"] = tuple(fields["probes"])
+    return TrainConfig(**fields)

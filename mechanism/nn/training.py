@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from . import dispatch
 from .checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, read_checkpoint
 from .dispatch import static
 from .graphed import GraphedStep
@@ -66,7 +65,6 @@ class Trainer:
             pure function of the step.
         folder: where checkpoints and `metrics.csv` live.
         probe: called as `probe(model, tokens)` at the probe steps.
-        checkpoint_seconds: a checkpoint is written at least this often.
         device: None for `DEVICE`. On a GPU the step is a CUDA graph (see `GraphedStep`), and all experts are computed
             for all tokens: the configuration's `experts` and `compile` are for a CPU, from which numbers differ by
             rounding.
@@ -77,6 +75,7 @@ class Trainer:
     """
 
     KEEP = 2
+    CHECKPOINT_SECONDS = 240.0  # a checkpoint is written at least this often
 
     def __init__(
         self,
@@ -84,12 +83,10 @@ class Trainer:
         batches: Callable[[int], Any],
         folder: Path,
         probe: Callable[[PreTrainedModel, int], None] = lambda model, tokens: None,
-        checkpoint_seconds: float = 240,
         device: str | None = None,
     ) -> None:
-        dispatch.register()
         self.config, self.batches, self.folder, self.probe = config, batches, Path(folder), probe
-        self.checkpoint_seconds, self.device = checkpoint_seconds, torch.device(device or DEVICE.get())
+        self.device = torch.device(device or DEVICE.get())
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = config.model.build().to(self.device)
@@ -127,7 +124,7 @@ class Trainer:
                     for row in self._advance(last):
                         self._log(row)
                         progress(row)
-                    if time.monotonic() - saved > self.checkpoint_seconds:
+                    if time.monotonic() - saved > self.CHECKPOINT_SECONDS:
                         self.save()
                         saved = time.monotonic()
                 self.save()
@@ -279,10 +276,13 @@ class Trainer:
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint; later rows of the metrics are dropped."""
-        found = checkpoint_files(self.folder)
-        if found:
+        if found := checkpoint_files(self.folder):
             self.load(read_checkpoint(found[max(found)]))
-        self._truncate_metrics()
+        path = self.folder / "metrics.csv"
+        if path.exists():
+            lines = path.read_text().splitlines()
+            kept = lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= self.step]
+            path.write_text("\n".join(kept) + "\n")
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Put the trainer into the state of a checkpoint. After one of weights only the optimisers begin afresh, which
@@ -301,10 +301,3 @@ class Trainer:
         self._graphed = None
         again = () if checkpoint.whole or checkpoint.step in checkpoint.restarts else (checkpoint.step,)
         self.step, self.restarts = checkpoint.step, (*checkpoint.restarts, *again)
-
-    def _truncate_metrics(self) -> None:
-        path = self.folder / "metrics.csv"
-        if path.exists():
-            lines = path.read_text().splitlines()
-            kept = lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= self.step]
-            path.write_text("\n".join(kept) + "\n")

@@ -76,11 +76,7 @@ class VariantConfig(Counted):
         return MechanismMoeForCausalLM(config)
 
     def parts(self, length: int = 0) -> dict[str, Count]:
-        """Embedding, attention and norms, and each part of the feed-forward layers.
-
-        Args:
-            length: of the sequence, for the FLOPs of attention scores and values; 0 leaves them out.
-        """
+        """Those of `count_frame`, and each part of the feed-forward layers."""
         found = count_frame(self.vocab, self.hidden, self.layers, self.heads, self.head_dim, length)
         for layer in self.feed_forward():
             for name, part in layer.parts().items():

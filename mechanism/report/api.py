@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,10 +29,12 @@ def room_markdown(room: str, package: Path = PACKAGE) -> str:
 
 
 def docstring_markdown(text: str) -> str:
-    """A docstring as Markdown: its sections as bold words, their entries as lists."""
+    """A docstring as Markdown: sections as bold words, their entries as lists, and sessions of an interpreter, up to
+    the next empty line, as code."""
     out: list[str] = []
     section = False
-    for line in _examples(inspect.cleandoc(text)).splitlines():
+    sessions = _SESSION.sub(lambda found: f"```python\n{found[0].rstrip()}\n```\n", inspect.cleandoc(text))
+    for line in sessions.splitlines():
         header = _SECTION.fullmatch(line)
         if header:
             out += ["", f"*{header[1]}*", ""]
@@ -44,11 +47,6 @@ def docstring_markdown(text: str) -> str:
     return "\n".join(out).strip()
 
 
-def _examples(text: str) -> str:
-    """Examples of an interpreter's session, each up to the next empty line, as blocks of code."""
-    return _SESSION.sub(lambda found: f"```python\n{found[0].rstrip()}\n```\n", text)
-
-
 def _entry(line: str) -> str:
     """A line of a section, without its indentation: a list item, or the going on of one."""
     found = None if line.startswith(" ") else _ITEM.fullmatch(line)
@@ -58,7 +56,9 @@ def _entry(line: str) -> str:
 def _module(name: str, path: Path) -> str:
     tree = ast.parse(path.read_text("utf-8"))
     parts = [f"(api-{name.replace('.', '-')})=\n## `{name}`", docstring_markdown(ast.get_docstring(tree) or "")]
-    parts += [_definition(name, node) for node in _public(tree)]
+    for node in _public(tree):
+        kind = "class-" if isinstance(node, ast.ClassDef) else ""  # targets do not tell `Hero` from `hero`
+        parts.append(f"(api.{name}.{kind}{node.name})=\n{_definition(node)}")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -69,31 +69,20 @@ def _public(tree: ast.Module | ast.ClassDef) -> Iterator[_Function | ast.ClassDe
             yield node
 
 
-def _definition(module: str, node: _Function | ast.ClassDef) -> str:
-    """One entry of a definition list, with a target that pages can link to."""
-    body = docstring_markdown(ast.get_docstring(node) or "")
+def _definition(node: _Function | ast.ClassDef) -> str:
+    """One entry of a definition list; that of a class ends with those of its methods."""
+    parts = [docstring_markdown(ast.get_docstring(node) or "")]
     if isinstance(node, ast.ClassDef):
-        body = "\n\n".join(
-            [body, *(_method(member) for member in _public(node) if not isinstance(member, ast.ClassDef))]
-        )
-    kind = "class-" if isinstance(node, ast.ClassDef) else ""  # targets do not tell `Hero` from `hero`
-    return f"(api.{module}.{kind}{node.name})=\n`{_signature(node)}`\n{_indented(body, ': ')}"
-
-
-def _method(node: _Function) -> str:
-    kinds = {ast.unparse(decorator) for decorator in node.decorator_list}
-    told = node.name if kinds & {"property", "cached_property"} else _signature(node)
-    return f"`{told}`\n{_indented(docstring_markdown(ast.get_docstring(node) or ''), ': ')}"
-
-
-def _indented(text: str, first: str) -> str:
-    lines = text.splitlines() or [""]
-    return "\n".join([first + lines[0], *(f"{' ' * len(first)}{line}".rstrip() for line in lines[1:])])
+        parts += [_definition(member) for member in _public(node) if not isinstance(member, ast.ClassDef)]
+    body = textwrap.indent("\n\n".join(parts), "  ")
+    return f"`{_signature(node)}`\n: {body[2:]}"
 
 
 def _signature(node: _Function | ast.ClassDef) -> str:
     if isinstance(node, ast.ClassDef):
         return f"class {node.name}{_fields(node)}"
+    if {"property", "cached_property"} & {ast.unparse(decorator) for decorator in node.decorator_list}:
+        return node.name
     kept = ast.parse(f"def f({ast.unparse(node.args)}): pass").body[0]
     assert isinstance(kept, ast.FunctionDef)
     for place in (kept.args.posonlyargs, kept.args.args):

@@ -1,7 +1,7 @@
 """Drawing a feed-forward layer from the shapes of the built module."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -14,11 +14,11 @@ from ..nn.multihead import MultiHeadMoEConfig
 from .figures import PALETTE
 
 _HEIGHT = 0.72
+_PLACES = 8  # boxes that fit into the height of a figure, so that all have one size
 _COLOURS = {"rows": "#f2f2f2", "square": PALETTE[2], "router": PALETTE[4], "experts": PALETTE[0], "shared": PALETTE[3]}
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """What a token passes: its `kind` (`rows`, `square`, `router`, `experts`, `shared`) and what stands in its box."""
 
     kind: str
@@ -28,42 +28,37 @@ class Stage:
 def stages(config: LayerConfig) -> list[Stage]:
     """The stages of a layer from input to output; sizes of weights are those of the built layer's parameters."""
     shapes = {name: "×".join(map(str, p.shape)) for name, p in config.build().named_parameters()}
-    d = config.hidden
+    token = Stage("rows", f"token, {config.hidden}")
     if isinstance(config, DenseConfig):
         weights = f"up {shapes['up_proj.weight']}\ndown {shapes['down_proj.weight']}"
-        return [Stage("rows", f"token, {d}"), Stage("experts", f"dense\n{weights}"), Stage("rows", f"token, {d}")]
-    many = isinstance(config, MultiHeadMoEConfig)
-    found = [Stage("rows", f"token, {d}")]
-    if "head.weight" in shapes:
-        found.append(Stage("square", f"head {shapes['head.weight']}"))
+        return [token, Stage("experts", f"dense\n{weights}"), token]
+    inner = [
+        Stage("router", f"router {shapes['router.weight']}\ntop {config.top_k} of {config.experts}"),
+        Stage("experts", f"experts\nup {shapes['experts.up_proj']}\ndown {shapes['experts.down_proj']}"),
+    ]
     if isinstance(config, MultiHeadMoEConfig):
-        found.append(Stage("rows", f"split: {config.heads} sub-tokens, {config.head_width}"))
-    found.append(Stage("router", f"router {shapes['router.weight']}\ntop {config.top_k} of {config.experts}"))
-    found.append(Stage("experts", f"experts\nup {shapes['experts.up_proj']}\ndown {shapes['experts.down_proj']}"))
-    if many:
-        found.append(Stage("rows", f"join: {d}"))
-    if "merge.weight" in shapes:
-        found.append(Stage("square", f"merge {shapes['merge.weight']}"))
-    if config.shared_width:
-        found.append(Stage("shared", f"+ shared expert\nwidth {config.shared_width}, on the token"))
-    return [*found, Stage("rows", f"token, {d}")]
+        split = Stage("rows", f"split: {config.heads} sub-tokens, {config.head_width}")
+        inner = [split, *inner, Stage("rows", f"join: {config.hidden}")]
+    head, merge = (
+        [Stage("square", f"{name} {shapes[f'{name}.weight']}")] if f"{name}.weight" in shapes else []
+        for name in ("head", "merge")
+    )
+    width = config.shared_width
+    shared = [Stage("shared", f"+ shared expert\nwidth {width}, on the token")] if width else []
+    return [token, *head, *inner, *merge, *shared, token]
 
 
-def draw_layers(layers: Mapping[str, LayerConfig], places: int = 8) -> Figure:
-    """The stages of layers from top to bottom, side by side, titled by their names.
-
-    Args:
-        places: boxes that fit into the figure's height, so that all boxes have one size.
-    """
+def draw_layers(layers: Mapping[str, LayerConfig]) -> Figure:
+    """The stages of layers from top to bottom, side by side, titled by their names."""
     figure, axes = plt.subplots(1, len(layers), figsize=(0.5 + 2.5 * len(layers), 6.2), squeeze=False)
     for axis, (title, config) in zip(axes[0], layers.items(), strict=True):
-        _draw(axis, stages(config), places)
+        _draw(axis, stages(config))
         axis.set_title(title)
     return figure
 
 
-def _draw(axis: Axes, found: list[Stage], places: int) -> None:
-    top = (places + len(found)) / 2
+def _draw(axis: Axes, found: list[Stage]) -> None:
+    top = (_PLACES + len(found)) / 2
     for i, stage in enumerate(found):
         y = top - i - 1
         box = FancyBboxPatch(
@@ -77,5 +72,5 @@ def _draw(axis: Axes, found: list[Stage], places: int) -> None:
                 "", (0.5, y + 0.5 + _HEIGHT / 2), (0.5, y + 1 + (1 - _HEIGHT) / 2),
                 arrowprops={"arrowstyle": "->", "linewidth": 0.8},
             )  # fmt: skip
-    axis.set(xlim=(0, 1), ylim=(0, places))
+    axis.set(xlim=(0, 1), ylim=(0, _PLACES))
     axis.axis("off")

@@ -1,9 +1,12 @@
 """The notebook build: execute what is stale, publish only what succeeded, name what failed."""
 
 import difflib
+import json
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +18,13 @@ from nbformat import NotebookNode
 from ..corpus.store import absent
 from ..study.embedded.train import KEEP_MEMORY
 from .execute import CellFailure, declared_parameters, execute
-from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, write_atomic
+from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, tree_hash, write_atomic
 from .normalise import normalise
-from .progress import Progress
-from .stamp import KEY, inputs_hash, read_notebook, recorded, stamp
-from .timings import note_time
+from .provenance import cpu_name
+from .stamp import KEY, read_notebook, recorded, stamp
 
 FAILED = Path("_build/failed")  # beside the folder of copies: what a failed notebook did up to its failure
+TIMINGS = "timings.json"  # beside the copies: times differ from run to run, copies must not
 
 
 @dataclass
@@ -48,10 +51,12 @@ class BuildError(RuntimeError):
 
 @dataclass(frozen=True)
 class _Job:
-    """One notebook: its source, its copy, the parameters it takes, and the stamp its copy should carry."""
+    """One notebook: its source, its copy, the folder of its records, the parameters it takes, and the stamp that its
+    copy should carry."""
 
     source: Path
     copy: Path
+    results: Path
     parameters: Mapping[str, Any]
     stamp: str
 
@@ -59,10 +64,11 @@ class _Job:
     def name(self) -> str:
         return self.source.stem
 
-    def fresh(self, results: Path) -> bool:
+    @property
+    def fresh(self) -> bool:
         """Whether the copy carries the stamp and what it recorded is still there."""
         found = recorded(self.copy)
-        return found.get("stamp") == self.stamp and all((results / file).exists() for file in found["results"])
+        return found.get("stamp") == self.stamp and all((self.results / file).exists() for file in found["results"])
 
 
 def build_notebooks(
@@ -87,63 +93,71 @@ def build_notebooks(
         sources: folder of the notebooks.
         results: folder of records and numbers; by default `$MECHANISM_RESULTS` or `data/results`, and with parameters
             `results` inside the output folder, so that the committed records stay those of the defaults.
-        inputs: files and folders that every notebook depends on, or their hash (see `inputs_hash`).
+        inputs: files and folders that every notebook depends on, or their hash (see `tree_hash`).
         progress: show progress on the terminal.
 
     Raises:
         BuildError: no such notebook or parameter, before anything runs; or notebooks failed, after all have run.
     """
-    given = {name: _absolute(value) for name, value in (parameters or {}).items()}
-    results = _results(results, given, output)
-    jobs = _jobs(only, given, output, sources, inputs)
-    todo = [job for job in jobs if force or not job.fresh(results)]
+    jobs = _jobs(only, parameters, output, sources, results, inputs)
+    todo = [job for job in jobs if force or not job.fresh]
     built = Built(skipped=[job.name for job in jobs if job not in todo])
-    with Progress(progress) as bar, _environment(given):
+    with variables(**_environment(parameters or {})):
         for job in todo:
-            with bar.notebook(job.name) as step:
-                failure = _run(job, results, step.advance)
-                step.failed = failure is not None
-            built.seconds[job.name] = step.seconds
+            start = time.monotonic()
+            failure = _run(job, progress)
+            built.seconds[job.name] = time.monotonic() - start
             if failure:
+                sys.stderr.write(f"{job.name} failed\n" if progress else "")
                 built.failures.append(failure)
             else:
                 built.executed.append(job.name)
-                note_time(job.name, step.seconds, output)
+                note_time(job.name, built.seconds[job.name], output)
     if built.failures:
         raise BuildError(_failure_report(built), built)
     return built
 
 
-def stale(
-    only: Iterable[str] = (),
-    parameters: Mapping[str, Any] | None = None,
-    output: Path = COPIES,
-    sources: Path = NOTEBOOKS,
-    results: Path | None = None,
-    inputs: Iterable[Path] | str = INPUTS,
-) -> list[str]:
+def stale(only: Iterable[str] = (), parameters: Mapping[str, Any] | None = None, **where: Any) -> list[str]:
     """Names of the notebooks that `build_notebooks` would execute; arguments as there.
 
     Raises:
         BuildError: no such notebook or parameter.
     """
-    given = {name: _absolute(value) for name, value in (parameters or {}).items()}
-    folder = _results(results, given, output)
-    return [job.name for job in _jobs(only, given, output, sources, inputs) if not job.fresh(folder)]
+    return [job.name for job in _jobs(only, parameters, **where) if not job.fresh]
+
+
+def note_time(name: str, seconds: float, output: Path) -> None:
+    """Keep the seconds that a notebook took, and the processor that it ran on."""
+    kept = read_times(output) | {name: {"seconds": round(seconds, 1), "machine": cpu_name()}}
+    write_atomic(output / TIMINGS, json.dumps(kept, indent=1, sort_keys=True) + "\n")
+
+
+def read_times(output: Path) -> dict[str, dict[str, Any]]:
+    """`seconds` and `machine` by notebook; empty where nothing was noted."""
+    path = output / TIMINGS
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def _jobs(
-    only: Iterable[str], given: Mapping[str, Any], output: Path, sources: Path, inputs: Iterable[Path] | str
+    only: Iterable[str],
+    parameters: Mapping[str, Any] | None,
+    output: Path = COPIES,
+    sources: Path = NOTEBOOKS,
+    results: Path | None = None,
+    inputs: Iterable[Path] | str = INPUTS,
 ) -> list[_Job]:
-    paths = _select(sources, tuple(only))
+    given = {name: _absolute(value) for name, value in (parameters or {}).items()}
+    results = own_results(output) if results is None and given else results_folder(results)
+    paths = select(sources, [name.removesuffix(".ipynb") for name in only])
     read = {path: _read(path) for path in paths}
     declared = {path: declared_parameters(path) for path in paths}
     _refuse_unknown(given, declared)
-    hashed = inputs if isinstance(inputs, str) else inputs_hash(inputs)
+    hashed = inputs if isinstance(inputs, str) else tree_hash(inputs)
     jobs = []
     for path, notebook in read.items():
         taken = {name: value for name, value in given.items() if name in declared[path]}
-        jobs.append(_Job(path, output / path.name, taken, stamp(notebook, taken, hashed)))
+        jobs.append(_Job(path, output / path.name, results, taken, stamp(notebook, taken, hashed)))
     return jobs
 
 
@@ -154,15 +168,19 @@ def _read(path: Path) -> NotebookNode:
         raise BuildError(f"{error}; restore it from version control") from None
 
 
-def _select(sources: Path, only: tuple[str, ...]) -> list[Path]:
+def select(sources: Path, only: Sequence[str] = ()) -> list[Path]:
+    """Notebooks of a folder whose names begin with one of `only`; all without any.
+
+    Raises:
+        BuildError: there is none, or none of a name.
+    """
     paths = sorted(sources.glob("*.ipynb"))
     if not paths:
         raise BuildError(absent(f"notebooks in {sources.name}/", "restore them from version control"))
     for name in only:
-        if not any(path.stem.startswith(name.removesuffix(".ipynb")) for path in paths):
+        if not any(path.stem.startswith(name) for path in paths):
             raise BuildError(f"no notebook {name!r}: there are {', '.join(path.stem for path in paths)}")
-    wanted = tuple(name.removesuffix(".ipynb") for name in only)
-    return [path for path in paths if not wanted or path.stem.startswith(wanted)]
+    return [path for path in paths if not only or path.stem.startswith(tuple(only))]
 
 
 def _refuse_unknown(given: Mapping[str, Any], declared: Mapping[Path, Iterable[str]]) -> None:
@@ -174,28 +192,28 @@ def _refuse_unknown(given: Mapping[str, Any], declared: Mapping[Path, Iterable[s
             raise BuildError(f"unknown parameter {name!r}{hint}: known are {', '.join(known) or 'none'}")
 
 
-def _run(job: _Job, results: Path, advance: Callable[[int, int], None]) -> CellFailure | None:
+def _run(job: _Job, progress: bool) -> CellFailure | None:
     """Execute a notebook aside, and publish its copy and its records when it succeeds."""
     with (
         tempfile.TemporaryDirectory(prefix="mechanism-") as folder,
         variables(MECHANISM_RESULTS=folder, MECHANISM_NOTEBOOK=job.name),
     ):
-        executed = execute(job.source, job.parameters, advance)
+        executed = execute(job.source, job.parameters, progress)
         if isinstance(executed, CellFailure):
             if executed.executed is not None:
                 failed = job.copy.parent.parent / FAILED / job.copy.name
                 write_atomic(failed, nbformat.writes(executed.executed) + "\n")
             return executed
-        _publish(job, executed, Path(folder), results)
+        _publish(job, executed, Path(folder))
     return None
 
 
-def _publish(job: _Job, executed: NotebookNode, made: Path, results: Path) -> None:
+def _publish(job: _Job, executed: NotebookNode, made: Path) -> None:
     files = sorted(path.relative_to(made).as_posix() for path in made.rglob("*.json"))
     for file in files:
-        write_atomic(results / file, (made / file).read_text("utf-8"))
+        write_atomic(job.results / file, (made / file).read_text("utf-8"))
     for file in set(recorded(job.copy).get("results", ())) - set(files):
-        (results / file).unlink(missing_ok=True)
+        (job.results / file).unlink(missing_ok=True)
     copy = normalise(executed)
     copy.metadata[KEY] = {"stamp": job.stamp, "parameters": dict(job.parameters), "results": files}
     write_atomic(job.copy, nbformat.writes(copy) + "\n")
@@ -204,10 +222,6 @@ def _publish(job: _Job, executed: NotebookNode, made: Path, results: Path) -> No
 def own_results(output: Path) -> Path:
     """Folder of the records of notebooks that ran with parameters, beside their copies."""
     return output / "results"
-
-
-def _results(results: Path | None, given: Mapping[str, Any], output: Path) -> Path:
-    return own_results(output) if results is None and given else results_folder(results)
 
 
 def _absolute(value: Any) -> Any:
@@ -245,17 +259,11 @@ def _set(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-@contextmanager
-def _environment(given: Mapping[str, Any]) -> Iterator[None]:
+def _environment(given: Mapping[str, Any]) -> dict[str, str | None]:
     """The environment of kernels: offline unless the user named something on a hub, and repeatable."""
-    offline = {} if _names_hub(given) else {"HF_HUB_OFFLINE": "1"}
-    fixed = (
-        {"TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore:IProgress"}
-        | KEEP_MEMORY
-        | offline
-    )
-    with variables(MPLBACKEND=None, JPY_SESSION_NAME=None, **fixed):
-        yield
+    unset = dict.fromkeys(("MPLBACKEND", "JPY_SESSION_NAME"))
+    fixed = {"TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore:IProgress"}
+    return {**unset, **fixed, **KEEP_MEMORY, **({} if _names_hub(given) else {"HF_HUB_OFFLINE": "1"})}
 
 
 def _failure_report(built: Built) -> str:

@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 
 from .axes import DASHED, MANY, SMALL, Number, Size, Styles, figure_of, looks, ordered, palette, put_legend, start, text
 from .figures import DIVERGING, SEQUENTIAL, language_colours, language_label
-from .intervals import forest
-from .scatters import language_scatter, scatter
+from .points import forest, language_scatter, scatter
 from .tables import estimates
 
 __all__ = [

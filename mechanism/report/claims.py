@@ -16,7 +16,7 @@ from .files import CLAIMS
 from .verdicts import Rule, RuleError, Verdict
 
 SCALES = ("small", "full", "none")
-_TEXTS = ("statement", "source_figure", "effect", "unit", "resampled", "null", "test", "criterion", "notebook")
+_TEXTS = ("statement", "source_figure", "effect", "unit", "resampled", "against", "test", "criterion", "notebook")
 
 
 class ClaimError(ValueError):
@@ -52,7 +52,7 @@ class Claim:
         statement: what is claimed; source_figure: the number or figure that the source gives.
         effect: what the estimate is; unit: of the estimate; resampled: the units that its interval resamples.
         smallest: effect of interest, in that unit; because: why this size.
-        null: name of what the estimate is held against.
+        against: name of the null, what the estimate is held against.
         test: what we measure; criterion: when it counts as replicated, in words; rule: the same as conditions.
         notebook: name of the notebook that judges it.
         scale: `small` when only small models can be run here, `full` at the source's scale, `none` where scale does not
@@ -66,7 +66,7 @@ class Claim:
     effect: str
     unit: str
     resampled: str
-    null: str
+    against: str
     test: str
     criterion: str
     notebook: str
@@ -86,7 +86,7 @@ class Claim:
     @property
     def digest(self) -> str:
         """Hash of all that decides a verdict: what is measured, on what units, against what, by which rule."""
-        names = ("effect", "unit", "resampled", "smallest", "null", "test", "criterion")
+        names = ("effect", "unit", "resampled", "smallest", "against", "test", "criterion")
         text = json.dumps([*(getattr(self, name) for name in names), str(self.rule)])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

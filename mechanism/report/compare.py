@@ -2,21 +2,21 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .claims import load_claims
 from .files import RESULTS
 from .record import read_records, read_undecided
-from .run_folder import SUMMARY, RerunError, RunFolder
+from .run_folder import RECORDS, SUMMARY, RerunError, read_summary
 from .scoreboard import UNDECIDED
+from .tables import markdown_table
 from .verdicts import Verdict
 
 REPORT = "report"
 """Stands for the committed records of the report, where a folder of a run is asked for."""
 
-_SETTINGS = ("device", "dtype", "profile", "languages", "parallel", "domains", "max_segments", "seed")
 _STYLE = """
 :root { color-scheme: light dark; --line: #bbb; --quiet: #555; --head: #f2f2f2; }
 @media (prefers-color-scheme: dark) { :root { --line: #555; --quiet: #bbb; --head: #222; } }
@@ -68,14 +68,13 @@ def load_run(folder: str | Path) -> Run:
         RerunError: there is no run.
     """
     if str(folder) == REPORT:
-        return Run("the report", {}, _known(read_records(RESULTS)), {})
-    place = RunFolder(Path(folder))
-    summary = place.read()
+        return Run("the report", {}, read_records(RESULTS), {})
+    summary, results = read_summary(Path(folder)), Path(folder) / RECORDS
     if not summary:
         raise RerunError(
             f"no run in {folder}: it has no {SUMMARY}; `mechanism run --model MODEL --out {folder}` makes one"
         )
-    return Run(summary["model"]["name"], summary, _known(read_records(place.results)), read_undecided(place.results))
+    return Run(summary["model"]["name"], summary, read_records(results), read_undecided(results))
 
 
 def load_runs(folders: Sequence[str | Path]) -> list[Run]:
@@ -89,7 +88,7 @@ def load_runs(folders: Sequence[str | Path]) -> list[Run]:
     runs = [load_run(folder) for folder in folders]
     labels = [run.label for run in runs]
     return [
-        run if labels.count(run.label) == 1 else Run(f"{run.label} ({folder})", run.summary, run.records, run.undecided)
+        run if labels.count(run.label) == 1 else replace(run, label=f"{run.label} ({folder})")
         for run, folder in zip(runs, folders, strict=True)
     ]
 
@@ -116,7 +115,7 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     own = [run for run in runs if run.summary]
     code = {run.summary["environment"].get("mechanism") for run in own}
     found = ["The runs were made by different versions of the code."] if len(code) > 1 else []
-    for name in _SETTINGS:
+    for name in dict.fromkeys(name for run in own for name in run.summary["settings"]):
         if len({str(run.summary["settings"].get(name)) for run in own}) > 1:
             found.append(f"The runs differ in {name.replace('_', ' ')}.")
     for row in compare_rows(runs):
@@ -132,39 +131,36 @@ def warnings(runs: Sequence[Run]) -> list[str]:
 
 def compare_markdown(runs: Sequence[Run]) -> str:
     """The table of claims by models in Markdown."""
-    lines = [_line(["Claim", *(run.label for run in runs)]), _line(["---"] * (len(runs) + 1))]
+    rows = []
     for row in compare_rows(runs):
         cells = (": ".join(filter(None, (c["label"], _figures(c)))) for c in row["models"].values())
-        lines.append(_line([f"**{row['id']}** {row['statement']}", *cells]))
-    return "\n".join([*lines, "", *(f"- {one}" for one in warnings(runs))]).strip() + "\n"
+        rows.append([f"**{row['id']}** {row['statement']}", *cells])
+    table = markdown_table(["Claim", *(run.label for run in runs)], rows)
+    return "\n".join([table, "", *(f"- {one}" for one in warnings(runs))]).strip() + "\n"
 
 
 def compare_html(runs: Sequence[Run]) -> str:
     """The page: claims by models, pages by models, and what the numbers come from. It loads nothing."""
-    title = "Claims by models" if len(runs) > 1 else f"Claims on {runs[0].label}"
+    title = html.escape("Claims by models" if len(runs) > 1 else f"Claims on {runs[0].label}")
     notes = "".join(f"<li>{html.escape(one)}</li>" for one in warnings(runs))
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        "<p>Verdicts are these runs' own, computed by the report's rules; they are not recorded in the report.</p>",
-        f"<ul>{notes}</ul>" if notes else "",
-        _claims_table(runs),
-        "<h2>Notebooks</h2>",
-        _pages_table(runs),
-        "<h2>Where the numbers come from</h2>",
-        _origin_table(runs),
-    ]
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-    )
-    body = "\n".join(filter(None, parts))
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
-    )
-
-
-def _known(records: Mapping[str, Any]) -> dict[str, Any]:
-    """Records of claims that are still in the claims file."""
-    return {claim: found for claim, found in records.items() if claim in load_claims()}
+    own = [run for run in runs if run.summary]
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title><style>{_STYLE}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>Verdicts are these runs' own, computed by the report's rules; they are not recorded in the report.</p>
+{f"<ul>{notes}</ul>" if notes else ""}
+{_claims_table(runs)}
+<h2>Notebooks</h2>
+{_pages_table(own)}
+<h2>Where the numbers come from</h2>
+{_origin_table(own)}
+</body>
+</html>
+"""
 
 
 def _claims_table(runs: Sequence[Run]) -> str:
@@ -192,10 +188,9 @@ def _figures(cell: Mapping[str, Any]) -> str:
 
 
 def _pages_table(runs: Sequence[Run]) -> str:
-    own = [run for run in runs if run.summary]
-    names = sorted({name for run in own for name in (*run.summary["notebooks"], *run.summary["skipped"])})
-    rows = [[html.escape(name), *(html.escape(_page(run.summary, name)) for run in own)] for name in names]
-    return _table(["Notebook", *(run.label for run in own)], rows)
+    names = sorted({name for run in runs for name in (*run.summary["notebooks"], *run.summary["skipped"])})
+    rows = [[html.escape(name), *(html.escape(_page(run.summary, name)) for run in runs)] for name in names]
+    return _table(["Notebook", *(run.label for run in runs)], rows)
 
 
 def _page(summary: Mapping[str, Any], name: str) -> str:
@@ -207,16 +202,15 @@ def _page(summary: Mapping[str, Any], name: str) -> str:
 
 
 def _origin_table(runs: Sequence[Run]) -> str:
-    own = [run for run in runs if run.summary]
     columns = [
         {f"model {k}": v for k, v in run.summary["model"].items()}
         | {k: v for k, v in run.summary["settings"].items() if v not in (None, [])}
         | dict(run.summary["environment"])
-        for run in own
+        for run in runs
     ]
     names = list(dict.fromkeys(name for column in columns for name in column))
     rows = [[html.escape(n), *(html.escape(str(column.get(n, ""))) for column in columns)] for n in names]
-    return _table(["", *(run.label for run in own)], rows)
+    return _table(["", *(run.label for run in runs)], rows)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -226,7 +220,3 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
     )
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

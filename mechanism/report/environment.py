@@ -2,15 +2,15 @@
 
 import json
 import platform
-from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
+from .build import read_times
 from .files import CLAIMS, CONSTRAINTS, COPIES, REPOSITORY, code_hash, file_sha256, tree_hash
 from .provenance import SHORT, cpu_name, data_hashes, git_commit, package_version
 from .stamp import recorded
-from .timings import read_times
+from .tables import markdown_table
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "xarray", "matplotlib", "jupyter-book")
 CITATION = REPOSITORY / "CITATION.cff"
@@ -32,7 +32,7 @@ def environment_markdown() -> str:
         *((f"corpus {name}", f"sha256 {digest[:SHORT]}") for name, digest in data_hashes().items()),
         *((f"model {path.name}", f"sha256 {tree_hash([path])[:SHORT]}") for path in sorted(MODELS.iterdir())),
     ]
-    return _table(("what", "value"), rows)
+    return markdown_table(("what", "value"), rows)
 
 
 def runs_markdown() -> str:
@@ -44,7 +44,7 @@ def runs_markdown() -> str:
         result = json.loads((folder / "result.json").read_text("utf-8"))
         state = "finished" if result.get("finished", True) else "in training"
         rows.append((name, f"`{folder.name}`", f"{result['tokens'] / 1e6:.1f}", f"{result['hours']:.2f}", state))
-    return _table(("run", "hash", "million tokens", "hours", "state"), rows)
+    return markdown_table(("run", "hash", "million tokens", "hours", "state"), rows)
 
 
 def notebooks_markdown(copies: Path = COPIES) -> str:
@@ -58,7 +58,7 @@ def notebooks_markdown(copies: Path = COPIES) -> str:
     if times:
         known = [time["seconds"] for name, time in times.items() if (copies / f"{name}.ipynb").exists()]
         rows.append(("all", "", "", f"{sum(known):.1f}", ""))
-    return _table(("notebook", "stamp", "parameters", "seconds", "machine"), rows)
+    return markdown_table(("notebook", "stamp", "parameters", "seconds", "machine"), rows)
 
 
 def citation_markdown(path: Path = CITATION) -> str:
@@ -77,9 +77,3 @@ def citation_markdown(path: Path = CITATION) -> str:
     lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if value]
     told = f"{'; '.join(authors)}{f' ({year})' if year else ''}. *{found['title']}*, version {found['version']}."
     return "\n".join([told, "", "```bibtex", "@software{mechanism,", *lines, "}", "```"])
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    header = list(header)
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -4,12 +4,12 @@ import copy
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -51,25 +51,11 @@ class CellFailure:
 
 
 class _Engine(NBClientEngine):
-    """Papermill's own engine, telling how many cells are done and handing over the notebook it executed: papermill
-    itself raises for every error, also one in a cell that is tagged to raise."""
+    """Papermill's own engine, handing over the notebook it executed: papermill itself raises for every error, also one
+    in a cell that is tagged to raise."""
 
     @classmethod
-    def execute_managed_notebook(
-        cls,
-        nb_man: Any,
-        kernel_name: str,
-        advance: Callable[[int, int], None],
-        kept: list[NotebookNode],
-        **options: Any,
-    ) -> None:
-        complete, total = nb_man.cell_complete, len(nb_man.nb.cells)
-
-        def completed(cell: NotebookNode, cell_index: int | None = None, **more: Any) -> None:
-            complete(cell, cell_index, **more)
-            advance(total if cell_index is None else cell_index + 1, total)
-
-        nb_man.cell_complete = completed
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, kept: list[NotebookNode], **options: Any) -> None:
         super().execute_managed_notebook(nb_man, kernel_name, **options)
         kept.append(copy.deepcopy(nb_man.nb))
 
@@ -85,13 +71,8 @@ def declared_parameters(path: Path) -> dict[str, dict[str, Any]]:
     return dict(papermill.inspect_notebook(str(path)))
 
 
-def execute(
-    source: Path, parameters: Mapping[str, Any], advance: Callable[[int, int], None]
-) -> NotebookNode | CellFailure:
-    """Run a notebook in its own folder.
-
-    Args:
-        advance: called after each cell with the number of cells done and their total.
+def execute(source: Path, parameters: Mapping[str, Any], progress: bool) -> NotebookNode | CellFailure:
+    """Run a notebook in its own folder, on request with a bar of its cells on standard error.
 
     Returns the executed notebook, or its failure.
     """
@@ -99,7 +80,8 @@ def execute(
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     kept: list[NotebookNode] = []
-    options = {"cwd": source.parent, "engine_name": ENGINE, "progress_bar": False, "advance": advance, "kept": kept}
+    bar = {"desc": source.stem} if progress else False
+    options = {"cwd": source.parent, "engine_name": ENGINE, "progress_bar": bar, "kept": kept}
     with tempfile.TemporaryDirectory(prefix="mechanism-") as folder:
         aside = Path(folder) / source.name
         try:
@@ -108,7 +90,7 @@ def execute(
             cells = kept[0].cells[: error.cell_index + 1]
             expected = _ALLOWED in cells[-1].metadata.get("tags", [])
             return kept[0] if expected else replace(_failure(source.stem, cells, error), executed=kept[0])
-        except (CellTimeoutError, DeadKernelError) as error:
+        except DeadKernelError as error:
             return CellFailure(source.stem, 0, "", f"{type(error).__name__}: {error}")
 
 

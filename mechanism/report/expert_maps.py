@@ -1,7 +1,7 @@
 """Maps of layers by experts: one panel a domain, static; or one panel with a menu of domains, interactive."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -104,7 +104,7 @@ def interactive_map(
 
     words = words or {}
     groups = str(values.dims[-1])
-    names = [str(name) for name in values[groups].values]
+    names, layers, experts = (values[level].values.astype(str).tolist() for level in (groups, "layer", "expert"))
     hover = "".join(f"<br>{name} %{{customdata[{i}]:.3g}}" for i, name in enumerate(shown))
     hover += "".join(f"<br>{name}: %{{customdata[{i}]}}" for i, name in enumerate(words, len(shown)))
     traces = []
@@ -113,14 +113,16 @@ def interactive_map(
         own += [one.sel({groups: name}).values.astype(object) for one in words.values()]
         traces.append(
             go.Heatmap(
-                z=_rounded(values.sel({groups: name})).tolist(), x=_texts(values["expert"]), y=_texts(values["layer"]),
+                z=_rounded(values.sel({groups: name})).tolist(), x=experts, y=layers,
                 customdata=np.stack(own, -1).tolist(), name=name, visible=number == 0, zmin=-limit,
                 zmax=limit, colorscale="RdBu_r", colorbar={"title": {"text": label}}, hoverongaps=False,
                 hovertemplate=f"layer %{{y}}, expert %{{x}}<br>{label} %{{z:.2f}}{hover}<extra>{name}</extra>",
             )
         )  # fmt: skip
     figure = go.Figure(traces)
-    buttons = [_button(name, [other == name for other in names]) for name in names]
+    buttons = [
+        {"label": name, "method": "update", "args": [{"visible": [other == name for other in names]}]} for name in names
+    ]
     figure.update_layout(
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.15, "yanchor": "top"}],
         xaxis={"title": {"text": "expert"}, "type": "category"},
@@ -129,15 +131,7 @@ def interactive_map(
     return figure
 
 
-def _button(name: str, visible: list[bool]) -> dict[str, Any]:
-    return {"label": name, "method": "update", "args": [{"visible": visible}]}
-
-
 def _rounded(values: xr.DataArray) -> np.ndarray:
     """Three digits; None for what is not known, as JSON has no NaN."""
     known = values.values.astype(np.float64)
     return np.where(np.isnan(known), None, np.round(known, 3))  # type: ignore[call-overload]
-
-
-def _texts(values: xr.DataArray) -> list[str]:
-    return [str(value) for value in values.values]

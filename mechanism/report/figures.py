@@ -93,14 +93,13 @@ def language_colours(codes: Iterable[str]) -> dict[str, str]:
     that the report knows keep theirs whichever others are asked for."""
     ordered = order_languages(codes)
     known = order_languages({*LANGUAGES, *ordered})
-    places = {code: [c for c in known if language_family(c) == language_family(code)] for code in ordered}
-    return {code: _shade(code, members) for code, members in places.items()}
-
-
-def _shade(code: str, family: list[str]) -> str:
-    base = np.array(to_rgb(FAMILY_COLOURS.get(language_family(code), OTHER_COLOUR)))
-    red, green, blue = base + (1 - base) * _FADE * family.index(code) / max(len(family) - 1, 1)
-    return to_hex((red, green, blue))
+    colours = {}
+    for code in ordered:
+        family = [other for other in known if language_family(other) == language_family(code)]
+        base = np.array(to_rgb(FAMILY_COLOURS.get(language_family(code), OTHER_COLOUR)))
+        red, green, blue = base + (1 - base) * _FADE * family.index(code) / max(len(family) - 1, 1)
+        colours[code] = to_hex((red, green, blue))
+    return colours
 
 
 def language_label(code: str) -> str:
@@ -108,14 +107,14 @@ def language_label(code: str) -> str:
     return f"{language(code).name} ({code})" if code in LANGUAGES else code
 
 
-def png(figure: Figure, colours: int = 192, **options: Any) -> bytes:
-    """A figure as PNG with so many colours, a third of the size of one with all of them; the same bytes for the same
+def png(figure: Figure, **options: Any) -> bytes:
+    """A figure as PNG with 192 colours, a third of the size of one with all of them; the same bytes for the same
     figure and matplotlib. `options` are those of `savefig`."""
     from PIL import Image
 
     stream, small = io.BytesIO(), io.BytesIO()
     figure.savefig(stream, format="png", **({"bbox_inches": "tight"} | options))
-    image = Image.open(stream).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    image = Image.open(stream).convert("RGB").quantize(192, dither=Image.Dither.NONE)
     image.save(small, format="png", optimize=True)
     return small.getvalue()
 
@@ -135,36 +134,22 @@ class Interactive:
     """An interactive figure as a page shows it: plotly where scripts run, the static image elsewhere.
 
     Attributes:
-        figure: a plotly figure.
         name: fixed id of its element, unique on the page.
-        alt: what it shows, in words.
-        static: PNG of the same figure.
+        html: the element; plotly.js itself is not in it, the page loads it once.
     """
 
-    figure: "go.Figure"
     name: str
-    alt: str
-    static: bytes
-
-    def html(self) -> str:
-        """The element; plotly.js itself is not in it, the page loads it once."""
-        body = self.figure.to_html(
-            full_html=False,
-            include_plotlyjs=False,
-            div_id=self.name,
-            config={"responsive": True, "displaylogo": False},
-        )
-        alt = html.escape(self.alt, quote=True)
-        image = base64.b64encode(self.static).decode()
-        fallback = f'<noscript><img alt="{alt}" src="data:image/png;base64,{image}"></noscript>'
-        return f'<figure class="interactive" aria-label="{alt}">{body}{fallback}</figure>'
+    html: str
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/html": self.html(), "text/plain": f"<interactive figure {self.name}>"}
+        return {"text/html": self.html, "text/plain": f"<interactive figure {self.name}>"}
 
 
 def interactive(figure: "go.Figure", name: str, alt: str, static: Figure) -> Interactive:
     """Wrap a plotly figure for the page; the matplotlib figure is its static twin and gets closed.
+
+    Args:
+        name: fixed id of its element, unique on the page; alt: what it shows, in words.
 
     Raises:
         ValueError: no alternative text.
@@ -172,6 +157,9 @@ def interactive(figure: "go.Figure", name: str, alt: str, static: Figure) -> Int
     if not alt.strip():
         raise ValueError(f"interactive figure {name!r} needs an alternative text")
     figure.update_layout(template="plotly_white", font={"size": 14}, margin={"l": 50, "r": 20, "t": 40, "b": 50})
-    image = png(static)
+    config = {"responsive": True, "displaylogo": False}
+    body = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config)
+    alt, image = html.escape(alt, quote=True), base64.b64encode(png(static)).decode()
     plt.close(static)
-    return Interactive(figure, name, alt, image)
+    fallback = f'<noscript><img alt="{alt}" src="data:image/png;base64,{image}"></noscript>'
+    return Interactive(name, f'<figure class="interactive" aria-label="{alt}">{body}{fallback}</figure>')

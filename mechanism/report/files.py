@@ -19,18 +19,8 @@ AMENDMENTS = DATA / "amendments.yaml"
 FACTS = DATA / "facts.yaml"
 CONSTRAINTS = REPOSITORY / "requirements" / "constraints.txt"
 # What an executed notebook depends on besides its own text and parameters.
-INPUTS = (
-    PACKAGE,
-    DATA / "corpus" / "manifest.json",
-    DATA / "tokenizer",
-    DATA / "configs",
-    DATA / "runs",
-    DATA / "baselines",
-    DATA / "models",
-    CLAIMS,
-    FACTS,
-    CONSTRAINTS,
-)
+_INPUT_DATA = ("corpus/manifest.json", "tokenizer", "configs", "runs", "baselines", "models")
+INPUTS = (PACKAGE, *(DATA / name for name in _INPUT_DATA), CLAIMS, FACTS, CONSTRAINTS)
 _CHUNK = 1 << 20
 _IGNORED_SUFFIXES = {".pyc", ".tmp"}
 

@@ -8,11 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..corpus.languages import UNKNOWN, language
-from ..corpus.store import absent
 from ..study.embedded.history import History, load_history
 from .figures import PALETTE, png, use_style
 
-RUNS = ("main", "tiny")
 CORPUS = "udhr"  # the one text that every language of the report has
 CARD_SIZE = (12.0, 6.3)  # inches at 100 dots: what link previews show
 _LOUD = "#0B2A3C"
@@ -30,12 +28,12 @@ class Hero:
 
 
 def hero() -> Hero:
-    """Routing divergence from English by layer, a line per language, at the last probe of the newest record.
+    """Routing divergence from English by layer, a line per language, at the last probe of the embedded model's record.
 
     Raises:
-        FileNotFoundError: no run of the report is recorded.
+        FileNotFoundError: it is not there; see `load_history`.
     """
-    history = newest()
+    history = load_history("main")
     profile = divergence_profile(history)
     figure = _draw(profile)
     alt = (
@@ -46,28 +44,14 @@ def hero() -> Hero:
     return Hero(figure, alt, f"{_finding(profile)} {_origin(history)}")
 
 
-def newest() -> History:
-    """The record of the embedded model's run, else that of the small one.
-
-    Raises:
-        FileNotFoundError: neither is there.
-    """
-    for name in RUNS:
-        try:
-            return load_history(name)
-        except FileNotFoundError:
-            continue
-    raise FileNotFoundError(absent(f"record of {' or '.join(RUNS)}", "restore data/runs from version control"))
-
-
 def divergence_profile(history: History) -> pd.DataFrame:
     """Mean divergence from English at the last probe, languages by layers; English itself is left out."""
     values = history.stats["divergence"].isel(tokens_seen=-1).sel(corpus=CORPUS).mean("segment")
     return values.drop_sel(lang="en").dropna("lang", how="all").to_pandas()
 
 
-def card(counts: Mapping[str, int], sources: int) -> Figure:
-    """The image that links to the report show: its title and the claims by verdict."""
+def card(counts: Mapping[str, int], sources: int) -> bytes:
+    """The image that links to the report show, as PNG: its title and the claims by verdict."""
     figure = plt.figure(figsize=CARD_SIZE, dpi=100, facecolor=_LOUD, layout="none")
     figure.text(0.06, 0.74, "Mechanism", color="white", fontsize=58, fontweight="bold")
     figure.text(0.06, 0.60, "How do Mixture-of-Experts language models route?", color="white", fontsize=27)
@@ -81,12 +65,9 @@ def card(counts: Mapping[str, int], sources: int) -> Figure:
         left += width
     words = [f"{count} {name}" for name, count in counts.items() if count]
     figure.text(0.06, 0.15, "  ·  ".join(words), color="white", fontsize=19)
-    return figure
-
-
-def card_png(figure: Figure) -> bytes:
-    """The card as PNG, its size kept."""
-    return png(figure, facecolor=figure.get_facecolor(), bbox_inches=None)
+    image = png(figure, facecolor=_LOUD, bbox_inches=None)
+    plt.close(figure)
+    return image
 
 
 def _groups(codes: Iterable[str]) -> dict[str, list[str]]:
@@ -126,8 +107,7 @@ def _finding(profile: pd.DataFrame) -> str:
 def _origin(history: History) -> str:
     seen, total = int(history.stats["tokens_seen"][-1]), int(history.config["train"]["tokens"])
     state = "at the end of its training" if history.result["finished"] else "in training"
-    model = "the embedded model" if history.name == "main" else "the model `tiny`"
     return (
-        f"Record of {model} (run `{history.hash}`) {state}: probe after {seen / 1e6:.1f} of {total / 1e6:.0f} million "
-        "tokens, on the Universal Declaration of Human Rights."
+        f"Record of the embedded model (run `{history.hash}`) {state}: probe after {seen / 1e6:.1f} of "
+        f"{total / 1e6:.0f} million tokens, on the Universal Declaration of Human Rights."
     )

@@ -1,7 +1,6 @@
 """Executed notebooks without what differs from run to run, so that two runs are the same bytes."""
 
 import re
-from collections.abc import Iterator
 
 import nbformat
 from nbformat import NotebookNode
@@ -16,7 +15,6 @@ _NOISE = (
     (re.compile(r"(?<=[ (])0x[0-9a-fA-F]{6,}"), "0x0"),
     (re.compile(re.escape(f"{REPOSITORY}/")), ""),
 )
-_STYLER = re.compile(r"\bT_([0-9a-f]{5})")
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
@@ -28,7 +26,6 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     copy.metadata.get("language_info", {}).pop("version", None)
     for i, cell in enumerate(copy.cells):
         _normalise_cell(cell, i)
-    _name_styles(copy)
     return copy
 
 
@@ -56,17 +53,15 @@ def _normalise_cell(cell: NotebookNode, position: int) -> None:
             _clean_output(output)
 
 
-def _joined(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
-    last = None
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    joined: list[NotebookNode] = []
     for output in outputs:
-        if last is not None and last.output_type == output.output_type == "stream" and last.name == output.name:
+        last = joined[-1] if joined else output
+        if last is not output and last.output_type == output.output_type == "stream" and last.name == output.name:
             last.text += output.text
-            continue
-        if last is not None:
-            yield last
-        last = output
-    if last is not None:
-        yield last
+        else:
+            joined.append(output)
+    return joined
 
 
 def _clean_output(output: NotebookNode) -> None:
@@ -84,15 +79,3 @@ def _clean(text: str) -> str:
     for pattern, plain in _NOISE:
         text = pattern.sub(plain, text)
     return text
-
-
-def _name_styles(notebook: NotebookNode) -> None:
-    """Give the random ids of pandas' styled tables numbers in order of appearance."""
-    names: dict[str, str] = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            content = output.get("data", {}).get("text/html")
-            if isinstance(content, str):
-                output.data["text/html"] = _STYLER.sub(
-                    lambda match: "T_" + names.setdefault(match[1], f"{len(names):05}"), content
-                )

@@ -1,6 +1,5 @@
 """Where numbers come from: code, data, model, versions and settings, without paths, host names or times."""
 
-import hashlib
 import html
 import json
 import os
@@ -14,6 +13,7 @@ from typing import Any
 
 from ..corpus.build import read_manifest
 from ..corpus.library import ROOT
+from ..corpus.store import sha256
 from .files import REPOSITORY, code_hash, file_sha256, tree_hash
 
 SHORT = 12
@@ -90,8 +90,8 @@ def package_version(name: str) -> str:
 
 def data_hashes() -> dict[str, str]:
     """Content hash of each committed corpus: SHA-256 over its files' hashes in the manifest."""
-    manifest = read_manifest(ROOT)
-    return {name: _hash(entry["files"]) for name, entry in sorted(manifest.items())}
+    files = {name: json.dumps(entry["files"], sort_keys=True) for name, entry in sorted(read_manifest(ROOT).items())}
+    return {name: sha256(payload.encode()) for name, payload in files.items()}
 
 
 def git_commit() -> str | None:
@@ -102,10 +102,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def _hash(payload: object) -> str:
-    return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
 
 
 def _model(path: str | Path | None) -> dict[str, str]:

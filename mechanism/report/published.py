@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import BOOK, COPIES, INPUTS, NOTEBOOKS, file_sha256, results_folder, tree_hash, write_atomic
-from .stamp import inputs_hash, read_notebook, recorded, stamp
+from .stamp import read_notebook, recorded, stamp
 
 SITE = BOOK / "_build" / "html"
 STAMPS = "stamps.json"
@@ -61,7 +61,7 @@ def outdated(
 ) -> list[str]:
     """What a site shows that no longer follows from the sources, one sentence each: notebooks, by text, parameters and
     inputs; and the records of the verdicts."""
-    found, hashed = read_stamps(site), inputs_hash(inputs)
+    found, hashed = read_stamps(site), tree_hash(inputs)
     shown: Mapping[str, Any] = found["notebooks"]
     told = []
     for name in sorted({path.stem for path in sources.glob("*.ipynb")} | set(shown)):

@@ -217,7 +217,7 @@ def _evidence_rows(evidence: Evidence, claim: Claim) -> list[tuple[str, str]]:
         ("effect", claim.effect),
         ("estimate", f"{bounds} {claim.unit}".rstrip()),
         ("smallest effect of interest", f"{claim.smallest:.4g}: {claim.because}"),
-        ("null", f"{claim.null}{held}"),
+        ("null", f"{claim.against}{held}"),
         ("n", f"{evidence.n:,} ({claim.resampled})"),
     ]
     return rows if math.isnan(evidence.p) else [*rows, ("p", f"{evidence.p:.4g}")]

@@ -14,12 +14,12 @@ from ..trace.checks import QUICK, require
 from .build import BuildError, build_notebooks, stale, variables
 from .compare import compare_html, load_run
 from .execute import CellFailure
-from .files import INPUTS, NOTEBOOKS, write_atomic
+from .files import INPUTS, NOTEBOOKS, tree_hash, write_atomic
 from .judge import RUN
 from .provenance import provenance
 from .rerun_plan import Plan, Rerun, plan
-from .run_folder import INDEX, RerunError, RunFolder
-from .stamp import inputs_hash, recorded
+from .run_folder import INDEX, PAGES, RECORDS, STUDIES, RerunError, prepare, read_summary, write_summary
+from .stamp import recorded
 
 _PATH_OF_CLASS = re.compile(r"^(?:\w+\.)+(?=\w+: )")
 _DEAD = "the kernel died, most likely out of memory: lower --max-segments, or take --dtype bfloat16"
@@ -45,29 +45,37 @@ def rerun(
 
     Raises:
         RerunError: the folder cannot be used or holds another model's run, or pages failed; the others are kept.
+        BuildError: no such notebook.
         ModelError, TraceError: the model cannot be had, held or observed.
     """
-    folder = RunFolder(asked.out.resolve())
-    folder.prepare()
-    former = folder.read()
+    folder = asked.out.resolve()
+    prepare(folder)
+    former = read_summary(folder)
     model, identity = _identify(asked.model, former)
     chosen = plan(asked, model, sources)
     summary = former | _head(asked, identity, chosen)
-    hashed = inputs_hash(inputs)
+    hashed = tree_hash(inputs)
     where: dict[str, Any] = {
-        "output": folder.notebooks, "sources": sources, "results": folder.results, "inputs": hashed,
+        "output": folder / PAGES, "sources": sources, "results": folder / RECORDS, "inputs": hashed,
     }  # fmt: skip
     for name, reason in chosen.skipped.items():
         tell(f"{name}: skipped, {reason}")
-    with _saved(folder, summary), variables(**{RUN: identity["id"], OWN: str(folder.studies)}):
+    with _saved(folder, summary), variables(**{RUN: identity["id"], OWN: str(folder / STUDIES)}):
         todo = [n for n, given in chosen.pages.items() if asked.force or stale((n,), given, **where)]
         if todo:
             summary |= _prove(model, asked, tell)
         for name, given in chosen.pages.items():
-            summary["notebooks"][name] = _page(name, given, name in todo, former, where, progress)
-            tell(f"{name}: {_outcome(summary['notebooks'][name])}")
-            folder.write(summary)
-    _refuse_failures(summary, chosen, folder)
+            page = summary["notebooks"][name] = _page(name, given, name in todo, former, where, progress)
+            took = f" in {page['seconds']} s" if name in todo else ""
+            tell(f"{name}: {page['status']}{took}" + (f", {page['reason']}" if page["status"] == "failed" else ""))
+            write_summary(folder, summary)
+    pages = {name: summary["notebooks"][name] for name in chosen.pages}
+    failed = [f"{name}, {page['reason']}" for name, page in pages.items() if page["status"] == "failed"]
+    if failed:
+        raise RerunError(
+            f"{len(failed)} of {len(pages)} notebooks failed ({'; '.join(failed)}); the others are kept in {folder}, "
+            "the same command goes on from there"
+        )
     return summary
 
 
@@ -103,10 +111,10 @@ def _head(asked: Rerun, identity: Mapping[str, str], chosen: Plan) -> dict[str, 
 
 
 @contextmanager
-def _saved(folder: RunFolder, summary: dict[str, Any]) -> Iterator[None]:
+def _saved(folder: Path, summary: dict[str, Any]) -> Iterator[None]:
     """The summary and its page are written whatever happens, and say how it ended."""
     summary["notebooks"] = dict(summary.get("notebooks", {}))
-    folder.write(summary)
+    write_summary(folder, summary)
     try:
         yield
     except BaseException as error:
@@ -118,8 +126,8 @@ def _saved(folder: RunFolder, summary: dict[str, Any]) -> Iterator[None]:
         summary["state"] = "failed" if failed else "complete"
         summary.pop("reason", None)
     finally:
-        folder.write(summary)
-        write_atomic(folder.path / INDEX, compare_html([load_run(folder.path)]))
+        write_summary(folder, summary)
+        write_atomic(folder / INDEX, compare_html([load_run(folder)]))
 
 
 def _prove(model: str, asked: Rerun, tell: Tell) -> dict[str, Any]:
@@ -157,18 +165,14 @@ def _page(
     except BuildError as error:
         if error.built is None:
             raise
-        failure = error.built.failures[0]
-        seconds = round(error.built.seconds[name], 1)
-        return {"status": "failed", "seconds": seconds, "parameters": dict(given), "reason": sentence(failure)}
+        built = error.built
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise RerunError(f"cannot write {name} to {copy.parent} ({reason}); finished notebooks are kept") from error
-    return {
-        "status": "executed",
-        "seconds": round(built.seconds[name], 1),
-        "parameters": dict(given),
-        "claims": _claims(copy),
-    }
+        told = f"cannot write {name} to {copy.parent} ({error.strerror or error}); finished notebooks are kept"
+        raise RerunError(told) from error
+    found = {"seconds": round(built.seconds[name], 1), "parameters": dict(given)}
+    if built.failures:
+        return {"status": "failed", **found, "reason": sentence(built.failures[0])}
+    return {"status": "executed", **found, "claims": _claims(copy)}
 
 
 def _claims(copy: Path) -> list[str]:
@@ -184,19 +188,3 @@ def sentence(failure: CellFailure) -> str:
         return _DEAD
     told = f"cell {failure.cell}: {last}" if failure.cell else last
     return f"{told}; out of memory: {_DEAD.split(': ')[1]}" if any(word in last for word in _MEMORY) else told
-
-
-def _outcome(page: Mapping[str, Any]) -> str:
-    told = page["status"] + (f" in {page['seconds']} s" if page["status"] != "unchanged" else "")
-    return f"{told}, {page['reason']}" if page["status"] == "failed" else told
-
-
-def _refuse_failures(summary: Mapping[str, Any], chosen: Plan, folder: RunFolder) -> None:
-    pages = {name: summary["notebooks"][name] for name in chosen.pages}
-    failed = {name: page["reason"] for name, page in pages.items() if page["status"] == "failed"}
-    if failed:
-        told = "; ".join(f"{name}, {reason}" for name, reason in failed.items())
-        raise RerunError(
-            f"{len(failed)} of {len(pages)} notebooks failed ({told}); the others are kept in {folder.path}, the same "
-            "command goes on from there"
-        )

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus.library import DOMAINS, PARALLEL, load
-from ..corpus.store import absent
 from ..study.base.study import check_profile
-from .build import BuildError
+from .build import select
 from .execute import declared_parameters
 from .files import NOTEBOOKS
 from .run_folder import RerunError
 from .stamp import KEY, read_notebook
-
-_Pages = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,8 @@ def plan(asked: Rerun, model: str, sources: Path = NOTEBOOKS) -> Plan:
         model: as the notebooks are to load it, pinned.
 
     Raises:
-        RerunError: an unknown profile, no such notebook, or one that takes no model.
+        RerunError: an unknown profile, or a named notebook that takes no model.
+        BuildError: no notebook, or none of a name.
         CorpusError: texts that cannot be read.
     """
     try:
@@ -76,17 +74,20 @@ def plan(asked: Rerun, model: str, sources: Path = NOTEBOOKS) -> Plan:
         raise RerunError(str(error)) from None
     parallel = _text(asked.parallel) if asked.parallel else None
     asked = replace(asked, parallel=parallel, domains=tuple(map(_text, asked.domains)))
-    declared = {path.stem: declared_parameters(path) for path in sorted(sources.glob("*.ipynb"))}
-    about = {name: read_notebook(sources / f"{name}.ipynb").metadata.get(KEY, {}) for name in declared}
-    _refuse_unknown(asked.notebooks, declared, about)
+    named = select(sources, asked.notebooks)
     pages, skipped = {}, {}
-    for name, known in declared.items():
-        reason = _skipped(name, known, about[name], asked.notebooks)
-        if reason:
-            skipped[name] = reason
+    for path in select(sources):
+        known, about = declared_parameters(path), read_notebook(path).metadata.get(KEY, {})
+        reason = about.get("about", "" if "model" in known else "it has no parameter `model`")
+        if path not in named:
+            reason = "it was not asked for (--notebooks)"
+        elif asked.notebooks and "model" not in known:
+            raise RerunError(f"notebook {path.stem} takes no model: {reason}")
+        if reason and (path not in named or not asked.notebooks):
+            skipped[path.stem] = reason
         else:
-            given = _parameters(asked, model, about[name].get("texts") == "domains")
-            pages[name] = {key: value for key, value in given.items() if key in known and value is not None}
+            given = _parameters(asked, model, about.get("texts") == "domains")
+            pages[path.stem] = {key: value for key, value in given.items() if key in known and value is not None}
     return Plan(pages, skipped)
 
 
@@ -96,31 +97,6 @@ def _text(data: str) -> str:
         return data
     load(data)
     return str(Path(data).resolve())
-
-
-def _refuse_unknown(asked: tuple[str, ...], declared: _Pages, about: _Pages) -> None:
-    if not declared:
-        raise BuildError(absent("notebooks", "restore them from version control"))
-    for wanted in asked:
-        found = [name for name in declared if name.startswith(wanted)]
-        if not found:
-            raise RerunError(f"no notebook {wanted!r}: there are {', '.join(declared)}")
-        for name in found:
-            if "model" not in declared[name]:
-                raise RerunError(f"notebook {name} takes no model: {_reason(about[name])}")
-
-
-def _skipped(name: str, known: Mapping[str, Any], about: Mapping[str, Any], asked: tuple[str, ...]) -> str:
-    """Why a notebook is not run, empty when it is; one that takes a model is run when it is named."""
-    if any(name.startswith(wanted) for wanted in asked):
-        return ""
-    if asked:
-        return "it was not asked for (--notebooks)"
-    return _reason(about) if "about" in about or "model" not in known else ""
-
-
-def _reason(about: Mapping[str, Any]) -> str:
-    return about.get("about", "it has no parameter `model`")
 
 
 def _parameters(asked: Rerun, model: str, on_domains: bool) -> dict[str, Any]:

@@ -5,16 +5,14 @@
 """
 
 import json
-import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .build import BuildError
 from .files import write_atomic
 
-SUMMARY, INDEX = "run.json", "index.html"
+PAGES, RECORDS, STUDIES, SUMMARY, INDEX = "notebooks", "results", "studies", "run.json", "index.html"
 VERSION = 1
 
 
@@ -22,66 +20,48 @@ class RerunError(BuildError):
     """A run that cannot start, or whose pages failed; the sentence says which and what to do."""
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """Places in the folder of a run."""
+def prepare(folder: Path) -> None:
+    """Make the folder of a run, and try to write to it.
 
-    path: Path
+    Raises:
+        RerunError: it cannot be written to, or holds something that is no run.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise RerunError(
+            f"cannot write to {folder} ({error.strerror or error}): name another folder with --out"
+        ) from None
+    if not (folder / SUMMARY).exists() and any(folder.iterdir()):
+        raise RerunError(f"{folder} is not empty and holds no run: name another folder with --out")
 
-    @property
-    def notebooks(self) -> Path:
-        return self.path / "notebooks"
 
-    @property
-    def results(self) -> Path:
-        return self.path / "results"
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run; empty where there is none.
 
-    @property
-    def studies(self) -> Path:
-        return self.path / "studies"
+    Raises:
+        RerunError: it cannot be read, or another version of Mechanism wrote it.
+    """
+    path = folder / SUMMARY
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise RerunError(f"{path} is not the summary of a run that this version reads: name another folder")
+    return found
 
-    def prepare(self) -> None:
-        """Make the folder, and try to write to it.
 
-        Raises:
-            RerunError: it cannot be written to, or holds something that is no run.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path, prefix=".", suffix=".tmp")
-            os.close(handle)
-            Path(name).unlink()
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise RerunError(f"cannot write to {self.path} ({reason}): name another folder with --out") from None
-        if not (self.path / SUMMARY).exists() and any(self.path.iterdir()):
-            raise RerunError(f"{self.path} is not empty and holds no run: name another folder with --out")
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write the summary of a run, whole or not at all.
 
-    def read(self) -> dict[str, Any]:
-        """The summary; empty where there is none.
-
-        Raises:
-            RerunError: it cannot be read, or another version of Mechanism wrote it.
-        """
-        path = self.path / SUMMARY
-        if not path.exists():
-            return {}
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except ValueError:
-            found = None
-        if not isinstance(found, dict) or found.get("version") != VERSION:
-            raise RerunError(f"{path} is not the summary of a run that this version reads: name another folder")
-        return found
-
-    def write(self, summary: dict[str, Any]) -> None:
-        """Write the summary, whole or not at all.
-
-        Raises:
-            RerunError: the disk is full or cannot be written to.
-        """
-        try:
-            write_atomic(self.path / SUMMARY, json.dumps({"version": VERSION} | summary, indent=1, default=str) + "\n")
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise RerunError(f"cannot write to {self.path} ({reason}); what is there was kept") from None
+    Raises:
+        RerunError: the disk is full or cannot be written to.
+    """
+    try:
+        write_atomic(folder / SUMMARY, json.dumps({"version": VERSION} | summary, indent=1, default=str) + "\n")
+    except OSError as error:
+        raise RerunError(f"cannot write to {folder} ({error.strerror or error}); what is there was kept") from None

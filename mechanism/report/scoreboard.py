@@ -113,7 +113,7 @@ def _row(claim: Claim, record: Mapping[str, Any], amendments: list[Amendment]) -
         "statement": claim.statement,
         "source_figure": claim.source_figure,
         **{key: getattr(claim, key) for key in ("effect", "unit", "resampled", "smallest", "because")},
-        "null_name": claim.null,
+        "null_name": claim.against,
         "test": claim.test,
         "criterion": claim.criterion,
         "rule": str(claim.rule),

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
-from .files import INPUTS, tree_hash
 from .normalise import INJECTED
 
 KEY = "mechanism"
@@ -27,18 +26,13 @@ def read_notebook(path: Path) -> NotebookNode:
         raise ValueError(f"{path.name} is not a notebook: {str(error).splitlines()[0]}") from None
 
 
-def inputs_hash(inputs: Iterable[Path] = INPUTS) -> str:
-    """Hash over the files that every notebook depends on."""
-    return tree_hash(inputs)
-
-
 def stamp(notebook: NotebookNode, parameters: Mapping[str, Any], inputs: str) -> str:
     """SHA-256 over the notebook's cells in order (the injected one left out), its parameters and its inputs.
 
     Args:
         parameters: those that are applied to the notebook; a value that names a file or folder, or a list that does,
             also counts the names, sizes and times of what is there.
-        inputs: from `inputs_hash`.
+        inputs: `tree_hash` of the files that every notebook depends on.
     """
     cells = [
         [cell.cell_type, cell.source, cell.metadata]

@@ -1,6 +1,6 @@
 """Tables of the report as a page shows them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -44,3 +44,11 @@ def page_table(table: pd.DataFrame, digits: int = 2, index: bool = True) -> HTML
 def listing(facts: Mapping[str, Any]) -> HTML:
     """Names and what they are, a row each, as they stand."""
     return HTML(pd.Series(facts, name="value").to_frame().to_html(header=False, classes="dataframe"))
+
+
+def markdown_table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown, its cells as text on one line."""
+    header = list(header)
+    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

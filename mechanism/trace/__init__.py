@@ -5,9 +5,8 @@ with attach(model) as trace:
 trace.dataset()
 """
 
-from .attach import attach
 from .capture import Trace
-from .checks import check, routers
+from .checks import attach, check, routers
 from .contributions import expert_means, slot_outputs
 from .errors import (
     AttachError,

@@ -1,7 +1,6 @@
 """One site during one pass: the hooks that watch its router and experts and carry out the interventions."""
 
 import inspect
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from .edit import SiteEdit, run_edited
 from .errors import CaptureError
 from .interventions import Intervention
 from .outputs import read_output, selected_classes, write_output
-from .passes import Pass, TokenMask
+from .passes import Pass
 from .seam import RouterTap, Routing, tapped
 from .sites import Site
 
@@ -27,45 +26,19 @@ class Change:
     moved: float = 0.0
 
 
-def on_device(scope: Tensor | bool, device: torch.device) -> Tensor | bool:
-    """The layers of a model may lie on other devices than its input."""
-    return scope.to(device) if isinstance(scope, Tensor) else scope
-
-
-def _rows(scope: Tensor | bool, site: Site) -> Tensor | bool:
-    """A scope over tokens as one over the router's rows."""
-    scope = on_device(scope, site.weight.device)
-    return site.rows(scope) if isinstance(scope, Tensor) else scope
-
-
-class Host:
-    """What a call needs from the trace it belongs to.
-
-    Attributes:
-        masks: named token masks; means: mean outputs by layer; seed: breaks ties.
-    """
-
-    masks: Mapping[str, TokenMask]
-    means: Mapping[int, Tensor]
-    seed: int
-
-    def current(self, site: Site) -> Pass:
-        """The pass that a router runs in."""
-        raise NotImplementedError
-
-    def seen(self, site: Site, routing: Routing) -> None:
-        """A router has run in the current pass."""
-        raise NotImplementedError
-
-    def note(self, site: Site, translated: list[str]) -> None:
-        """Something was translated into a selection."""
-        raise NotImplementedError
+def rows_of(scope: Tensor | bool, site: Site) -> Tensor | bool:
+    """A scope over tokens as one over the router's rows, on its device: layers may lie on others than the input."""
+    return site.rows(scope.to(site.weight.device)) if isinstance(scope, Tensor) else scope
 
 
 class Call:
-    """One site during one pass."""
+    """One site during one pass.
 
-    def __init__(self, host: Host, site: Site, own: list[Intervention]) -> None:
+    Args:
+        host: the `Trace` it belongs to.
+    """
+
+    def __init__(self, host: Any, site: Site, own: list[Intervention]) -> None:
         self.host, self.site, self.own = host, site, own
         self.edit: SiteEdit | None = None
         self.tap: RouterTap | None = None
@@ -79,7 +52,7 @@ class Call:
         self.stop()
         self.edit = None
         if self.own:
-            scopes = [_rows(at.scope(i.scope, self.host.masks), self.site) for i in self.own]
+            scopes = [rows_of(at.scope(i, self.host.masks), self.site) for i in self.own]
             means = self.host.means.get(self.site.layer)
             self.edit = SiteEdit(self.site, self.own, scopes, means, self.host.seed)
 

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from .attachable import contents, provenance, refuse_unobservable, warn_unsupported
-from .call import Call, Change, Host
+from .call import Call, Change
 from .errors import AttachError, CaptureError, InterventionError
 from .interventions import Intervention
 from .passes import Pass, TokenMask, read_pass
@@ -24,7 +24,7 @@ from .validate import validate
 _ATTACHED: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
-class Trace(Host):
+class Trace:
     """What `attach` gives, without its proof: observes every pass of the model inside the `with` block.
 
     Attributes:
@@ -65,20 +65,14 @@ class Trace(Host):
         return [i for i in self.interventions if i.experts(site.layer)]
 
     def _check_means(self) -> None:
-        needed = {layer for i in self.interventions if i.seam == "output" for layer, _ in i.targets}
-        missing = sorted(needed - set(self.means))
+        targets = [target for i in self.interventions if i.seam == "output" for target in i.targets]
+        missing = sorted({layer for layer, _ in targets} - set(self.means))
         if missing:
             raise InterventionError(
                 f"Ablate(mode='mean') in layers {missing} needs mean outputs: "
                 "attach(..., means=expert_means(model, batches))"
             )
-        unknown = [
-            (layer, expert)
-            for i in self.interventions
-            if i.seam == "output"
-            for layer, expert in i.targets
-            if bool(self.means[layer][expert].isnan().any())
-        ]
+        unknown = [(layer, expert) for layer, expert in targets if bool(self.means[layer][expert].isnan().any())]
         if unknown:
             raise InterventionError(
                 f"Ablate(mode='mean'): (layer, expert) {unknown} have no mean output, no token of the batches selected "
@@ -131,11 +125,7 @@ class Trace(Host):
         if self.stats is None:
             raise CaptureError("labels are counted by statistics; attach with stats=RoutingStats(groups=...)")
         names = (groups,) if isinstance(groups, str) else tuple(groups)
-        unknown = sorted(set(names) - set(self.stats.groups))
-        if unknown:
-            raise CaptureError(
-                f"the statistics have no group {', '.join(unknown)}; they have {', '.join(self.stats.groups)}"
-            )
+        self.stats.require(names)
         self.groups = names
         return self
 

@@ -1,21 +1,23 @@
-"""The contract list and its runner.
+"""The contract list, its runner, and `attach`, which proves first.
 
 The quick contracts run when capture attaches, once a model; all of them run with `mechanism contracts MODEL`.
 """
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
 from . import contracts, contribution_contracts
+from .capture import Trace
 from .errors import ContractError, InterventionError, TraceError
-from .expect import NotApplicable
-from .probe import Probe
-from .sites import describe_sites, find_sites
+from .interventions import Intervention
+from .probe import NotApplicable, Probe
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,18 @@ def check(model: nn.Module, chosen: Sequence[Contract] = FULL) -> list[Result]:
     Raises:
         TraceError: the model cannot be observed at all.
     """
+    with _probed(model) as probe:
+        return [_run(contract, probe) for contract in chosen]
+
+
+@contextmanager
+def _probed(model: nn.Module) -> Iterator[Probe]:
+    """A model in evaluation mode, probed; its mode and torch's random numbers are restored."""
     training = model.training
     model.eval()
     try:
         with torch.random.fork_rng(devices=[]):
-            probe = Probe(model)
-            return [_run(contract, probe) for contract in chosen]
+            yield Probe(model)
     finally:
         model.train(training)
 
@@ -91,13 +99,14 @@ def routers(model: nn.Module) -> pd.DataFrame:
     Raises:
         RouterError: no routers, or one that cannot be understood.
     """
-    training = model.training
-    model.eval()
-    try:
-        rules = Probe(model).rules()
-    finally:
-        model.train(training)
-    rows = [{**row, **asdict(rules[row["layer"]])} for row in describe_sites(find_sites(model))]
+    with _probed(model) as probe:
+        rows = [
+            {
+                "layer": s.layer, "router": s.path, "class": type(s.router).__name__, "experts": s.num_experts,
+                "classes": s.classes, "top_k": s.top_k, "shared": ", ".join(s.shared), "kind": s.kind, **asdict(rule),
+            }
+            for s, rule in zip(probe.sites, probe.rules().values(), strict=True)
+        ]  # fmt: skip
     return pd.DataFrame(rows).set_index("layer")
 
 
@@ -123,3 +132,28 @@ def require(model: nn.Module) -> None:
         if result.status == "failed":
             raise ContractError(f"{type(model).__name__} breaks {result.contract}: {result.detail}")
     _PROVEN[model] = _setting(model)
+
+
+def attach(
+    model: nn.Module, interventions: Sequence[Intervention] = (), *, check: bool = True, **options: Any
+) -> Trace:
+    """Watch, and on request edit, the routing of a mixture-of-experts model: `with attach(model) as trace: model(...)`.
+
+    Args:
+        model: a causal language model of transformers, or one of ours; every call of it inside the block is a pass.
+        interventions: what to edit, applied seam by seam: logits, selection, weights.
+        keep: keep full tensors of every pass (`Trace.records`, `Trace.dataset`).
+        stats: streaming sums instead, or as well.
+        masks: named token masks for interventions with `where`: tensors `(batch, pos)`, or functions of the token ids.
+        means: layer -> `(class, d)` mean outputs for `Ablate(mode="mean")`.
+        check: prove the quick contracts on this model first (once a model).
+        seed: breaks ties of `Activate` and `Deactivate`.
+        first: watch the routers from this decoder layer on; for passes that start there (`mechanism.trace.restart`).
+
+    Raises:
+        RouterError, AttachError, InterventionError, ContractError: see `mechanism.trace.errors`.
+    """
+    trace = Trace(model, interventions, **options)
+    if check:
+        require(model)
+    return trace

@@ -5,40 +5,24 @@ what they are given, the layer itself to give back its kept output, changed, and
 Whether a model can be continued so is not read off its name but tried on it: see `mechanism.trace.proof`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .capture import Trace
-from .contributions import ExpertsInput, slot_outputs
+from .contributions import experts_inputs, slot_outputs
 from .edit import SiteEdit, run_edited
 from .errors import InterventionError
 from .interventions import Ablate
 from .outputs import read_output
-from .restart import decoder_layers, one_position
+from .restart import Forward, decoder_layers, layer_outputs, one_position, replaced
 from .sites import Site
 
 Via = Literal["added", "layer"]
-Forward = Callable[..., Any]
-
-
-@contextmanager
-def replaced(forwards: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
-    """Modules with other forwards, as long as the block lasts."""
-    before = [(module, module.__dict__.get("forward")) for module, _ in forwards]
-    try:
-        for module, forward in forwards:
-            module.__dict__["forward"] = forward
-        yield
-    finally:
-        for module, own in before:
-            if own is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.__dict__["forward"] = own
 
 
 def _like(output: Any, hidden: Tensor, rows: Tensor) -> Any:
@@ -111,7 +95,6 @@ class CleanPass:
         if self.head is None:
             raise InterventionError(f"{type(model).__name__} has no output embeddings; its head cannot be found")
         self.received = torch.empty(0)
-        self._out: dict[int, Any] = {}
         self._asked: dict[int, tuple[tuple, dict]] = {}
         self._changes: dict[tuple[int, str], Tensor] = {}
         self._run(head)
@@ -120,31 +103,22 @@ class CleanPass:
     @torch.no_grad()
     def _run(self, head: bool) -> None:
         options = {"use_cache": False, **({} if head else one_position(self.model))}
-        self._experts = {layer: ExpertsInput(site) for layer, site in self.sites.items()}
-        handles = [self.head.register_forward_pre_hook(self._headed)]
-        handles += [layer.register_forward_hook(self._kept(i)) for i, layer in enumerate(self.stack)]
-        for layer, site in self.sites.items():
-            handles.append(site.router.register_forward_pre_hook(self._routed(layer), with_kwargs=True))
-        try:
+        with (
+            experts_inputs(self.sites.values()) as self._experts,
+            layer_outputs(self.model, range(len(self.stack))) as self._out,
+            ExitStack() as hooks,
+        ):
+            hooks.callback(self.head.register_forward_pre_hook(self._headed).remove)
+            for layer, site in self.sites.items():
+                hook = partial(self._routed, layer)
+                hooks.callback(site.router.register_forward_pre_hook(hook, with_kwargs=True).remove)
             self.logits: Tensor = self.model(input_ids=self.ids, attention_mask=self.mask, **options).logits
-        finally:
-            for handle in (*handles, *self._experts.values()):
-                handle.remove()
 
     def _headed(self, module: nn.Module, args: tuple) -> None:
         self.received = args[0]
 
-    def _kept(self, layer: int) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Any) -> None:
-            self._out[layer] = output
-
-        return hook
-
-    def _routed(self, layer: int) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            self._asked[layer] = args, kwargs
-
-        return hook
+    def _routed(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self._asked[layer] = args, kwargs
 
     def hidden(self, layer: int) -> Tensor:
         """`(batch, pos, d)` hidden states after a layer."""
@@ -241,27 +215,19 @@ class CleanPass:
     def _until(self, layer: int, rows: Tensor, change: Tensor, via: Via) -> list[tuple[nn.Module, Forward]]:
         """The layers up to the changed one, as they are to behave."""
         last = layer if via == "added" else layer - 1
-        patches = [(self.stack[i], self._passing(i, rows)) for i in range(last)]
+        patches: list[tuple[nn.Module, Forward]] = [
+            (self.stack[i], partial(self._pass_on, i, rows)) for i in range(last)
+        ]
         if via == "layer":
-            patches.append((self.sites[layer].experts, self._given(layer, rows, change)))
+            output = self._experts[layer].output
+            each = output.reshape(len(self.ids), -1, output.shape[-1])[rows]
+            given = (each + change.reshape(each.shape).to(each)).reshape(-1, *output.shape[1:])
+            patches.append((self.sites[layer].experts, lambda *args, **kwargs: given))
         if last >= 0:
             kept = self.hidden(last)[rows]
             hidden = kept + change.reshape(kept.shape).to(kept) if via == "added" else kept
             patches.append((self.stack[last], lambda *args, **kwargs: _like(self._out[last], hidden, rows)))
         return patches
 
-    def _passing(self, layer: int, rows: Tensor) -> Forward:
-        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return _like(self._out[layer], hidden_states, rows)
-
-        return forward
-
-    def _given(self, layer: int, rows: Tensor, change: Tensor) -> Forward:
-        output = self._experts[layer].output
-        each = output.reshape(len(self.ids), -1, output.shape[-1])[rows]
-        given = each + change.reshape(each.shape).to(each)
-
-        def forward(*args: Any, **kwargs: Any) -> Tensor:
-            return given.reshape(-1, *output.shape[1:])
-
-        return forward
+    def _pass_on(self, layer: int, rows: Tensor, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return _like(self._out[layer], hidden_states, rows)

@@ -5,16 +5,15 @@ from typing import Any
 
 import torch
 
-from .expect import NotApplicable, close, expect, identical, near
+from .capture import Trace
 from .interventions import Ablate, Activate, Deactivate, Forbid, ForceSelection, Intervention, ScaleWeight, SoftSteer
-from .probe import Probe
+from .probe import NotApplicable, Probe, close, expect, identical, near
 from .rules import infer_rule
 
 
 def observed_identical(p: Probe) -> None:
     """Capture leaves the logits bit-identical, and so does having captured."""
-    again = p.logits()
-    expect(bool(torch.equal(again, p.bare)), "the model is not deterministic: two equal passes differ")
+    expect(bool(torch.equal(p.logits(), p.bare)), "the model is not deterministic: two equal passes differ")
     p.captured()
     identical(p.edited, p.bare, "capture")
     identical(p.logits(), p.bare, "having captured")
@@ -54,10 +53,10 @@ def weights_follow_logits(p: Probe) -> None:
 
 def zero_edits_identical(p: Probe) -> None:
     """Edits of strength zero leave the logits bit-identical."""
-    everywhere = p.targets()
-    for edit in (SoftSteer(everywhere, strength=0.0), ScaleWeight(everywhere, factor=1.0)):
-        if isinstance(edit, ScaleWeight) and any(s.kind == "scores" for s in p.sites):
-            continue
+    edits: list[Intervention] = [SoftSteer(p.targets(), strength=0.0)]
+    if all(s.kind != "scores" for s in p.sites):
+        edits.append(ScaleWeight(p.targets(), factor=1.0))
+    for edit in edits:
         p.captured([edit])
         identical(p.edited, p.bare, f"{type(edit).__name__} of strength zero")
 
@@ -71,12 +70,9 @@ def _always(p: Probe, kind: type[Intervention], wanted: bool) -> None:
         else:
             expert = p.first(site)
         after = p.captured([kind(((site.layer, expert),))]).layers[site.layer].index
-        chosen = (after == expert).any(-1)
+        met = bool(((after == expert).any(-1) == wanted).all())
         word = "selected" if wanted else "left out"
-        expect(
-            bool((chosen == wanted).all()),
-            f"{site.name}: {kind.__name__} leaves tokens where expert {expert} is not {word}",
-        )
+        expect(met, f"{site.name}: {kind.__name__} leaves tokens where expert {expert} is not {word}")
 
 
 def activation_activates(p: Probe) -> None:
@@ -109,7 +105,7 @@ def reroute_reroutes(p: Probe) -> None:
         expect(not bool((r.index == expert).any()), f"{site.name}: expert {expert} is still selected after rerouting")
         rule = rules[site.layer]
         if rule.scoring != "other":
-            again = infer_rule(r.logits.flatten(0, -2), r.index.flatten(0, -2), r.weight.flatten(0, -2))
+            again = infer_rule(r)
             same = (again.scoring, again.normalised) == (rule.scoring, rule.normalised)
             expect(same, f"{site.name}: rerouted weights follow {again.scoring}, the rule was {rule.scoring}")
 
@@ -130,7 +126,7 @@ def padding_is_not_routed(p: Probe) -> None:
     ids = torch.cat([p.ids[:1, :4].new_zeros(1, 4), p.ids[:1]], 1)
     mask = torch.cat([torch.zeros_like(ids[:, :4]), torch.ones_like(p.ids[:1])], 1)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
-    with torch.no_grad(), p.traced() as trace:
+    with torch.no_grad(), Trace(p.model) as trace:
         short = p.model(input_ids=p.ids[:1], use_cache=False).logits
         long = p.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
     alone, padded = trace.records
@@ -144,7 +140,7 @@ def padding_is_not_routed(p: Probe) -> None:
 
 def generation_is_told_apart(p: Probe) -> None:
     """In generation the prompt is prefill, every further token decode, and decoded routing is that of a whole pass."""
-    with torch.no_grad(), p.traced() as trace:
+    with torch.no_grad(), Trace(p.model) as trace:
         made = p.model.generate(  # type: ignore[operator]
             p.ids[:1], attention_mask=p.mask[:1], max_new_tokens=3, min_new_tokens=3, do_sample=False,
             return_dict_in_generate=True, output_logits=True,
@@ -159,10 +155,8 @@ def generation_is_told_apart(p: Probe) -> None:
         raise NotApplicable("the family itself decodes other logits than a whole pass gives; phases are told apart")
     whole = trace.records[-1]
     for i, record in enumerate(trace.records[1:-1], p.ids.shape[1]):
-        expect(
-            int(record.at.position[0, -1]) == i,
-            f"decoded token {i} stands at position {int(record.at.position[0, -1])}",
-        )
+        at = int(record.at.position[0, -1])
+        expect(at == i, f"decoded token {i} stands at position {at}")
         for site in p.sites:
             a, b = record.layers[site.layer].logits[0, -1], whole.layers[site.layer].logits[0, i]
             close(a, b, p.loose * 4, f"{site.name}: router logits decoded against a whole pass")
@@ -176,7 +170,7 @@ def restored_after_error(p: Probe) -> None:
 
     handle = p.sites[-1].experts.register_forward_hook(fail)
     try:
-        with p.traced([Ablate(p.targets()[:1])]) as trace:
+        with Trace(p.model, [Ablate(p.targets()[:1])]) as trace:
             with suppress(ZeroDivisionError):
                 p.logits()
             expect(not trace.records, "a pass that failed was recorded")

@@ -1,34 +1,24 @@
 """Contracts on the experts' contributions: the output is their sum, ablation removes or replaces just one of them."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .contributions import ExpertsInput, by_index, expert_means, slot_outputs
+from .capture import Trace
+from .contributions import ExpertsInput, by_index, expert_means, experts_inputs, slot_outputs
 from .errors import InterventionError
-from .expect import close, expect, near
 from .interventions import Ablate, Intervention
-from .probe import Probe
+from .probe import Probe, close, expect, near
 from .sites import Site
 
 
 def _inputs(p: Probe, interventions: Sequence[Intervention] = (), **options: Any) -> dict[int, ExpertsInput]:
-    seen = {s.layer: ExpertsInput(s) for s in p.sites}
-    try:
-        if interventions:
-            with p.traced(interventions, **options):
-                # Hooks registered later run later: these see the edited output.
-                for hook in seen.values():
-                    hook.remove()
-                seen = {s.layer: ExpertsInput(s) for s in p.sites}
-                p.edited = p.logits()
-        else:
-            p.logits()
-    finally:
-        for hook in seen.values():
-            hook.remove()
+    traced = Trace(p.model, interventions, **options) if interventions else nullcontext()
+    with traced, experts_inputs(p.sites) as seen:  # hooks registered later run later: these see the edited output
+        p.logits()
     return seen
 
 
@@ -39,12 +29,8 @@ def output_is_sum(p: Probe) -> None:
         with torch.no_grad():
             each = slot_outputs(site, seen.hidden, seen.index)
         total = (each.float() * seen.weight.float().unsqueeze(-1)).sum(1)
-        close(
-            total,
-            seen.output.reshape(total.shape),
-            p.tolerance,
-            f"{site.name}: output against the sum of contributions",
-        )
+        what = f"{site.name}: output against the sum of contributions"
+        close(total, seen.output.reshape(total.shape), p.tolerance, what)
 
 
 def block_adds_experts(p: Probe) -> None:
@@ -73,12 +59,10 @@ def _block_output(p: Probe, site: Site, keep: bool) -> tuple[Tensor, Tensor]:
     def block(module: nn.Module, args: tuple, output: Any) -> None:
         seen["block"] = output[0] if isinstance(output, tuple) else output
 
-    handles = [site.experts.register_forward_hook(experts), site.block.register_forward_hook(block)]
-    try:
+    with ExitStack() as hooks:
+        hooks.callback(site.experts.register_forward_hook(experts).remove)
+        hooks.callback(site.block.register_forward_hook(block).remove)
         p.logits()
-    finally:
-        for handle in handles:
-            handle.remove()
     return seen["block"].detach().clone(), seen["experts"].detach().clone()
 
 

@@ -1,6 +1,7 @@
 """What each expert contributes: its output on the tokens it serves, one slot at a time, by the model's own code."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def slot_outputs(site: Site, hidden: Tensor, index: Tensor) -> Tensor:
         hidden: `(token, d)` what the experts receive; index: `(token, slot)`.
 
     Raises:
-        InterventionError: the site's experts are not called with an index and weights (Llama 4, JetMoe).
+        InterventionError: see `by_index`.
     """
     by_index(site)
     slots = index.shape[-1]
@@ -48,7 +49,7 @@ class ExpertsInput:
     """Hook: keeps what the experts of a site received last and gave back.
 
     Raises:
-        InterventionError: see `slot_outputs`.
+        InterventionError: see `by_index`.
     """
 
     def __init__(self, site: Site) -> None:
@@ -69,6 +70,23 @@ class ExpertsInput:
         self._handle.remove()
 
 
+@contextmanager
+def experts_inputs(sites: Iterable[Site]) -> Iterator[dict[int, ExpertsInput]]:
+    """What the experts of each layer received and gave back in the last pass inside the block, by layer.
+
+    Raises:
+        InterventionError: see `by_index`.
+    """
+    seen: dict[int, ExpertsInput] = {}
+    try:
+        for site in sites:
+            seen[site.layer] = ExpertsInput(site)
+        yield seen
+    finally:
+        for hook in seen.values():
+            hook.remove()
+
+
 @torch.no_grad()
 def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]], first: int = 0) -> dict[int, Tensor]:
     """Mean output of every expert over the real tokens that selected it: layer -> `(class, d)` float32, for
@@ -79,22 +97,18 @@ def expert_means(model: nn.Module, batches: Iterable[Mapping[str, Any]], first: 
         first: position of the first real token of a sequence that counts; 1 leaves the token that opens it out.
 
     Raises:
-        InterventionError: see `slot_outputs`; or no batches.
+        InterventionError: see `by_index`; or no batches.
     """
     sites = find_sites(model)
-    seen = {site.layer: ExpertsInput(site) for site in sites}
     sums: dict[int, Tensor] = {}
     counts: dict[int, Tensor] = {}
-    try:
+    with experts_inputs(sites) as seen:
         for batch in batches:
             at = read_pass(batch)
             model(**batch)
             for site in sites:
                 counted = (at.mask & (at.position >= first)).reshape(-1)
                 _add_means(site, seen[site.layer], counted, sums, counts)
-    finally:
-        for hook in seen.values():
-            hook.remove()
     if not sums:
         raise InterventionError("mean outputs need at least one batch")
     return {layer: sums[layer] / counts[layer][:, None] for layer in sums}

@@ -1,4 +1,5 @@
-"""A tiny, randomly initialised model of every Mixture-of-Experts causal LM of the installed transformers.
+"""A tiny, randomly initialised model of every Mixture-of-Experts causal LM of the installed transformers, and the
+contract list over all of them.
 
 A family is a transformers `model_type` of the causal-LM auto map. It counts as a Mixture of Experts when the source of
 its configuration declares a number of routed experts; a multimodal type stands aside for its `*_text` type. Nothing is
@@ -13,7 +14,8 @@ part of a routing rule has an effect that can be seen. Memory that a family leav
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
@@ -29,6 +31,8 @@ from transformers.models.auto.configuration_auto import model_type_to_module_nam
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
+from .checks import FULL, check
+from .errors import TraceError
 from .family_sizes import COMMON, STD, UNUSUAL, WIDTH
 
 ROUTER_GAIN = 2.0
@@ -50,13 +54,16 @@ DRAWN: dict[re.Pattern[str], tuple[float, float]] = {
 """Mean and standard deviation of tensors that start at a constant, or may."""
 
 
+OUTCOMES = ("passed", "failed", "refused", "void")
+
+
 class FamilyError(RuntimeError):
     """A family cannot be built; the message gives the reason."""
 
 
 @cache
-def _found() -> tuple[str, ...]:
-    """As `families`, looked up once."""
+def families() -> tuple[str, ...]:
+    """Model types of the installed transformers' causal LMs with routed experts, sorted."""
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return tuple(sorted(name for name in known if f"{name}_text" not in known and _counts_experts(name)))
 
@@ -67,11 +74,6 @@ def _counts_experts(family: str) -> bool:
     return any(ROUTED.search(path.read_text(encoding="utf-8")) for path in package.glob("configuration_*.py"))
 
 
-def families() -> list[str]:
-    """Model types of the installed transformers' causal LMs with routed experts, sorted."""
-    return list(_found())
-
-
 def tiny_config(family: str, **overrides: Any) -> PreTrainedConfig:
     """Configuration of a family's tiny model.
 
@@ -79,7 +81,7 @@ def tiny_config(family: str, **overrides: Any) -> PreTrainedConfig:
         family: one of `families()`.
         overrides: fields of the family's configuration, by their own names or transformers' aliases.
     """
-    if family not in _found():
+    if family not in families():
         raise FamilyError(f"{family!r} is no Mixture-of-Experts causal LM of transformers {transformers.__version__}.")
     kind = CONFIG_MAPPING[family]
     declared = {field.name for field in dataclasses.fields(kind)}
@@ -188,3 +190,18 @@ def _draw(name: str, tensor: Tensor, config: PreTrainedConfig) -> None:
         tensor.normal_(0, ROUTER_GAIN * tensor.shape[1] ** -0.5)
     elif tensor.is_floating_point() and (not tensor.isfinite().all() or (tensor.ndim > 1 and not tensor.any())):
         tensor.normal_(0, STD)
+
+
+def survey(dtype: torch.dtype = torch.float32, names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The contract list over every family, a row each as it is done: counts by outcome, and the first reason that
+    something did not pass (failures before refusals). A family that cannot be observed at all fails every contract."""
+    for family in families() if names is None else names:
+        try:
+            results = check(tiny_model(family, dtype=dtype))
+        except (TraceError, FamilyError) as error:
+            counts, reason = Counter(failed=len(FULL)), f"{type(error).__name__}: {error}"
+        else:
+            counts = Counter(r.status for r in results)
+            told = [r for status in OUTCOMES[1:] for r in results if r.status == status]
+            reason = f"{told[0].contract}: {told[0].detail}" if told else ""
+        yield {"family": family, **{status: counts[status] for status in OUTCOMES}, "reason": reason}

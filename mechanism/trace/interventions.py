@@ -7,7 +7,7 @@ Three seams: router logits before the family's own rule (`SoftSteer`, `Activate`
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from torch import Tensor
 from .errors import InterventionError
 
 Targets = tuple[tuple[int, int], ...]
-Scope = tuple[tuple[int, int | None] | None, str | None, str | None]
 
 
 def pairs(layers: int | Iterable[int], experts: int | Iterable[int]) -> Targets:
@@ -65,11 +64,6 @@ class Intervention:
             start, stop = self.positions
             if start < 0 or (stop is not None and stop <= start):
                 raise InterventionError(f"{name}: positions {self.positions} are an empty or negative range")
-
-    @property
-    def scope(self) -> Scope:
-        """The tokens it acts on."""
-        return self.positions, self.phase, self.where
 
     def experts(self, layer: int) -> list[int]:
         """Targets in a layer."""
@@ -211,17 +205,16 @@ def from_json(text: str) -> list[Intervention]:
     Raises:
         InterventionError: an unknown kind or field.
     """
-    return [_from_mapping(dict(entry)) for entry in json.loads(text)]
-
-
-def _from_mapping(entry: dict[str, Any]) -> Intervention:
-    kind = entry.pop("kind", None)
-    if kind not in KINDS:
-        raise InterventionError(f"no intervention is called {kind!r}; known: {', '.join(KINDS)}")
-    unknown = set(entry) - {f.name for f in fields(KINDS[kind])}
-    if unknown:
-        raise InterventionError(f"{kind} has no field {', '.join(sorted(unknown))}")
-    entry["targets"] = tuple(map(tuple, entry["targets"]))
-    if entry.get("positions") is not None:
-        entry["positions"] = tuple(entry["positions"])
-    return KINDS[kind](**entry)
+    found: list[Intervention] = []
+    for entry in map(dict, json.loads(text)):
+        kind = entry.pop("kind", None)
+        if kind not in KINDS:
+            raise InterventionError(f"no intervention is called {kind!r}; known: {', '.join(KINDS)}")
+        unknown = set(entry) - {f.name for f in fields(KINDS[kind])}
+        if unknown:
+            raise InterventionError(f"{kind} has no field {', '.join(sorted(unknown))}")
+        entry["targets"] = tuple(map(tuple, entry["targets"]))
+        if entry.get("positions") is not None:
+            entry["positions"] = tuple(entry["positions"])
+        found.append(KINDS[kind](**entry))
+    return found

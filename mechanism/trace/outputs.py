@@ -17,33 +17,23 @@ def read_output(site: Site, output: Any, tap: RouterTap) -> tuple[Tensor, Tensor
         RouterError: the output has no such pair.
     """
     if site.kind == "scores":
-        return _read_scores(site, output, tap)
+        if tap.selected is None:
+            raise RouterError(f"{site.name} selected without a top-k; it cannot be read")
+        return tap.selected, output[0].gather(-1, tap.selected)
     if site.kind == "sorted":
-        return _read_sorted(site, output)
+        order, _, gates, sizes, _ = output
+        classes = torch.arange(len(sizes), device=gates.device)
+        expert = torch.repeat_interleave(classes, torch.tensor(sizes, device=gates.device))
+        index, weight = torch.empty_like(order), torch.empty_like(gates)
+        index[order], weight[order] = expert, gates
+        return index.view(-1, site.top_k), weight.view(-1, site.top_k)
     tensors = [t for t in output if isinstance(t, Tensor)] if isinstance(output, tuple) else []
     tokens = 0 if tap.logits is None else tap.logits.shape[0]
     flat = [t.reshape(tokens, -1) for t in tensors if tokens and t.numel() == tokens * site.top_k]
-    index = [t for t in flat if not t.is_floating_point()]
-    weight = [t for t in flat if t.is_floating_point()]
-    if len(index) != 1 or not weight:
+    found = [t for t in flat if not t.is_floating_point()], [t for t in flat if t.is_floating_point()]
+    if len(found[0]) != 1 or not found[1]:
         raise RouterError(f"{site.name} does not return an index and weights per token and slot; it cannot be read")
-    return index[0], weight[0]
-
-
-def _read_scores(site: Site, output: Any, tap: RouterTap) -> tuple[Tensor, Tensor]:
-    if tap.selected is None:
-        raise RouterError(f"{site.name} selected without a top-k; it cannot be read")
-    return tap.selected, output[0].gather(-1, tap.selected)
-
-
-def _read_sorted(site: Site, output: Any) -> tuple[Tensor, Tensor]:
-    order, _, gates, sizes, _ = output
-    expert = torch.repeat_interleave(
-        torch.arange(len(sizes), device=gates.device), torch.tensor(sizes, device=gates.device)
-    )
-    index, weight = torch.empty_like(order), torch.empty_like(gates)
-    index[order], weight[order] = expert, gates
-    return index.view(-1, site.top_k), weight.view(-1, site.top_k)
+    return found[0][0], found[1][0]
 
 
 def write_output(site: Site, output: Any, index: Tensor, weight: Tensor) -> Any:

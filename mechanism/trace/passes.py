@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import CaptureError, InterventionError
-from .interventions import Scope
+from .interventions import Intervention
 
 TokenMask = Tensor | Callable[[Tensor], Tensor]
 
@@ -34,14 +34,14 @@ class Pass:
         """Rows that routers see, padding included."""
         return self.mask.numel()
 
-    def scope(self, scope: Scope, masks: Mapping[str, TokenMask]) -> Tensor | bool:
+    def scope(self, one: Intervention, masks: Mapping[str, TokenMask]) -> Tensor | bool:
         """Tokens an intervention acts on: True (all), or a `(token,)` mask.
 
         Raises:
             InterventionError: no mask of that name, or one of another shape.
         """
-        positions, phase, where = scope
-        if scope == (None, None, None):
+        positions, phase, where = one.positions, one.phase, one.where
+        if positions is None and phase is None and where is None:
             return True
         acts = torch.ones_like(self.mask) if phase in (None, self.phase) else torch.zeros_like(self.mask)
         if positions is not None:

@@ -1,12 +1,12 @@
-"""A model and what it does on a small random batch: what contracts are tried on."""
+"""What contracts are tried on, a model and what it does on a small random batch, and what they say it with."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .capture import Trace
+from .errors import ContractError
 from .interventions import Intervention
 from .records import Record
 from .rules import Rule, infer_rule
@@ -35,20 +35,14 @@ class Probe:
         self.bare = self.logits()
         self.record = self.captured()
 
-    def logits(self, mask: Tensor | None = None, ids: Tensor | None = None) -> Tensor:
+    def logits(self) -> Tensor:
         """Logits of the model on the probe batch."""
-        ids = self.ids if ids is None else ids
-        mask = torch.ones_like(ids) if mask is None else mask
         with torch.no_grad():
-            return self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            return self.model(input_ids=self.ids, attention_mask=self.mask, use_cache=False).logits
 
-    def traced(self, interventions: Sequence[Intervention] = (), **options: Any) -> Trace:
-        """A trace without checks."""
-        return Trace(self.model, interventions, **options)
-
-    def captured(self, interventions: Sequence[Intervention] = (), **options: Any) -> Record:
+    def captured(self, interventions: Sequence[Intervention] = ()) -> Record:
         """The routing of one traced pass."""
-        with self.traced(interventions, **options) as trace:
+        with Trace(self.model, interventions) as trace:
             self.edited = self.logits()
         return trace.records[0]
 
@@ -63,7 +57,34 @@ class Probe:
 
     def rules(self) -> dict[int, Rule]:
         """Observed rule of every layer."""
-        return {
-            layer: infer_rule(r.logits.flatten(0, -2), r.index.flatten(0, -2), r.weight.flatten(0, -2))
-            for layer, r in self.record.layers.items()
-        }
+        return {layer: infer_rule(routing) for layer, routing in self.record.layers.items()}
+
+
+class NotApplicable(Exception):
+    """The contract says nothing about this model; the reason is reported."""
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise a `ContractError` with the message unless the condition holds."""
+    if not condition:
+        raise ContractError(message)
+
+
+def identical(a: Tensor, b: Tensor, what: str) -> None:
+    """Logits are equal bit for bit."""
+    expect(bool(torch.equal(a, b)), f"{what} changes the model's logits by up to {float((a - b).abs().max()):.3g}")
+
+
+def relative_error(a: Tensor, b: Tensor) -> float:
+    """Largest difference relative to the largest value."""
+    return float((a.float() - b.float()).abs().max()) / max(float(b.float().abs().max()), 1e-6)
+
+
+def near(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Whether the relative error is within a tolerance."""
+    return relative_error(a, b) <= tolerance
+
+
+def close(a: Tensor, b: Tensor, tolerance: float, what: str) -> None:
+    """The relative error is within a tolerance."""
+    expect(near(a, b, tolerance), f"{what}: relative error {relative_error(a, b):.2g} is over {tolerance:g}")

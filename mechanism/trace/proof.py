@@ -104,7 +104,8 @@ def _errors(
     layer, real = site.layer, clean.mask != 0
     used = clean.index[layer][clean.acts].flatten()
     expert = int(used[used < site.num_experts].bincount().argmax())
-    wanted = naive_logits(clean.model, clean.ids, clean.mask, _edit(layer, expert, mode, clean.first), means)
+    edit = Ablate(((layer, expert),), mode=mode, positions=(clean.first, None))  # type: ignore[arg-type]
+    wanted = naive_logits(clean.model, clean.ids, clean.mask, edit, means)
     rows = torch.tensor([1, 0, 1], device=clean.ids.device)  # out of order and repeated, as sequences are folded
     experts = torch.full_like(rows, expert)
     chosen = touched(clean, layer, selecting(clean, layer, experts, rows)) & real[rows]
@@ -115,10 +116,6 @@ def _errors(
     sizes = (found - wanted[rows], (wanted - clean.logits)[rows], clean.logits[rows])
     error, moved, scale = (float(size[real[rows]].float().abs().max()) for size in sizes)
     return error, moved, scale
-
-
-def _edit(layer: int, expert: int, mode: str, first: int) -> Ablate:
-    return Ablate(((layer, expert),), mode=mode, positions=(first, None))  # type: ignore[arg-type]
 
 
 def _plain(clean: CleanPass, via: Mapping[str, Via]) -> bool:

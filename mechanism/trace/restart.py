@@ -1,13 +1,15 @@
 """Passes that start in the middle of the stack: what lies below the first edited layer is computed once."""
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from .sites import find_sites
+
+Forward = Callable[..., Any]
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -45,6 +47,22 @@ def layer_outputs(model: nn.Module, layers: Iterable[int]) -> Iterator[dict[int,
 
 
 @contextmanager
+def replaced(forwards: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
+    """Modules with other forwards, as long as the block lasts."""
+    before = [(module, module.__dict__.get("forward")) for module, _ in forwards]
+    try:
+        for module, forward in forwards:
+            module.__dict__["forward"] = forward
+        yield
+    finally:
+        for module, own in before:
+            if own is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.__dict__["forward"] = own
+
+
+@contextmanager
 def restarted(model: nn.Module, layer: int, below: Any) -> Iterator[None]:
     """Let passes inside the block start at a decoder layer.
 
@@ -52,15 +70,5 @@ def restarted(model: nn.Module, layer: int, below: Any) -> Iterator[None]:
     tokens. Exact where a layer takes from those below it only what the last of them returns, which is for the caller to
     check on the model. Routers below do not run: attach with `first=layer`.
     """
-    skipped = list(decoder_layers(model))[:layer]
-    before = [module.__dict__.get("forward") for module in skipped]
-    for module in skipped:
-        module.__dict__["forward"] = lambda *args, **kwargs: below
-    try:
+    with replaced([(module, lambda *args, **kwargs: below) for module in decoder_layers(model)[:layer]]):
         yield
-    finally:
-        for module, forward in zip(skipped, before, strict=True):
-            if forward is None:
-                del module.__dict__["forward"]
-            else:
-                module.__dict__["forward"] = forward

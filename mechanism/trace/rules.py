@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .seam import Routing
+
 SCORES = {"softmax": lambda z: z.softmax(-1), "sigmoid": torch.sigmoid}
 TOLERANCE = 2e-2
 """Largest relative error of a weight, wide enough for bfloat16."""
@@ -27,16 +29,13 @@ class Rule:
     selection: str
 
 
-def infer_rule(logits: Tensor, index: Tensor, weight: Tensor) -> Rule:
+def infer_rule(routing: Routing) -> Rule:
     """The rule that explains observed weights.
 
     Softmax over all experts renormalised over the selected is the same function as softmax over the selected logits;
     both are called `softmax`, normalised.
-
-    Args:
-        logits: `(token, class)` float32; index, weight: `(token, slot)`.
     """
-    weight = weight.float()
+    logits, index, weight = (t.flatten(0, -2) for t in (routing.logits, routing.index, routing.weight.float()))
     used = weight != 0
     best = logits.topk(index.shape[-1], -1).indices
     follows = bool((best.sort(-1).values == index.sort(-1).values).all())

@@ -8,7 +8,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
 
 import numpy as np
 import torch
@@ -91,22 +91,26 @@ class Served:
         real = _mask(mask, len(index))
         gates = None if weights is None else _weights(weights, index, real, self.fill)
         self._check(index, real)
-        group = _group(stats, group)
+        group = stats.groups[0] if group is None and len(stats.groups) == 1 else str(group)
+        stats.require([group])
         spans = _spans(phase, prompt_tokens, real)
         layers = self._routed(index, real)
         found = ("selections",) if gates is None else ("selections", "weight")
-        stats.bind(tuple(layers), self.experts, self.provenance(index.shape[2]), found)
+        origin = {"model": self.model, "engine": self.engine, "experts": self.experts, "top_k": index.shape[2]}
+        stats.bind(tuple(layers), self.experts, origin, found)
+        filled = index != self.fill
+        known = filled & (index >= 0) & (index < self.experts)
+        classes = torch.from_numpy(np.where(known, index, self.experts))
         try:
-            for layer, column in layers.items():
-                self._stage(stats, layer, index[:, column], None if gates is None else gates[:, column], spans, group)
+            for (layer, column), (phase, rows) in product(layers.items(), spans.items()):
+                mask = torch.from_numpy(rows & filled[:, column].any(1))
+                weight = None if gates is None else torch.from_numpy(gates[None, :, column])
+                if bool(mask.any()):
+                    stats.stage([layer], classes[None, :, column], weight, {}, mask[None], phase, [group])
             stats.commit([group])
         finally:
             stats.discard()
         return stats
-
-    def provenance(self, top_k: int) -> dict[str, Any]:
-        """What the numbers come from."""
-        return {"model": self.model, "engine": self.engine, "experts": self.experts, "top_k": top_k}
 
     def _index(self, ids: ArrayLike) -> np.ndarray:
         index = _array(ids, "routed experts")
@@ -154,25 +158,6 @@ class Served:
         if not found:
             raise CaptureError("no slot of any layer is filled: the engine recorded nothing")
         return dict(sorted(found.items()))
-
-    def _stage(
-        self,
-        stats: RoutingStats,
-        layer: int,
-        index: np.ndarray,
-        gates: np.ndarray | None,
-        spans: dict[str, np.ndarray],
-        group: str,
-    ) -> None:
-        """Stage one layer: `(token, slot)` ids and weights; `(token,)` masks by phase."""
-        filled = index != self.fill
-        valid = filled & (index >= 0) & (index < self.experts)
-        classes = torch.from_numpy(np.where(valid, index, self.experts))[None]
-        weight = None if gates is None else torch.from_numpy(gates)[None]
-        for phase, rows in spans.items():
-            mask = torch.from_numpy(rows & filled.any(1))
-            if bool(mask.any()):
-                stats.stage([layer], classes, weight, {}, mask[None], phase, [group])
 
 
 def decode_routed_experts(text: str, layers: int, top_k: int) -> np.ndarray:
@@ -225,14 +210,6 @@ def _weights(weights: ArrayLike, index: np.ndarray, real: np.ndarray, fill: int 
     if not np.isfinite(gates[used]).all():
         raise CaptureError("a weight of a filled slot is not finite")
     return np.where(used, gates, 0).astype(np.float64)
-
-
-def _group(stats: RoutingStats, group: str | None) -> str:
-    if group is None and len(stats.groups) == 1:
-        return stats.groups[0]
-    if group not in stats.groups:
-        raise CaptureError(f"the statistics have no group {group!r}; they have {', '.join(stats.groups)}")
-    return str(group)
 
 
 def _spans(phase: str | None, prompt_tokens: int | None, real: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import inspect
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -21,7 +22,7 @@ class Site:
 
     Attributes:
         layer: decoder layer index of the model, dense layers counted.
-        router, experts, block: modules; `path`, `experts_path`, `block_path` their names in the model.
+        router, experts, block: modules; `path`, `experts_path` names in the model.
         kind: how the seam is reached: `standard` (experts are called with hidden states, index and weight),
             `block` (the router returns logits, the block's `route_tokens_to_experts` selects), `scores` (Llama 4: dense
             scores multiply the experts' input) or `sorted` (JetMoe: slots sorted by expert).
@@ -40,7 +41,6 @@ class Site:
     experts: nn.Module
     experts_path: str
     block: nn.Module
-    block_path: str
     kind: str
     columns: int
     classes: int
@@ -100,16 +100,13 @@ def _nothing_found(model: nn.Module, modules: dict[str, nn.Module]) -> NoReturn:
     raise DenseModelError(f"{name} has no routers: it is a dense model; choose a mixture-of-experts model")
 
 
-def _forward_arguments(module: nn.Module) -> list[str]:
-    return list(inspect.signature(inspect.unwrap(type(module).forward)).parameters)[1:]
-
-
 def _is_experts(path: str, module: nn.Module) -> bool:
     """Routed experts: a class named so whose forward takes states, index and weights, or one of two known others."""
     name = type(module).__name__
     if not _EXPERTS_CLASS.search(name) or path.rpartition(".")[2].startswith("shared"):
         return name == "JetMoeMoE"
-    return name == "Llama4TextExperts" or len(_forward_arguments(module)) == 3
+    forward = inspect.unwrap(type(module).forward)  # takes the module and three more
+    return name == "Llama4TextExperts" or len(inspect.signature(forward).parameters) == 4
 
 
 def _site(modules: dict[str, nn.Module], experts_path: str) -> Site:
@@ -129,9 +126,8 @@ def _site(modules: dict[str, nn.Module], experts_path: str) -> Site:
         raise RouterError(f"{path} ({type(router).__name__}) lies in no numbered decoder layer")
     weight = _gate_weight(router, path)
     columns = weight.shape[0]
-    num_experts = _count(
-        ("num_experts", "num_routed_experts"), experts, router, limit=columns, what="experts", path=path
-    )
+    count = partial(_count, path, columns)
+    scores_shared = getattr(router, "n_total_experts", None) is not None  # Inkling: its gate scores shared experts too
     return Site(
         layer=int(layer.group(1)),
         router=router,
@@ -139,12 +135,11 @@ def _site(modules: dict[str, nn.Module], experts_path: str) -> Site:
         experts=experts,
         experts_path=experts_path,
         block=block,
-        block_path=block_path,
         kind=_kind(router, experts, block),
         columns=columns,
-        classes=columns - _shared_columns(router),
-        num_experts=num_experts,
-        top_k=_count(("top_k", "moe_top_k"), router, block, limit=columns, what="top-k", path=path),
+        classes=columns - (int(router.n_shared_experts) if scores_shared else 0),  # type: ignore[arg-type]
+        num_experts=count("experts", ("num_experts", "num_routed_experts"), experts, router),
+        top_k=count("top-k", ("top_k", "moe_top_k"), router, block),
         shared=tuple(n for n, _ in block.named_children() if "shared" in n and not n.endswith("gate")),
         heads=int(getattr(router, "rows_per_token", 1)),
         weight=weight,
@@ -169,13 +164,7 @@ def _gate_weight(router: nn.Module, path: str) -> Tensor:
     return candidates[0]
 
 
-def _shared_columns(router: nn.Module) -> int:
-    """Columns of the gate that score shared experts (Inkling)."""
-    total = getattr(router, "n_total_experts", None)
-    return 0 if total is None else int(router.n_shared_experts)  # type: ignore[arg-type]
-
-
-def _count(names: tuple[str, ...], *owners: nn.Module, limit: int, what: str, path: str) -> int:
+def _count(path: str, limit: int, what: str, names: tuple[str, ...], *owners: nn.Module) -> int:
     values: list[Any] = [getattr(owner, name, None) for owner in owners for name in names]
     configs = [getattr(owner, "config", None) for owner in owners]
     values += [getattr(c, "top_k_experts", None) for c in configs if what == "top-k"]
@@ -186,14 +175,3 @@ def _count(names: tuple[str, ...], *owners: nn.Module, limit: int, what: str, pa
             f"{limit} rows)"
         )
     return known[0]
-
-
-def describe_sites(sites: list[Site]) -> list[dict[str, Any]]:
-    """Plain facts of each site, as rows."""
-    return [
-        {
-            "layer": s.layer, "router": s.path, "class": type(s.router).__name__, "experts": s.num_experts,
-            "classes": s.classes, "top_k": s.top_k, "shared": ", ".join(s.shared), "kind": s.kind,
-        }
-        for s in sites
-    ]  # fmt: skip

@@ -5,7 +5,7 @@ data over passes, processes or machines gives the same bits.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from .fixed_point import BITS, check_room
 
 PHASES = ("prefill", "decode")
 AXES = ("phase", "group", "layer", "expert")
+SETTINGS = ("groups", "layers", "classes", "provenance", "sequences", "observed")
 
 # Self, which beartype does not know on single methods.
 S = TypeVar("S", bound="RoutingSums")
@@ -64,6 +65,15 @@ class RoutingSums:
 
     def discard(self) -> None:
         """Forget what is not counted yet: nothing here."""
+
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse groups that are not counted.
+
+        Raises:
+            CaptureError: naming those that are not known, and those that are.
+        """
+        if unknown := sorted(set(names) - set(self.groups)):
+            raise CaptureError(f"the statistics have no group {', '.join(unknown)}; they have {', '.join(self.groups)}")
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -149,10 +159,7 @@ class RoutingSums:
         data = {key: (AXES[: v.ndim], v) for key, v in self.sums.items()}
         data |= {"tokens": (AXES[:3], self.tokens), "widths": (("layer",), self.widths)}
         data["importance"] = (("sequence", "layer", "expert"), rows.astype(np.float32))
-        header = {
-            "groups": self.groups, "layers": self.layers, "classes": self.classes, "provenance": self.provenance,
-            "sequences": self.sequences, "sequence_groups": names, "observed": self.observed,
-        }  # fmt: skip
+        header = {name: getattr(self, name) for name in SETTINGS} | {"sequence_groups": names}
         temporary = Path(path).with_name(Path(path).name + ".tmp")
         xr.Dataset(data, attrs={"header": json.dumps(header, sort_keys=True)}).to_netcdf(temporary)
         temporary.replace(path)
@@ -173,8 +180,7 @@ class RoutingSums:
             raise
         except (OSError, KeyError, ValueError) as error:
             raise CaptureError(f"{path} does not hold routing statistics") from error
-        names = ("groups", "layers", "classes", "provenance", "sequences", "observed")
-        stats = cls(**{name: header[name] for name in names})
+        stats = cls(**{name: header[name] for name in SETTINGS})
         stats.tokens, stats.widths = data["tokens"].values, data["widths"].values
         stats.sums = {key: data[key].values for key in stats.observed}
         stats.importance = list(zip(header["sequence_groups"], data["importance"].values, strict=True))

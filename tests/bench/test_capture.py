@@ -1,7 +1,7 @@
 import pytest
 
 from mechanism.bench.capture import bench_capture, bench_intervene
-from mechanism.trace.survey import survey
+from mechanism.trace.families import survey
 
 
 def test_capture_is_timed_against_the_bare_forward():

@@ -61,3 +61,13 @@ def test_what_gives_no_interval_is_refused(differences, tokens, message):
 def test_one_seed_gives_no_interval():
     with pytest.raises(ValueError, match="1 seeds give no interval"):
         SeedMean()(np.array([0.5]))
+
+
+def test_units_beneath_the_seeds_widen_the_interval():
+    values, rng = np.array([0.3, -0.1, 0.4, 0.2]), np.random.default_rng(0)
+    alone, never = SeedMean()(values), SeedMean()(values, (np.full(200, values.mean()), 20))
+    assert never[:4] == pytest.approx(alone[:4]), "units that do not vary add nothing"
+    wide = SeedMean()(values, (values.mean() + rng.normal(0, 0.5, 200), 20))
+    assert wide.high - wide.low > 1.2 * (alone.high - alone.low)
+    with pytest.raises(ValueError, match="1 units beneath"):
+        SeedMean()(values, (np.zeros(200), 1))

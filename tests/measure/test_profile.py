@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mechanism.measure.profile import contrasts, depth_windows
+from mechanism.measure.profile import contrasts, depth_windows, dip
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,11 @@ def test_contrasts_of_known_profiles():
     assert np.isclose(weights.loc["slope"] @ u, 0)
     differences = ["start-middle", "end-middle", "ends-middle", "slope", "last_step"]
     assert np.allclose(weights.loc[differences].sum(axis=1), 0)
+
+
+def test_a_dip_needs_both_ends():
+    u = np.array([4, 4, 2, 2, 1, 1, 1, 1, 2, 2, 4, 4.0])
+    assert dip(u) == pytest.approx(0.75)
+    assert dip(3 * u) == pytest.approx(0.75), "a share has no unit"
+    assert dip(np.ones(12)) == 0
+    assert (dip(np.stack([np.arange(12.0) + 1, 12 - np.arange(12.0)])) < 0).all()

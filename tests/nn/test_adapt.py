@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mechanism.nn.adapt import Tuning
-from mechanism.nn.distil import Distillation, copy_frame, distil
+from mechanism.nn.distil import copy_frame, distil, fit
 from mechanism.nn.errors import LayerError
 from mechanism.nn.feedforward import DenseConfig
 from mechanism.nn.language import tell
@@ -70,8 +70,8 @@ def test_only_what_is_tuned_moves_and_the_count_is_right(tuning):
         (lambda: Tuning("adapter", 2).config(DENSE), "no shared expert"),
         (lambda: Tuning("all").load(CONFIG, DENSE.build().state_dict()), "not those of the base"),
         (lambda: copy_frame(CONFIG.build(), VariantConfig(DenseConfig(16, 8), vocab=60, layers=2).build()), "differ"),
-        (lambda: Distillation()(CONFIG.build().model.layers[0].mlp.experts, DenseConfig(8, 8).build(),
-                                torch.randn(3, 16)), "cannot learn from 3 tokens"),
+        (lambda: fit(CONFIG.build().model.layers[0].mlp.experts, DenseConfig(8, 8).build(), torch.randn(3, 16), 0),
+         "cannot learn from 3 tokens"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(call, message):
@@ -90,7 +90,7 @@ def test_distilled_experts_compute_nearly_what_the_dense_layer_does():
             for p in layer.mlp.parameters():
                 p.normal_(std=0.3)
     ids = torch.randint(61, (8, 30))
-    errors = distil(model, dense, ids, Distillation(steps=300, rows=64))
+    errors = distil(model, dense, ids, seed=0)
     assert errors.shape == (2, 5, 2)
     assert bool((errors[..., 0] > 0.9).all())
     assert bool((errors[..., 1] < 0.35).all())

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechanism.nn.dispatch import PAD, grouped_linear, register, segments
+from mechanism.nn.dispatch import PAD, grouped_linear, segments
 from mechanism.nn.lm import LMConfig
 
 SMALL = LMConfig(vocab=97, hidden=32, layers=2, heads=2, head_dim=16, experts=5, top_k=2, expert_width=24)
@@ -34,7 +34,6 @@ def test_grouped_linear_gradients():
 
 @pytest.mark.parametrize("reference", ["eager", "grouped_mm"])
 def test_padded_equals_transformers(reference):
-    register()
     model = SMALL.build()
     with torch.no_grad():
         for name, p in model.named_parameters():

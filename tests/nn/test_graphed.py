@@ -13,18 +13,15 @@ from mechanism.nn.checkpoint import TrainingError
 from mechanism.nn.dispatch import all_experts, padded_experts, static_shapes
 from mechanism.nn.experts import Experts
 from mechanism.nn.graphed import GraphedStep
-from mechanism.nn.language_moe import LanguageMoEConfig
-from mechanism.nn.lm import LMConfig
+from mechanism.nn.language_moe import LanguageMoEConfig, OffsetExperts
 from mechanism.nn.moe import SparseMoEConfig
 from mechanism.nn.multihead import MultiHeadMoEConfig
-from mechanism.nn.offset import OffsetExperts
 from mechanism.nn.optim import Muon, _together, orthogonalise
-from mechanism.nn.train_config import TrainConfig
 from mechanism.nn.training import Trainer
 from mechanism.nn.variants import VariantConfig
 
-TINY = LMConfig(vocab=61, hidden=16, layers=2, heads=1, head_dim=16, experts=4, top_k=2, expert_width=8, context=64)
-CONFIG = TrainConfig(model=TINY, tokens=12 * 64, batch=4, length=16, warmup=2, compile=False, probes=(256,))
+from .test_training import CONFIG, TINY, batches
+
 LAYERS = {
     "sparse": SparseMoEConfig(16, 4, 2, 8, z_weight=0.001),
     "corrected": SparseMoEConfig(16, 4, 2, 8, scoring="sigmoid", bias_rate=0.01),
@@ -32,10 +29,6 @@ LAYERS = {
     "ternary": SparseMoEConfig(16, 4, 2, 8, precision="b1.58"),
     "language": LanguageMoEConfig(16, 4, 2, 8, languages=3, signal="added", alpha=0.5),
 }
-
-
-def batches(step):
-    return np.random.default_rng([5, step]).integers(61, size=(4, 17))
 
 
 def told(step):

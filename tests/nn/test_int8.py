@@ -5,7 +5,7 @@ import torch
 
 from mechanism.nn.errors import LayerError
 from mechanism.nn.experts import Experts
-from mechanism.nn.int8 import Int8Experts, product, quantise_rows, saved_share, stored_bytes
+from mechanism.nn.int8 import Int8Experts, product, quantise_rows, saved_share
 
 
 def experts(d=32, width=48, activation="swiglu", **options):
@@ -72,7 +72,7 @@ def test_memory_is_a_byte_a_weight_and_a_scale_a_row():
     full = experts(d=64, width=64)
     stored = Int8Experts(full, (0, 1))
     weights, rows = 3 * 64 * 64, 3 * 64
-    assert stored_bytes(stored.buffers()) == 2 * (weights + 4 * rows) + 2 * 4 * weights
+    assert sum(b.nbytes for b in stored.buffers()) == 2 * (weights + 4 * rows) + 2 * 4 * weights
     assert saved_share(stored) == pytest.approx(1 - (64 + 4) / 128)
     assert not list(stored.parameters())
 

@@ -14,9 +14,8 @@ from mechanism.nn.allocation import AllocatedRouter, expert_groups, groups_of
 from mechanism.nn.auto import layer_config
 from mechanism.nn.errors import LayerError
 from mechanism.nn.language import UNKNOWN, LanguageRouter, listeners, tell
-from mechanism.nn.language_moe import LanguageMoEConfig
+from mechanism.nn.language_moe import LanguageMoEConfig, OffsetExperts
 from mechanism.nn.moe import SparseMoEConfig
-from mechanism.nn.offset import OffsetExperts
 from mechanism.nn.train_config import TrainConfig
 from mechanism.nn.training import Trainer
 from mechanism.nn.variants import VariantConfig
@@ -100,7 +99,7 @@ def test_a_wrong_language_misroutes_unless_the_backup_finds_the_right_experts():
         router = CONFIGS[name].router(6)
         assert isinstance(router, AllocatedRouter)
         torch.nn.init.normal_(router.weight)
-        right = router.members(router.group_of(truth.repeat_interleave(50)))
+        right = torch.tensor(router.owners) == truth.repeat_interleave(50)[:, None]
 
         def misrouted(index: torch.Tensor, right: torch.Tensor = right) -> torch.Tensor:
             return ~right.gather(-1, index).any(-1)

@@ -86,8 +86,8 @@ def test_the_worked_examples_of_the_source(d, experts):
     base = SparseMoEConfig(d, experts, top_k=1, width=4 * d, activation="relu", normalise=False)
     found = parity.multi_head(base, 3, 1)
     assert (found.width, found.experts) == (3 * d, 4 * experts - 1)
-    assert parity.solve(base, 2, 1)[0] == 3 * d
-    assert parity.solve(base, 2, 2)[0] == Fraction(3 * d, 2)
+    assert parity.solve(base, 1, 2, head=True, merge=True)[0] == 3 * d
+    assert parity.solve(base, 2, 2, head=True, merge=True)[0] == Fraction(3 * d, 2)
 
 
 def test_products_as_the_source_counts_them():

@@ -20,6 +20,8 @@ from mechanism.nn.train_config import TrainConfig, read_config
 from mechanism.nn.training import Trainer
 from mechanism.nn.variants import VariantConfig
 
+from .test_training import batches
+
 SPARSE = SparseMoEConfig(16, experts=4, top_k=2, width=24)
 LAYERS: dict[str, Any] = {
     "dense": DenseConfig(16, 12),
@@ -116,10 +118,6 @@ def test_unknown_kinds_and_keys_are_refused():
         layer_config({"kind": "wide"})
     with pytest.raises(TypeError, match="heads"):
         layer_config({**asdict(SPARSE), "heads": 2})
-
-
-def batches(step):
-    return np.random.default_rng([5, step]).integers(61, size=(4, 17))
 
 
 @pytest.mark.parametrize("name", ["dense", "sigmoid", "top-1", "multi-head", "bitnet"])

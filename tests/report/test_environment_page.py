@@ -6,8 +6,8 @@ import nbformat
 import yaml
 from nbformat.v4 import new_notebook
 
+from mechanism.report.build import note_time, read_times
 from mechanism.report.environment import CITATION, citation_markdown, environment_markdown, notebooks_markdown
-from mechanism.report.timings import note_time, read_times
 
 
 def test_environment_names_versions_hashes_and_machine():

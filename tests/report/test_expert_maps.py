@@ -85,7 +85,7 @@ def test_lift_is_doublings_up_to_three_and_never_selected_is_unknown(values: xr.
     assert drawn[0, 1] == pytest.approx(np.log2(5))
     assert lift_panels(lift).axes[0].images[0].get_clim() == (-2.5, 2.5)
     assert lift_panels(lift * 100).axes[0].images[0].get_clim() == (-3, 3)
-    page = lift_map(lift, {"rate": lift}, {}, "language-map", "language").html()
+    page = lift_map(lift, {"rate": lift}, {}, "language-map", "language").html
     assert 'aria-label="Map of layers by experts, one language at a time' in page
     assert "than languages on average do" in page
     plt.close("all")

@@ -97,7 +97,7 @@ def test_interactive_figure_has_its_static_twin_and_no_script_source():
     assert '<noscript><img alt="rising &quot;line&quot;" src="data:image/png;base64,' in page
     assert "<script src" not in page
     assert "cdn" not in page
-    assert shown.html() == page
+    assert shown.html == page
     assert not plt.get_fignums()
 
 

@@ -9,14 +9,15 @@ from matplotlib import pyplot as plt
 
 from mechanism.report import hero as room
 from mechanism.report.figures import png
-from mechanism.report.hero import card, card_png, divergence_profile, hero, newest
+from mechanism.report.hero import card, divergence_profile, hero
+from mechanism.study.embedded import history as records
 from mechanism.study.embedded.history import History
 
 mpl.use("Agg")
 LANGUAGES = ["en", "de", "ru", "sw"]
 
 
-def history(profile: np.ndarray, finished: bool = True, name: str = "main") -> History:
+def history(profile: np.ndarray, finished: bool = True) -> History:
     """A record whose last probe has the profile for every language but English and Swahili, which is far everywhere."""
     values = np.zeros((2, 1, 4, 3, len(profile)))
     values[-1, 0, 1:3] = profile
@@ -25,7 +26,7 @@ def history(profile: np.ndarray, finished: bool = True, name: str = "main") -> H
     coords = {"tokens_seen": [0, 4_000_000], "corpus": ["udhr"], "lang": LANGUAGES}
     stats = xr.Dataset({"divergence": (dims, values)}, coords)
     config = {"train": {"tokens": 40_000_000}}
-    return History(name, "abc", {"finished": finished}, config, pd.DataFrame(), stats)
+    return History("main", "abc", {"finished": finished}, config, pd.DataFrame(), stats)
 
 
 @pytest.mark.parametrize(
@@ -47,24 +48,16 @@ def test_caption_states_what_the_lines_show(monkeypatch: pytest.MonkeyPatch, pro
     plt.close("all")
 
 
-def test_an_unfinished_record_and_the_small_model_are_named(monkeypatch: pytest.MonkeyPatch):
-    def only_tiny(name: str) -> History:
-        if name == "main":
-            raise FileNotFoundError
-        return history(np.ones(6), finished=False, name=name)
-
-    monkeypatch.setattr(room, "load_history", only_tiny)
-    assert "the model `tiny` (run `abc`) in training" in hero().caption
+def test_an_unfinished_record_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "load_history", lambda name: history(np.ones(6), finished=False))
+    assert "the embedded model (run `abc`) in training" in hero().caption
     plt.close("all")
 
 
-def test_no_record_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch):
-    def missing(name: str) -> History:
-        raise FileNotFoundError(name)
-
-    monkeypatch.setattr(room, "load_history", missing)
-    with pytest.raises(FileNotFoundError, match="no record of main or tiny"):
-        newest()
+def test_no_record_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(records, "records", dict)
+    with pytest.raises(FileNotFoundError, match="no record of run 'main'"):
+        hero()
 
 
 def test_profile_leaves_out_english_and_languages_without_the_text():
@@ -74,12 +67,10 @@ def test_profile_leaves_out_english_and_languages_without_the_text():
 
 
 def test_card_has_the_size_that_previews_want():
-    image = card_png(
-        card({"replicated": 2, "partly": 1, "not replicated": 1, "not testable here": 0, "undecided": 3}, 4)
-    )
+    image = card({"replicated": 2, "partly": 1, "not replicated": 1, "not testable here": 0, "undecided": 3}, 4)
     assert (int.from_bytes(image[16:20]), int.from_bytes(image[20:24])) == (1200, 630)
     assert len(image) < 60_000
-    plt.close("all")
+    assert not plt.get_fignums()
 
 
 def test_small_images_are_small_and_the_same_twice():

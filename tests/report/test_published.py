@@ -7,9 +7,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mechanism.report.files import BOOK
+from mechanism.report.files import BOOK, tree_hash
 from mechanism.report.published import STAMPS, altered, outdated, read_stamps, site_stamps, write_stamps
-from mechanism.report.stamp import KEY, inputs_hash, read_notebook, stamp
+from mechanism.report.stamp import KEY, read_notebook, stamp
 
 SITE = BOOK / "_build" / "html"
 
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "results" / "R1.json").write_text("{}")
     notebook = new_notebook(cells=[new_code_cell("print(1)", id="c")])
     nbformat.write(notebook, tmp_path / "notebooks" / "00_a.ipynb")
-    fresh = stamp(read_notebook(tmp_path / "notebooks" / "00_a.ipynb"), {}, inputs_hash([tmp_path / "package"]))
+    fresh = stamp(read_notebook(tmp_path / "notebooks" / "00_a.ipynb"), {}, tree_hash([tmp_path / "package"]))
     notebook.metadata[KEY] = {"stamp": fresh, "parameters": {}, "results": []}
     for folder in ("copies", "site/_sources/notebooks"):
         nbformat.write(notebook, tmp_path / folder / "00_a.ipynb")

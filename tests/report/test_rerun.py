@@ -25,6 +25,7 @@ from mechanism.nn.lm import LMConfig
 from mechanism.report import build
 from mechanism.report import rerun as rerun_module
 from mechanism.report.book import external_loads
+from mechanism.report.build import BuildError
 from mechanism.report.claims import load_claims
 from mechanism.report.compare import compare_html, compare_markdown, compare_rows, load_runs
 from mechanism.report.compare import warnings as differences
@@ -91,7 +92,7 @@ def here(monkeypatch) -> Iterator[list[str]]:
     """Notebooks run in this process, and briefly; yields the names of those that ran."""
     ran: list[str] = []
 
-    def execute(source: Path, parameters: dict, advance: Callable) -> Any:
+    def execute(source: Path, parameters: dict, progress: bool) -> Any:
         ran.append(source.stem)
         cells.execute(source, **parameters)
         return read_notebook(source)
@@ -209,7 +210,7 @@ def test_texts_reach_the_pages_that_they_are_for(parallel, domains, monkeypatch)
     ],
 )
 def test_what_is_wrong_with_the_question_is_one_sentence(change, match, tmp_path):
-    with pytest.raises((RerunError, ModelError, CorpusError), match=match) as caught:
+    with pytest.raises((BuildError, ModelError, CorpusError), match=match) as caught:
         rerun(Rerun(**{"model": "tiny", "out": tmp_path / "out", **change}), progress=False)
     assert "\n" not in str(caught.value)
 

@@ -19,7 +19,7 @@ from mechanism.trace import (
     pairs,
     routers,
 )
-from mechanism.trace.call import on_device
+from mechanism.trace.call import rows_of
 from mechanism.trace.edit import SiteEdit
 from mechanism.trace.families import tiny_model
 from mechanism.trace.family_sizes import VOCAB
@@ -280,7 +280,7 @@ def test_edits_stay_on_the_layers_device(model):
     """Masks are made where the input is, layers may lie elsewhere: torch refuses a mix with the meta device too."""
     there = torch.device("meta")
     site = replace(find_sites(model)[0], weight=torch.empty(8, 32, device=there))
-    scope = on_device(torch.zeros(6, dtype=torch.bool), site.weight.device)
+    scope = rows_of(torch.zeros(6, dtype=torch.bool), site)
     edit = SiteEdit(site, [SoftSteer(pairs(0, 1), strength=1.0), Ablate(pairs(0, 2)), Forbid(pairs(0, 3))], [scope] * 3)
     assert edit.logits(torch.empty(6, 8, device=there)).device == there
     index = torch.zeros(6, 2, dtype=torch.long, device=there)

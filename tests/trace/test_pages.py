@@ -106,7 +106,7 @@ def test_a_message_that_is_not_on_the_page_is_noticed():
 
 @pytest.fixture(scope="module")
 def extension() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("contract_list", ROOT / "book" / "_ext" / "contract_list.py")
+    spec = importlib.util.spec_from_file_location("generated", ROOT / "book" / "_ext" / "generated.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -170,7 +170,7 @@ REFUSED = {
     "no phase": ({"phase": None}, "either phase or prompt_tokens"),
     "both": ({"prompt_tokens": 1}, "either phase or prompt_tokens"),
     "long prompt": ({"phase": None, "prompt_tokens": 4}, "the prompt has 4 tokens, the array 3"),
-    "group": ({"group": "fr"}, "no group 'fr'; they have all"),
+    "group": ({"group": "fr"}, "no group fr; they have all"),
 }
 
 

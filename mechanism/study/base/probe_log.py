@@ -1,11 +1,28 @@
-"""What a training run keeps on its way: statistics at its probes, and every tenth row of its metrics."""
+"""What a training run shows and keeps on its way: a bar, statistics at its probes, every tenth row of its metrics."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
 import xarray as xr
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 from transformers import PreTrainedModel
+
+from ...nn.training import Trainer
+
+
+def shown(trainer: Trainer, console: Console, steps: int | None, transient: bool = False) -> None:
+    """`Trainer.run`, with a bar on the console, a transient one only while it goes on."""
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, console=console, transient=transient) as progress:
+        bar = progress.add_task("training", total=trainer.config.steps, completed=trainer.step, told="")
+
+        def show(row: dict) -> None:
+            rate = trainer.config.step_tokens / max(row["seconds"], 1e-3)
+            progress.update(bar, completed=row["step"], told=f"loss {row['loss']:.3f}  {rate:,.0f} tokens/s")
+
+        trainer.run(show, stop_after=steps)
 
 
 class ProbeLog:

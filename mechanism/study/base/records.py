@@ -15,6 +15,8 @@ import torch
 import xarray as xr
 
 from ...corpus.store import Corpus, sha256
+from ...models.load import resolve
+from ...nn.checkpoint import dump_json
 from . import runs as training_runs
 
 CONFIG, RESULT, STATS = "config.json", "result.json", "stats.nc"
@@ -116,7 +118,7 @@ def _write(folder: Path, config: Mapping[str, Any], data: str, result: xr.Datase
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".study-", dir=folder.parent))
     try:
-        _dump(draft / CONFIG, {**config, "data": data})
+        dump_json(draft / CONFIG, {**config, "data": data})
         encoding = {
             name: {"zlib": True, "complevel": 9} | ({"dtype": "float32"} if values.dtype.kind == "f" else {})
             for name, values in result.data_vars.items()
@@ -124,7 +126,7 @@ def _write(folder: Path, config: Mapping[str, Any], data: str, result: xr.Datase
         }
         result.to_netcdf(draft / STATS, encoding=encoding)
         machine = {"torch": torch.__version__.split("+")[0], "threads": torch.get_num_threads()}
-        _dump(draft / RESULT, {**about, **machine, "sha256": sha256((draft / STATS).read_bytes())})
+        dump_json(draft / RESULT, {**about, **machine, "sha256": sha256((draft / STATS).read_bytes())})
         shutil.rmtree(folder, ignore_errors=True)
         os.chmod(draft, 0o755)
         draft.rename(folder)
@@ -132,5 +134,26 @@ def _write(folder: Path, config: Mapping[str, Any], data: str, result: xr.Datase
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _dump(path: Path, payload: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(payload, indent=1, sort_keys=True) + "\n", "utf-8")
+SEEDS = ("embedded", "seed1", "seed2")
+"""A model of each training seed; the first one has read more than the others."""
+
+
+def other_seeds(spec: str) -> list[str]:
+    """Names of the models of the other training seeds."""
+    return [name for name in SEEDS if name != Path(resolve(spec)).name]
+
+
+def recorded_of(spec: str, key: Mapping[str, Any], data: str) -> dict[str, xr.Dataset]:
+    """By name, what is recorded of models of other training seeds under the same key and texts.
+
+    Args:
+        key: of the model's own record, its hash under `model`; data: hash of the texts.
+    """
+    found = {}
+    for path in sorted(training_runs.RUNS.glob(f"*/{CONFIG}")):
+        payload = json.loads(path.read_text("utf-8"))
+        if payload.get("study") == key["study"] and payload.get("model", key["model"]) != key["model"]:
+            kept = recorded({**key, "model": payload["model"]}, data)
+            if kept is not None and kept.attrs.get("name") in other_seeds(spec):
+                found[str(kept.attrs["name"])] = kept
+    return found

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
 import yaml
 
@@ -22,35 +24,42 @@ EVALUATION, SHARES = "evaluation.csv", "shares.json"
 
 
 @dataclass(frozen=True)
-class Run:
-    """A training run: its configuration and the data it reads.
+class Addressed:
+    """What is found by the hash of its fields, but for those `aside`, which do not decide its numbers."""
 
-    Attributes:
-        name: label; not part of the hash.
-        train: optimisation and architecture; mixture: what is read.
-        data: content hash of the training corpora, the word-problem templates and the tokenizer.
-    """
+    aside: ClassVar[tuple[str, ...]]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name not in self.aside}
+
+    @cached_property
+    def hash(self) -> str:
+        """Content address: twelve hexadecimal digits of the SHA-256 of its identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def workspace(self) -> Path:
+        """Folder of checkpoints, outside the repository."""
+        return cache_folder() / "runs" / self.hash
+
+
+@dataclass(frozen=True)
+class Run(Addressed):
+    """A training run: its `name`, its configuration `train`, the `mixture` that it reads, and `data`, the content hash
+    of the training corpora, the word-problem templates and the tokenizer."""
+
+    aside = ("name",)
     name: str
     train: TrainConfig
     mixture: MixtureConfig
     data: str
 
     @property
-    def hash(self) -> str:
-        """Content address: twelve hexadecimal digits of the SHA-256 of configuration and data."""
-        payload = {"train": asdict(self.train), "mixture": asdict(self.mixture), "data": self.data}
-        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
-
-    @property
     def record(self) -> Path:
         """Folder of the committed record."""
         return RUNS / self.hash
-
-    @property
-    def workspace(self) -> Path:
-        """Folder of checkpoints, outside the repository."""
-        return cache_folder() / "runs" / self.hash
 
 
 def cache_folder() -> Path:
@@ -72,14 +81,7 @@ def data_hash() -> str:
 
 
 def load_run(config: Path) -> Run:
-    """The run of a configuration file: a mapping with `train` and `mixture`.
-
-    Raises:
-        FileNotFoundError: no such file; the message lists the committed configurations.
-    """
-    if not config.exists():
-        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
-        raise FileNotFoundError(f"no training configuration at {config}; committed ones in {CONFIGS}: {known}")
+    """The run of a configuration file: a mapping with `train` and `mixture`."""
     payload = yaml.safe_load(config.read_text("utf-8"))
     mixture = payload.get("mixture", {})
     if "languages" in mixture:
@@ -87,9 +89,22 @@ def load_run(config: Path) -> Run:
     return Run(config.stem, read_config(payload.get("train", {})), MixtureConfig(**mixture), data_hash())
 
 
+def config_file(name: str, folder: Path, kind: str) -> Path:
+    """A `.yaml` file as it is, or the committed one of that name in a folder.
+
+    Raises:
+        FileNotFoundError: there is none of this kind; the message lists the committed ones.
+    """
+    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise FileNotFoundError(f"no {kind} at {path}; committed ones in {folder}: {known}")
+    return path
+
+
 def find_run(config: str) -> Run:
-    """The run of a `.yaml` file, or of a committed configuration's name; see `load_run`."""
-    return load_run(Path(config) if config.endswith(".yaml") else CONFIGS / f"{config}.yaml")
+    """The run of a `.yaml` file, or of a committed configuration's name; see `config_file`."""
+    return load_run(config_file(config, CONFIGS, "training configuration"))
 
 
 def records() -> dict[str, Path]:

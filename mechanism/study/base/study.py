@@ -1,5 +1,6 @@
 """A study of a model: its full result read from a record or computed and recorded, or a sample computed at once."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -63,10 +64,4 @@ def check_profile(profile: str) -> None:
 
 def plain(config: Any) -> dict[str, Any]:
     """Fields of a frozen configuration as they stand in a key: tuples as lists, nested ones too."""
-    return {name: _listed(value) for name, value in asdict(config).items()}
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _listed(own) for name, own in value.items()}
-    return [_listed(own) for own in value] if isinstance(value, list | tuple) else value
+    return json.loads(json.dumps(asdict(config)))

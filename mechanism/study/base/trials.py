@@ -150,10 +150,10 @@ class Trials:
         """Mean over groups of the accuracy."""
         return float(known_mean(self.scores(setting, groups), 1).mean())
 
-    def gain(self, setting: int, groups: Sequence[str] = ()) -> Gain | None:
+    def gain(self, setting: int) -> Gain | None:
         """Gain of a setting over no edit, mean over groups; None where the model refused the edit."""
-        edited = self.scores(setting, groups)
-        return None if np.isnan(edited).all() else self.gain_of(edited, groups)
+        edited = self.scores(setting)
+        return None if np.isnan(edited).all() else self.gain_of(edited)
 
     def gain_of(self, edited: np.ndarray, groups: Sequence[str] = ()) -> Gain:
         """Gain of hits `(group, item)` over no edit."""

@@ -12,7 +12,7 @@ from .constant_compute import ComputeGrowth
 from .domain_text import MODES
 from .driver_experts import Swept
 from .driver_tokens import DriverTokens
-from .single_tokens import Foretold
+from .foretold import Foretold
 from .tables import Space, overlapping
 
 Answer = Evidence | str

@@ -12,7 +12,7 @@ from ...measure.specialists import SpecialistTest
 from .claims import Answer, claims
 from .driver_experts import Swept
 from .driver_tokens import DriverTokens
-from .single_tokens import Foretold
+from .foretold import Foretold
 from .tables import Space
 
 DOMAINS, DOCUMENTS, TOKENS, LAYERS, EXPERTS = 3, 12, 30, 8, 12

@@ -20,8 +20,7 @@ from ...models.load import model_hash, resolve
 from ...models.passes import batches_by_length, encode, pad, padded_batches, padding_token, room
 from ...trace import attach, expert_means, find_sites
 from ...trace.proof import proven
-from ..base.records import texts_hash
-from ..base.seeds import recorded_of
+from ..base.records import recorded_of, texts_hash
 from ..base.study import Study, plain
 from .cheap import cheap_statistics, massive_layers
 from .domain_text import SWEEP, Piece, SweepConfig, passages

@@ -1,7 +1,7 @@
 """The task table of a model: every task, language and corpus with interval, n and chance."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from ...corpus.store import Corpus, CorpusError
 from ...measure.evidence import Evidence
 from ...measure.retrieval import retrieval_hits
 from ...measure.statistics import ClusterBootstrap
-from ...models.scoring import exact_match, score_choices, score_text
+from ...models.scoring import exact_match, score_choices, score_text, token_counter
 from ...models.segments import segment_pass
 
 RECORD_SEGMENTS = 100  # cap of the evaluation in a run's record, and of the compression baselines beside it
@@ -27,11 +27,9 @@ class EvaluateConfig:
     """What is evaluated.
 
     Attributes:
-        languages: codes; None for all that the data have.
-        data: corpora by name, folder, table or `hub:NAME`.
+        languages: codes, None for all that the data have; data: corpora by name, folder, table or `hub:NAME`.
         max_segments: cap per language and corpus on segments, choice items and word problems.
-        split: `test`, or `dev` for choosing hyper-parameters.
-        seed: of items and resampling.
+        split: `test`, or `dev` for choosing hyper-parameters; seed: of items and resampling.
     """
 
     languages: tuple[str, ...] | None = None
@@ -68,13 +66,12 @@ def evaluate(
     """
     own = _Evaluation(model.eval(), tokenizer, config, ClusterBootstrap(seed=config.seed))
     rows: list[dict] = []
-    choices = _Choices(config.seed)
     for name in config.data:
         corpus = load(name, config.languages or ())
         for code in config.codes(corpus):
             progress(f"{corpus.name} {code}")
-            rows += [row | {"corpus": corpus.name, "lang": code} for row in own.corpus(corpus, code, choices)]
-    rows += choices.pooled()
+            rows += [row | {"corpus": corpus.name, "lang": code} for row in own.corpus(corpus, code)]
+    rows += own.pooled()
     for code in word_problems.languages():
         if config.languages is None or code in config.languages:
             progress(f"word problems {code}")
@@ -86,27 +83,6 @@ def evaluate(
 
 def _row(task: str, estimate: Evidence, chance: float | None = None, layer: int | None = None) -> dict:
     return {"task": task, "layer": layer, **estimate.row(), "chance": chance}
-
-
-class _Choices:
-    """Next-segment hits, kept by language so that corpora can be pooled: documents of all corpora are resampled."""
-
-    def __init__(self, seed: int) -> None:
-        self.bootstrap = ClusterBootstrap(seed=seed)
-        self.kept: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-
-    def row(self, corpus: str, code: str, hits: np.ndarray, clusters: np.ndarray) -> dict:
-        """The row of one corpus."""
-        labels = np.array([f"{corpus} {cluster}" for cluster in clusters])
-        self.kept.setdefault(code, []).append((np.asarray(hits), labels))
-        return _row("next_segment", self.bootstrap(hits, clusters=labels), 1 / tasks.CHOICES)
-
-    def pooled(self) -> Iterator[dict]:
-        """A row per language over its items of all corpora."""
-        for code, parts in self.kept.items():
-            hits, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-            estimate = self.bootstrap(hits, clusters=labels)
-            yield _row("next_segment_pooled", estimate, 1 / tasks.CHOICES) | {"corpus": POOLED, "lang": code}
 
 
 def running_text(corpus: Corpus, code: str, split: str, max_segments: int | None) -> list[str]:
@@ -127,14 +103,15 @@ def running_text(corpus: Corpus, code: str, split: str, max_segments: int | None
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """Rows of one model."""
+    """Rows of one model; next-segment hits and their documents are kept by language, so that corpora can be pooled."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     config: EvaluateConfig
     bootstrap: ClusterBootstrap
+    kept: dict[str, list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
 
-    def corpus(self, corpus: Corpus, code: str, choices: _Choices) -> Iterator[dict]:
+    def corpus(self, corpus: Corpus, code: str) -> Iterator[dict]:
         """Running text, choices and, beside English, retrieval in one language of a corpus."""
         config = self.config
         documents = running_text(corpus, code, config.split, config.max_segments)
@@ -144,9 +121,22 @@ class _Evaluation:
         items = tasks.next_segment(corpus, code, config.split, limit=config.max_segments, seed=config.seed)
         if items:
             hits = score_choices(self.model, self.tokenizer, items, per_byte=True)
-            yield choices.row(corpus.name, code, hits, np.array([item.cluster for item in items]))
+            yield self.choices(corpus.name, code, hits, [item.cluster for item in items])
         if code != "en" and "en" in corpus.columns:
             yield from self._parallel(corpus, code)
+
+    def choices(self, corpus: str, code: str, hits: np.ndarray, clusters: Iterable) -> dict:
+        """Next-segment choice of one corpus."""
+        labels = np.array([f"{corpus} {cluster}" for cluster in clusters])
+        self.kept.setdefault(code, []).append((np.asarray(hits), labels))
+        return _row("next_segment", self.bootstrap(hits, clusters=labels), 1 / tasks.CHOICES)
+
+    def pooled(self) -> Iterator[dict]:
+        """A row per language over its items of all corpora, documents of all of them resampled."""
+        for code, parts in self.kept.items():
+            hits, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+            estimate = self.bootstrap(hits, clusters=labels)
+            yield _row("next_segment_pooled", estimate, 1 / tasks.CHOICES) | {"corpus": POOLED, "lang": code}
 
     def _parallel(self, corpus: Corpus, code: str) -> Iterator[dict]:
         rows = tasks.retrieval_rows(corpus, code, self.config.split, min(self.config.max_segments, 200))
@@ -173,8 +163,5 @@ class _Evaluation:
         return _row(task, self.bootstrap(hits), 1 / tasks.CHOICES)
 
     def _items(self, code: str, words: bool) -> list[tasks.ChoiceItem]:
-        def count(text: str) -> int:
-            return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-        own = self.config
-        return tasks.word_problem_items(code, count, own.split, own.max_segments, words, own.seed)
+        own, counter = self.config, token_counter(self.tokenizer)
+        return tasks.word_problem_items(code, counter, own.split, own.max_segments, words, own.seed)

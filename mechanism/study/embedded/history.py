@@ -14,12 +14,8 @@ from ..base.runs import records
 
 @dataclass
 class History:
-    """A run's record.
-
-    Attributes:
-        name, hash: label and content address; result: totals; metrics: one row per recorded step;
-        stats: probe statistics over `tokens_seen`.
-    """
+    """A run's record: label and content address, totals, configuration, a row per recorded step, and probe statistics
+    over `tokens_seen`."""
 
     name: str
     hash: str

@@ -17,8 +17,7 @@ PROBE_SEGMENTS = {"religion": 200, "tech": 200, "udhr": 48}
 
 
 def probe_rows(corpus: Corpus, limit: int) -> list[int]:
-    """Rows of the probe: dev rows (test rows of an evaluation-only corpus) that as many languages as possible share,
-    evenly spaced."""
+    """Rows of the probe: the first dev rows (test rows of an evaluation-only corpus) that most languages share."""
     split = "dev" if corpus.split("dev") else "test"
     rows = corpus.split(split)
     coverage = [sum(bool(column[i]) for column in corpus.columns.values()) for i in rows]
@@ -43,34 +42,26 @@ def probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> xr.Data
             texts = corpus.texts(code, rows)
             present = np.array([i for i, text in enumerate(texts) if text])
             own = english if code == "en" else segment_pass(model, tokenizer, [texts[i] for i in present])
-            languages.append(_language(own, english, present, len(rows), code))
+            languages.append(_language(own, english, present, len(rows)).expand_dims(lang=[code]))
         parts.append(xr.concat(languages, "lang", join="exact").expand_dims(corpus=[name]))
     return xr.concat(parts, "corpus", join="outer", fill_value=np.nan)
 
 
-def _language(own: SegmentPass, english: SegmentPass, present: np.ndarray, size: int, code: str) -> xr.Dataset:
-    def spread(values: np.ndarray) -> np.ndarray:
-        full = np.full((size, *values.shape[1:]), np.nan, dtype=np.float32)
-        full[present] = values
-        return full
-
-    data: dict[str, tuple] = {
-        "nll": ("segment", spread(own.nll)),
-        "bytes": ("segment", spread(own.bytes)),
-        "tokens": ("segment", spread(own.tokens)),
-    }
+def _language(own: SegmentPass, english: SegmentPass, present: np.ndarray, size: int) -> xr.Dataset:
+    """Statistics of the segments of a language that are `present`, NaN for the others of `size`."""
+    data: dict[str, tuple] = {name: ("segment", getattr(own, name)) for name in ("nll", "bytes", "tokens")}
     states = own.hidden.transpose(1, 0, 2), english.hidden[present].transpose(1, 0, 2)
     for key, centre in (("hits", False), ("hits_centred", True)):
         hits = np.stack([retrieval_hits(q, k, centre) for q, k in zip(*states, strict=True)], 1)
-        data[key] = (("segment", "state"), spread(hits.astype(np.float32)))
+        data[key] = (("segment", "state"), hits)
     if own.importance.size:
         data |= {
-            "divergence": (("segment", "layer"), spread(normalised_js(own.importance, english.importance[present]))),
-            "entropy": (("segment", "layer"), spread(entropy(own.importance))),
+            "divergence": (("segment", "layer"), normalised_js(own.importance, english.importance[present])),
+            "entropy": (("segment", "layer"), entropy(own.importance)),
             "selections": (("layer", "expert"), own.selections.sum(0)),
             "probability": (("layer", "expert"), own.importance.mean(0)),
         }
-    return xr.Dataset(data, coords={"segment": np.arange(size)}).expand_dims(lang=[code])
+    return xr.Dataset(data, {"segment": present}).astype(np.float32).reindex(segment=np.arange(size))
 
 
 def split_probes(joined: Path, folder: Path, until: int) -> None:

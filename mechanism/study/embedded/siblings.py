@@ -70,16 +70,16 @@ def choice_table(scores: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(**{"above chance": np.where(kept["low"] > kept["chance"], "yes", "no")}).reset_index(drop=True)
 
 
-def problem_remark(scores: pd.DataFrame, asked: float = ENGLISH_PROBLEMS) -> str:
+def problem_remark(scores: pd.DataFrame) -> str:
     """Whether English word problems reach what is asked of a model that the report studies; empty without any."""
     rows = scores[(scores["task"] == "word_problem") & (scores["lang"] == "en")]
     if rows.empty:
         return ""
     row = rows.iloc[0]
-    verdict = "reaches" if row["estimate"] >= asked else "stays below"
+    verdict = "reaches" if row["estimate"] >= ENGLISH_PROBLEMS else "stays below"
     return (
         f"Word problems in English: {row['estimate']:.0%} (95 % interval {row['low']:.0%} to {row['high']:.0%}, chance "
-        f"{row['chance']:.0%}); this {verdict} the {asked:.0%} that the report asks of the model it studies."
+        f"{row['chance']:.0%}); this {verdict} the {ENGLISH_PROBLEMS:.0%} that the report asks of the model it studies."
     )
 
 

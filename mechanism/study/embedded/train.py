@@ -1,4 +1,9 @@
-"""The embedded model and its siblings: how a run is trained, recorded and exported."""
+"""The embedded model and its siblings: how a run is trained, recorded, staged and exported.
+
+A stage is what of an unfinished run is small enough to be committed, so that it can go on where its workspace is gone:
+the weights in bfloat16 beside the record so far. Optimiser state is left out: a run that goes on from a stage begins a
+new warm-up, and its record names the step.
+"""
 
 import json
 import os
@@ -8,38 +13,32 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
-import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.progress import Progress, TextColumn
 
 from ...corpus.mixture import Mixture
 from ...corpus.tokenizer import load_tokenizer
 from ...models.load import MODELS, save_model
-from ...nn.checkpoint import TrainingError, checkpoint_files, dump_json
+from ...nn.checkpoint import TrainingError, checkpoint_files, checkpoint_path, dump_json, read_checkpoint
 from ...nn.training import Trainer
-from ..base.probe_log import ProbeLog, join_probes, thin, write_stats
+from ..base.probe_log import ProbeLog, join_probes, shown, thin, write_stats
 from ..base.runs import EVALUATION, SHARES, TOKENIZER, Run
 from .evaluate import RECORD_SEGMENTS, EvaluateConfig, evaluate
-from .probes import probe
-from .stage import STAGE, final_loss, newest_checkpoint, restore_stage, seconds, write_stage
+from .probes import probe, split_probes
+
+STAGE = "stage.safetensors"
 
 
 def trainer(run: Run, mixture: Mixture | None = None) -> Trainer:
     """The run's trainer, at its newest checkpoint, or at the stage of its record where the workspace has none."""
-    restore_stage(run.record, run.workspace, run.train.step_tokens)
+    _restore(run)
     tokenizer = load_tokenizer(TOKENIZER)
     mixture = mixture or Mixture(run.mixture, tokenizer)
-    config = run.train
-
-    def batches(step: int) -> np.ndarray:
-        return mixture.batch(config.seed, step, config.batch, config.length)
-
+    config, log = run.train, ProbeLog(run.workspace / "probes", partial(probe, tokenizer=tokenizer))
     return Trainer(
-        config, batches, run.workspace, ProbeLog(run.workspace / "probes", partial(probe, tokenizer=tokenizer))
+        config, lambda step: mixture.batch(config.seed, step, config.batch, config.length), run.workspace, log
     )
 
 
@@ -59,7 +58,7 @@ def finish(run: Run, train: Trainer) -> Path:
     """Write the record of a run to `data/runs/<hash>`: configuration, metrics thinned to one row in ten, statistics at
     the probes, `result.json`, and the evaluation once it is finished. Unfinished runs are recorded as such."""
     done = train.step >= run.train.steps
-    record = write_record(run, train.step, train.restarts, done, train.made_on())
+    record = _write_record(run, train.step, train.restarts, done, train.made_on())
     if done and not (record / EVALUATION).exists():
         tokenizer = load_tokenizer(TOKENIZER)
         table = evaluate(train.model, tokenizer, EvaluateConfig(max_segments=RECORD_SEGMENTS))
@@ -69,9 +68,7 @@ def finish(run: Run, train: Trainer) -> Path:
     return record
 
 
-def write_record(
-    run: Run, step: int, restarts: tuple[int, ...], finished: bool, made_on: Mapping[str, str] = MappingProxyType({})
-) -> Path:
+def _write_record(run: Run, step: int, restarts: tuple[int, ...], finished: bool, made_on: Mapping[str, str]) -> Path:
     """The record of a run up to a step, from what its workspace holds; `made_on` goes into its result."""
     record = run.record
     record.mkdir(parents=True, exist_ok=True)
@@ -81,7 +78,13 @@ def write_record(
     metrics = metrics[metrics["step"] <= step]
     thin(metrics).to_csv(record / "metrics.csv", index=False)
     write_stats(join_probes(run.workspace / "probes", step * run.train.step_tokens), record / "stats.nc")
-    dump_json(record / "result.json", _result(run, step, restarts, finished, metrics) | dict(made_on))
+    result = {
+        "finished": finished, "steps": step, "tokens": step * run.train.step_tokens, "restarts": list(restarts),
+        "loss": round(final_loss(metrics), 4), "hours": round(seconds(metrics) / 3600, 2),
+        "parameters": run.train.model.parameters(), "active_parameters": run.train.model.active_parameters(),
+        "torch": torch.__version__.split("+")[0], "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    dump_json(record / "result.json", result | dict(made_on))
     return record
 
 
@@ -92,8 +95,34 @@ def stage(run: Run) -> Path:
     Raises:
         TrainingError: no checkpoint, or a corrupted one; the disk is full.
     """
-    found = newest_checkpoint(run.workspace, run.name)
-    return write_stage(found, write_record(run, found.step, found.restarts, finished=False))
+    files = checkpoint_files(run.workspace)
+    if not files:
+        raise TrainingError(
+            f"{run.name} has no checkpoint in {run.workspace}: train it first, `mechanism train --config {run.name}`"
+        )
+    found = read_checkpoint(files[max(files)])
+    path = _write_record(run, found.step, found.restarts, False, {}) / STAGE
+    try:
+        found.weights().write(path)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error.strerror}; free some space and run it again") from error
+    return path
+
+
+def _restore(run: Run) -> None:
+    """Fill a workspace without checkpoints from the stage of the record, if it has one: weights, metrics and probes.
+
+    Raises:
+        TrainingError: the stage is corrupted.
+    """
+    path = run.record / STAGE
+    if checkpoint_files(run.workspace) or not path.exists():
+        return
+    found = read_checkpoint(path, "restore it from version control, or delete it to begin from the first step")
+    run.workspace.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run.record / "metrics.csv", run.workspace)
+    split_probes(run.record / "stats.nc", run.workspace / "probes", found.step * run.train.step_tokens)
+    found.write(checkpoint_path(run.workspace, found.step))
 
 
 def branch(run: Run, parent: Run) -> int:
@@ -108,7 +137,7 @@ def branch(run: Run, parent: Run) -> int:
     if replace(run.train, tokens=0) != replace(parent.train, tokens=0) or run.mixture != parent.mixture:
         raise TrainingError(f"{run.name} cannot branch off {parent.name}: they differ in more than their tokens")
     stable = min(r.train.steps * (1 - r.train.decay) for r in (run, parent))
-    restore_stage(parent.record, parent.workspace, parent.train.step_tokens)
+    _restore(parent)
     found = checkpoint_files(parent.workspace)
     shared = [step for step in found if step <= stable]
     if not shared:
@@ -122,19 +151,14 @@ def branch(run: Run, parent: Run) -> int:
     return max(shared)
 
 
-def _result(run: Run, step: int, restarts: tuple[int, ...], finished: bool, metrics: pd.DataFrame) -> dict:
-    return {
-        "finished": finished,
-        "steps": step,
-        "tokens": step * run.train.step_tokens,
-        "restarts": list(restarts),
-        "loss": round(final_loss(metrics), 4),
-        "hours": round(seconds(metrics) / 3600, 2),
-        "parameters": run.train.model.parameters(),
-        "active_parameters": run.train.model.active_parameters(),
-        "torch": torch.__version__.split("+")[0],
-        "threads": torch.get_num_threads(),
-    }
+def seconds(metrics: pd.DataFrame) -> float:
+    """Training time; where metrics are thinned, a row stands for the steps since the row before it."""
+    return float((metrics["seconds"] * metrics["step"].diff().fillna(metrics["step"])).sum())
+
+
+def final_loss(metrics: pd.DataFrame, steps: int = 50) -> float:
+    """Mean of the training loss over the rows of the last steps."""
+    return float(metrics.loc[metrics["step"] > metrics["step"].max() - steps, "loss"].mean())
 
 
 # glibc returns large blocks to the system after every step and then pays for the page faults again.
@@ -161,27 +185,15 @@ def run_training(run: Run, steps: int | None, export: str | None, console: Conso
             f"it goes on from a stage: weights rounded to bf16, the optimiser's state was reset, and the learning rate "
             f"is warmed up again over {run.train.warmup} steps"
         )
-    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("training", total=run.train.steps, completed=train.step, told="")
-
-        def show(row: dict) -> None:
-            rate = run.train.step_tokens / row["seconds"]
-            progress.update(bar, completed=row["step"], told=f"loss {row['loss']:.3f}  {rate:,.0f} tokens/s")
-
-        try:
-            train.run(show, steps)
-        finally:
-            if train.step:
-                finish(run, train)
-                stream_shares(run, mixture)
+    try:
+        shown(train, console, steps)
+    finally:
+        if train.step:
+            finish(run, train)
+            stream_shares(run, mixture)
     if export:
-        card = {
-            "name": run.name,
-            "run": run.hash,
-            "tokens": train.step * run.train.step_tokens,
-            "finished": train.step >= run.train.steps,
-        }
+        done = {"tokens": train.step * run.train.step_tokens, "finished": train.step >= run.train.steps}
+        card = {"name": run.name, "run": run.hash, **done}
         save_model(train.model, load_tokenizer(TOKENIZER), MODELS / export, card)
     console.print(f"record in {run.record}")
     return run.record

@@ -1,19 +1,22 @@
 """English text for small models: a training stream, held-out windows, and the part of the vocabulary that they use."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import joblib
 import numpy as np
+import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ...corpus import library, mixture
 from ...corpus.library import DOMAINS, committed
 from ...corpus.mixture import Column, Mixture, MixtureConfig
+from ...corpus.text import even
 from ...models.passes import next_token_nll
 from ...nn.train_config import TrainConfig
 from ...nn.training import Trainer
@@ -29,12 +32,7 @@ Columns = dict[tuple[str, str], Column]
 
 @dataclass(frozen=True)
 class TextConfig:
-    """What is read and scored.
-
-    Attributes:
-        length: tokens of a window.
-        dev_windows, test_windows: windows per corpus and split at most, evenly over its documents.
-    """
+    """What is read and scored: tokens of a window, and windows of a corpus and split at most, evenly over documents."""
 
     length: int = 128
     dev_windows: int = 64
@@ -54,20 +52,6 @@ class Windows:
     sizes: np.ndarray
     document: np.ndarray
     documents: list[tuple[str, str]]
-
-
-@dataclass
-class Score:
-    """Per document: summed negative log-likelihood in nats, and scored tokens."""
-
-    nll: np.ndarray
-    tokens: np.ndarray
-    documents: list[tuple[str, str]]
-
-    @property
-    def loss(self) -> float:
-        """Nats per token over all documents."""
-        return float(self.nll.sum() / self.tokens.sum())
 
 
 class English:
@@ -126,7 +110,7 @@ class English:
             cut.setdefault(name, []).extend(
                 (number, own[start : start + length + 1]) for start in range(0, len(own) - 1, length)
             )
-        kept = [found[i] for found in cut.values() for i in _even(len(found), cap)]
+        kept = [window for found in cut.values() for window in even(found, cap)]
         filled = np.stack([np.pad(ids, (0, length + 1 - len(ids))) for _, ids in kept])
         sizes, document = np.array([len(ids) - 1 for _, ids in kept]), np.array([number for number, _ in kept])
         return Windows(filled, sizes, document, documents)
@@ -134,13 +118,14 @@ class English:
 
 def english_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[Columns, dict[str, list[Document]]]:
     """Training columns and held-out documents; read once, then from the cache."""
-    path = training_runs.cache_folder() / "english" / f"{_address(tokenizer)}.npz"
+    path = training_runs.cache_folder() / "english" / f"{_address(tokenizer)}.joblib"
     if not path.exists():
         columns = Mixture(STREAM, tokenizer).columns
         held = {split: list(_held_out(tokenizer, split)) for split in SPLITS}
-        _write(path, columns, held)
-    with np.load(path) as file:
-        return _read(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        joblib.dump(({(name, "en"): columns[name, "en"] for name in CORPORA}, held), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+    return joblib.load(path)
 
 
 def _address(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -159,44 +144,16 @@ def _held_out(tokenizer: PreTrainedTokenizerFast, split: str) -> Iterator[Docume
             yield name, group, np.array([tokenizer.eos_token_id, *encoded.ids])
 
 
-def _write(path: Path, columns: Columns, held: Mapping[str, list[Document]]) -> None:
-    arrays = {f"{name}/{key}": value for (name, _), column in columns.items() for key, value in vars(column).items()}
-    for split, documents in held.items():
-        names, groups, ids = zip(*documents, strict=True)
-        arrays |= {f"{split}/names": np.array(names), f"{split}/groups": np.array(groups)}
-        arrays |= {f"{split}/ids": np.concatenate(ids), f"{split}/ends": np.cumsum([len(i) for i in ids])[:-1]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
-    temporary.replace(path)
-
-
-def _read(file: Mapping[str, np.ndarray]) -> tuple[Columns, dict[str, list[Document]]]:
-    keys = [field.name for field in fields(Column)]
-    columns = {(name, "en"): Column(**{key: file[f"{name}/{key}"] for key in keys}) for name in CORPORA}
-    held: dict[str, list[Document]] = {}
-    for split in SPLITS:
-        ids = np.split(file[f"{split}/ids"], file[f"{split}/ends"])
-        names, groups = (file[f"{split}/{key}"].tolist() for key in ("names", "groups"))
-        held[split] = list(zip(names, groups, ids, strict=True))
-    return columns, held
-
-
-def _even(count: int, cap: int) -> np.ndarray:
-    """At most `cap` of `count` places, evenly spread."""
-    return np.arange(count) if count <= cap else np.linspace(0, count - 1, cap).round().astype(int)
-
-
 @torch.no_grad()
-def score(model: PreTrainedModel, windows: Windows, stats: RoutingStats | None = None, batch: int = 32) -> Score:
-    """Score held-out windows.
+def score(model: PreTrainedModel, windows: Windows, stats: RoutingStats | None = None, batch: int = 32) -> pd.DataFrame:
+    """Score held-out windows: of each document `corpus`, `document`, scored `tokens`, and their summed negative
+    log-likelihood in nats, `nll`.
 
     Args:
         stats: counts routing under groups named like the corpora; None for a dense model.
     """
     model.eval()
-    nll, tokens = np.zeros(len(windows.documents)), np.zeros(len(windows.documents))
+    nll, tokens = np.zeros(len(windows.documents)), np.zeros(len(windows.documents), dtype=int)
     with attach(model, stats=stats, keep=False) if stats else nullcontext() as trace:
         for start in range(0, len(windows.ids), batch):
             rows = slice(start, start + batch)
@@ -204,8 +161,13 @@ def score(model: PreTrainedModel, windows: Windows, stats: RoutingStats | None =
                 trace.label([windows.documents[d][0] for d in windows.document[rows]])
             np.add.at(nll, windows.document[rows], _window_nll(model, windows, rows))
     np.add.at(tokens, windows.document, windows.sizes)
-    seen = tokens > 0
-    return Score(nll[seen], tokens[seen], [d for d, there in zip(windows.documents, seen, strict=True) if there])
+    table = pd.DataFrame(windows.documents, columns=["corpus", "document"]).assign(tokens=tokens, nll=nll)
+    return table[table["tokens"] > 0].reset_index(drop=True)
+
+
+def mean_loss(table: pd.DataFrame) -> float:
+    """Nats per token over all documents of a `score`."""
+    return float(table["nll"].to_numpy().sum() / table["tokens"].sum())
 
 
 def _window_nll(model: PreTrainedModel, windows: Windows, rows: slice) -> np.ndarray:

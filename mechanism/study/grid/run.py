@@ -1,13 +1,11 @@
 """Making the runs of a grid: small trainings, each recorded at its content address, shared among processes."""
 
-import hashlib
 import json
 import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -16,14 +14,13 @@ import pandas as pd
 import torch
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from rich.console import Console
-from rich.progress import Progress, TextColumn
 
 from ...nn.checkpoint import TrainingError, dump_json
 from ...nn.errors import LayerError
 from ...nn.train_config import TrainConfig
 from ...nn.training import Trainer
 from ..base import runs as training_runs
-from ..base.probe_log import thin
+from ..base.probe_log import shown, thin
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.csv", "result.json"
 WAIT = 5.0
@@ -31,28 +28,13 @@ WAIT = 5.0
 
 
 @dataclass(frozen=True)
-class RecordedRun:
-    """A run and its places, by its content address.
-
-    Attributes:
-        grid: name of the grid that it belongs to; train: optimisation and architecture; aside: fields that do not
-            decide its numbers.
-    """
+class RecordedRun(training_runs.Addressed):
+    """A run of a `grid`, which names it, and its places; its checkpoints are gone once the record is there."""
 
     grid: str
     train: TrainConfig
 
     aside: ClassVar[tuple[str, ...]] = ("grid", "cell")
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the numbers, as JSON values."""
-        return {name: value for name, value in asdict(self).items() if name not in self.aside}
-
-    @cached_property
-    def hash(self) -> str:
-        """Content address: twelve hexadecimal digits of the SHA-256 of its identity."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:
@@ -65,11 +47,6 @@ class RecordedRun:
         return training_runs.RUNS / self.grid / self.hash
 
     @property
-    def workspace(self) -> Path:
-        """Folder of checkpoints, outside the repository; gone once the record is there."""
-        return training_runs.cache_folder() / "runs" / self.hash
-
-    @property
     def done(self) -> bool:
         return (self.record / RESULT).exists()
 
@@ -79,11 +56,7 @@ class RecordedRun:
         return self.done and "diverged" not in self.result()
 
     def result(self) -> dict[str, Any]:
-        """Its totals.
-
-        Raises:
-            FileNotFoundError: it was not made yet.
-        """
+        """Its totals; a FileNotFoundError where it was not made yet."""
         return json.loads((self.record / RESULT).read_text("utf-8"))
 
     @property
@@ -119,15 +92,11 @@ class Workshop(ABC, Generic[Run]):
 
 
 class RunGrid(ABC, Generic[Run]):
-    """A grid of runs: what they are, and what is done of them.
-
-    Attributes:
-        name: of its file, and of the folder of its records.
-        figure: name and digits of the number by which people tell runs apart; see `figure_of`.
-    """
+    """A grid of runs, named like its file and the folder of its records: what they are, and what is done of them."""
 
     name: str
     figure: tuple[str, int] = ("loss", 4)
+    """Name and digits of the number by which people tell runs apart; see `figure_of`."""
 
     @abstractmethod
     def planned(self) -> Iterator[Planned]:
@@ -135,11 +104,7 @@ class RunGrid(ABC, Generic[Run]):
 
     @abstractmethod
     def workshop(self) -> Workshop[Run]:
-        """Load what the runs read.
-
-        Raises:
-            TrainingError: the grid does not fit its text.
-        """
+        """Load what the runs read; a TrainingError where the grid does not fit its text."""
 
     @abstractmethod
     def figure_of(self, result: dict[str, Any]) -> float:
@@ -210,16 +175,15 @@ class RunGrid(ABC, Generic[Run]):
     def status(self) -> pd.DataFrame:
         """A row per cell: `runs` made of those wanted, the mean of the figure over them, and `step`, seconds of a step;
         None before a run is made."""
-        return pd.DataFrame([self._row(cell, runs) for cell, runs in self.cells_of_runs().items()])
-
-    def _row(self, cell: str, runs: list[Any]) -> dict[str, Any]:
-        results = [run.result() for run in runs if run is not None and run.usable]
-        name, digits = self.figure
-        row: dict[str, Any] = {"cell": cell, "runs": f"{len(results)} of {len(runs)}"}
-        columns = {name: (self.figure_of, digits), "step": (lambda result: result["step_seconds"], 3)}
-        for column, (of, places) in columns.items():
-            row[column] = f"{np.mean([of(r) for r in results]):.{places}f}" if results else None
-        return row
+        (name, digits), rows = self.figure, []
+        for cell, runs in self.cells_of_runs().items():
+            results = [run.result() for run in runs if run is not None and run.usable]
+            row: dict[str, Any] = {"cell": cell, "runs": f"{len(results)} of {len(runs)}", name: None, "step": None}
+            if results:
+                row[name] = f"{np.mean([self.figure_of(result) for result in results]):.{digits}f}"
+                row["step"] = f"{np.mean([result['step_seconds'] for result in results]):.3f}"
+            rows.append(row)
+        return pd.DataFrame(rows)
 
     def make(self, console: Console, runs: int | None = None, steps: int | None = None) -> None:
         """Make the missing runs one by one, or go on where the last process stopped. Several processes share them:
@@ -256,7 +220,7 @@ class RunGrid(ABC, Generic[Run]):
         run that diverges ends there: its record says so, and comparisons leave it out."""
         try:
             trainer = shop.trainer(run)
-            _train(trainer, console, steps)
+            shown(trainer, console, steps, transient=True)
         except (TrainingError, LayerError) as error:
             if isinstance(error.__cause__, OSError):
                 raise
@@ -299,12 +263,3 @@ def _claim(run: Run) -> tuple[Run, AcquireReturnProxy] | None:
         return run, run.lock.acquire(blocking=False)
     except Timeout:
         return None
-
-
-def _train(trainer: Trainer, console: Console, steps: int | None) -> None:
-    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[told]}"))
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("training", total=trainer.config.steps, completed=trainer.step, told="")
-        trainer.run(
-            lambda row: progress.update(bar, completed=row["step"], told=f"loss {row['loss']:.3f}"), stop_after=steps
-        )

@@ -11,42 +11,31 @@ from transformers import PreTrainedModel
 
 from ...nn.moe import SparseMoEConfig
 from ...nn.train_config import TrainConfig
-from ...nn.training import Trainer
 from ...nn.variants import VariantConfig
 from ...trace import attach
-from ..grid.english import English, score
+from ..grid.english import English, mean_loss, score
 from .grid import variant_layer
 
 BASELINE = SparseMoEConfig(48, experts=7, top_k=1, width=128, normalise=False)
 PAIR = ("sparse", "heads3")
+BATCH, LENGTH = 16, 64
 
 
 @dataclass(frozen=True)
 class PairConfig:
-    """How the pair is trained.
-
-    Attributes:
-        steps, batch, length: of the training; lr: learning rate; seed: of weights and data order.
-        layers: decoder layers, every second of them sparse.
-    """
+    """How the pair is trained: `steps`, and the `seed` of weights and data order."""
 
     steps: int = 150
-    batch: int = 16
-    length: int = 64
-    lr: float = 6e-3
     seed: int = 0
-    layers: int = 4
 
     def train(self, variant: str, vocab: int) -> TrainConfig:
-        """The run of a variant."""
+        """The run of a variant; every second of four layers is sparse."""
         model = VariantConfig(
-            variant_layer(BASELINE, variant), vocab, self.layers, heads=3, head_dim=16, context=128, every=2,
+            variant_layer(BASELINE, variant), vocab, layers=4, heads=3, head_dim=16, context=128, every=2,
             dense_width=BASELINE.width,
         )  # fmt: skip
-        tokens = self.steps * self.batch * self.length
-        return TrainConfig(
-            model, tokens, self.batch, self.length, self.lr, warmup=10, compile=False, seed=self.seed, probes=()
-        )
+        tokens = self.steps * BATCH * LENGTH
+        return TrainConfig(model, tokens, BATCH, LENGTH, 6e-3, warmup=10, compile=False, seed=self.seed, probes=())
 
 
 @dataclass
@@ -62,7 +51,8 @@ class Trained:
 def train_pair(english: English, config: PairConfig = PairConfig()) -> dict[str, Trained]:
     """Train both, step by step in turn, on the same batches."""
     with tempfile.TemporaryDirectory() as folder:
-        trainers = {variant: _trainer(english, config, variant, Path(folder)) for variant in PAIR}
+        vocab = len(english.vocabulary)
+        trainers = {name: english.trainer(config.train(name, vocab), Path(folder) / name) for name in PAIR}
         rows: dict[str, list[dict]] = {variant: [] for variant in PAIR}
         for _ in range(config.steps):
             for variant, trainer in trainers.items():
@@ -70,15 +60,11 @@ def train_pair(english: English, config: PairConfig = PairConfig()) -> dict[str,
     return {variant: _trained(trainers[variant].model, english, rows[variant]) for variant in PAIR}
 
 
-def _trainer(english: English, config: PairConfig, variant: str, folder: Path) -> Trainer:
-    return english.trainer(config.train(variant, len(english.vocabulary)), folder / variant)
-
-
 def _trained(model: PreTrainedModel, english: English, rows: list[dict]) -> Trained:
     table = pd.DataFrame(rows).set_index("tokens")
     dev = english.windows["dev"]
     few = replace(dev, ids=dev.ids[::4], sizes=dev.sizes[::4], document=dev.document[::4])
-    return Trained(model, table["loss"], float(table["seconds"].sum()), score(model, few).loss)
+    return Trained(model, table["loss"], float(table["seconds"].sum()), mean_loss(score(model, few)))
 
 
 @torch.no_grad()

@@ -2,16 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ...nn import parity
 from ...nn.auto import LayerConfig
 from ...nn.moe import SparseMoEConfig
-from ...nn.multihead import MultiHeadMoEConfig
 from ...nn.train_config import TrainConfig
 from ...nn.variants import VariantConfig
 from ..base import runs as training_runs
@@ -19,7 +16,11 @@ from ..grid.english import TextConfig
 from ..grid.run import Planned, RunGrid
 from .training import EnglishWorkshop, GridRun
 
-CELLS = {"heads2_none": (False, False), "heads2_head": (True, False), "heads2_merge": (False, True)}
+HEADS = {
+    "heads2": (2, True, True), "heads3": (3, True, True),
+    "heads2_none": (2, False, False), "heads2_head": (2, True, False), "heads2_merge": (2, False, True),
+}  # fmt: skip
+"""Heads of a variant, and whether it has a head and a merge layer."""
 LABELS = {
     "dense": "dense", "sparse": "sparse", "fine_grained": "fine-grained", "heads2": "2 heads", "heads3": "3 heads",
     "heads2_none": "neither layer", "heads2_head": "head layer only", "heads2_merge": "merge layer only",
@@ -29,10 +30,9 @@ VARIANTS = tuple(LABELS)
 
 @dataclass(frozen=True)
 class Block:
-    """Variants that are compared.
+    """Variants that are compared, of `VARIANTS`, over `seeds` from 0.
 
     Attributes:
-        variants: of `VARIANTS`; seeds: 0 to this number less one.
         shared: every sparse layer gets a shared expert as wide as the baseline's experts; precision: `full` or `b1.58`.
         rate_of: block and variant whose learning rate is taken; None to choose one for each variant.
     """
@@ -55,13 +55,8 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Grid(RunGrid[GridRun]):
-    """The experiment.
-
-    Attributes:
-        name: of its file; baseline: the sparse layer that all others are at parity with; frame: fields of
-            `VariantConfig`; vocab: rows of the embedding.
-        train: fields of `TrainConfig` that all runs share; tuning, blocks, text: see there; data: content hash.
-    """
+    """The experiment; fields as in its file. `baseline` is the sparse layer that all others are at parity with, `frame`
+    holds fields of `VariantConfig`, `vocab` is rows of the embedding, `train` fields of `TrainConfig` of all runs."""
 
     name: str
     baseline: SparseMoEConfig
@@ -154,13 +149,13 @@ class Grid(RunGrid[GridRun]):
 
 
 def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:
-    """A layer at parity with the baseline, by name: `dense`, `sparse`, `fine_grained` (twice the slots), `headsN` (N
-    heads and N slots), and two heads without head or merge layer, their experts kept.
+    """A layer at parity with the baseline, by one of `VARIANTS`: `fine_grained` has twice the slots, `headsN` N heads
+    and N slots, and two heads without head or merge layer keep their experts.
 
     Weights are normalised over several slots; with one they cannot be.
 
     Raises:
-        ValueError: no such name; ParityError: no layer of whole numbers is at parity.
+        ParityError: no layer of whole numbers is at parity.
     """
     if variant == "dense":
         return parity.dense(replace(baseline, shared_width=0))
@@ -168,35 +163,24 @@ def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:
         return baseline
     if variant == "fine_grained":
         layer = parity.fine_grained(baseline, 2 * baseline.top_k)
-    elif variant in ("heads2", "heads3"):
-        heads = int(variant[-1])
-        layer = parity.multi_head(baseline, heads, heads)
-    elif variant in CELLS:
-        full = variant_layer(baseline, "heads2")
-        assert isinstance(full, MultiHeadMoEConfig)
-        head, merge = CELLS[variant]
-        layer = replace(full, head=head, merge=merge)
     else:
-        raise ValueError(f"unknown variant {variant!r}; use {', '.join(VARIANTS)}")
+        heads, head, merge = HEADS[variant]
+        layer = replace(parity.multi_head(baseline, heads, heads), head=head, merge=merge)
     return replace(layer, normalise=layer.top_k > 1)
 
 
-def load_grid(path: Path) -> Grid:
-    """The grid of a file.
+def load_grid(name: str, fields: dict[str, Any]) -> Grid:
+    """The grid of a file's fields.
 
     Raises:
         TypeError, KeyError: a field that does not exist, or a missing one.
     """
-    payload = yaml.safe_load(path.read_text("utf-8"))
-    del payload["made_by"]
-    tuning = payload.pop("tuning")
-    baseline = SparseMoEConfig(**payload.pop("baseline"))
-    blocks = {key: _block(key, fields) for key, fields in payload.pop("blocks").items()}
-    train = payload.pop("train")
-    train["probes"] = tuple(train.get("probes", ()))
+    tuning, baseline = fields.pop("tuning"), SparseMoEConfig(**fields.pop("baseline"))
+    blocks = {key: _block(key, own) for key, own in fields.pop("blocks").items()}
+    fields["train"]["probes"] = tuple(fields["train"].get("probes", ()))
     return Grid(
-        path.stem, baseline, train=train, text=TextConfig(**payload.pop("text", {})), blocks=blocks,
-        tuning=Tuning(**{**tuning, "rates": tuple(tuning["rates"])}), **payload,
+        name, baseline, text=TextConfig(**fields.pop("text", {})), blocks=blocks,
+        tuning=Tuning(**{**tuning, "rates": tuple(tuning["rates"])}), **fields,
     )  # fmt: skip
 
 

@@ -27,11 +27,7 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class Experiment:
-    """The records of a grid.
-
-    Attributes:
-        grid: what was planned; confidence: coverage of intervals.
-    """
+    """The records of a grid; `confidence` is the coverage of intervals."""
 
     grid: Grid
     confidence: float = 0.95
@@ -54,11 +50,7 @@ class Experiment:
 
     def missing(self) -> str:
         """What is not there and the command that makes it, and what diverged; empty when all is well."""
-        times = (
-            ""
-            if self.times is not None
-            else "Times of steps are not measured: `mechanism bench steps --write` does it."
-        )
+        times = f"Times of steps {UNTIMED}." if self.times is None else ""
         return " ".join(filter(None, (self.grid.lacking(), times)))
 
     def cell(self, block: str, variant: str) -> Cell:
@@ -97,14 +89,11 @@ class Experiment:
             if found.empty:
                 continue
             rows[variant] = {"ppl": found["all"]}
-            if variant != reference and self._common((block, variant), (block, reference)) > 1:
+            seeds = [{run.train.seed for run in self.made[self.cell(block, one)]} for one in (variant, reference)]
+            if variant != reference and len(set.intersection(*seeds)) > 1:
                 rows[variant] |= self.difference((block, variant), (block, reference)).row()
         columns = ["ppl", "estimate", "low", "high", "n"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns if rows else None)
-
-    def _common(self, *cells: Cell) -> int:
-        """Number of seeds that all cells have."""
-        return len(set.intersection(*({run.train.seed for run in self.made[self.cell(*cell)]} for cell in cells)))
 
     def order(self, block: str, pairs: Sequence[tuple[str, str]] = ORDER) -> pd.DataFrame:
         """The source's comparisons, a row each: `estimate`, `low`, `high`, `n`; the interval that reaches highest
@@ -116,10 +105,10 @@ class Experiment:
         found = {f"{a} - {b}": self.difference((block, a), (block, b)).row() for a, b in pairs}
         return pd.DataFrame(found).T.sort_values("high", ascending=False)
 
-    def curves(self, cell: Cell, span: int = 10) -> pd.DataFrame:
+    def curves(self, cell: Cell) -> pd.DataFrame:
         """Training loss over `tokens`, an exponential moving average over recorded steps, a column a seed."""
         table = by_seed(self.made[cell], "metrics.csv", "tokens", "loss")
-        return table if table.empty else table.ewm(span=span).mean()
+        return table if table.empty else table.ewm(span=10).mean()
 
     def facts(self, variant: str) -> pd.DataFrame:
         """A row per seed of a variant of the plain block: `flops` of a token's forward pass, `parameters`; and, of
@@ -136,9 +125,9 @@ class Experiment:
         """Share of a layer's selections that each expert receives, `(seed, corpus, layer, expert)`; None without a
         run."""
         results = {run.train.seed: run.result() for run in self.made[cell]}
-        if not results or "selections" not in next(iter(results.values())):
+        one = next(iter(results.values()), {})
+        if "selections" not in one:
             return None
-        one = next(iter(results.values()))
         counts = np.array([list(result["selections"].values()) for result in results.values()], dtype=np.float64)
         coords = {"seed": list(results), "corpus": list(one["selections"]), "layer": one["layers"]}
         found = xr.DataArray(counts, dims=("seed", "corpus", "layer", "expert"), coords=coords)
@@ -160,7 +149,7 @@ def steps_record(grid: Grid) -> Path:
 
 
 def parity_table() -> pd.DataFrame:
-    """The source's layers beside exact parity with its sparse layer (M1), a row each: see `nn.parity.source_table`."""
+    """The source's layers beside exact parity with its sparse layer, a row each: see `nn.parity.source_table`."""
     return pd.DataFrame(source_table()).set_index("layer")
 
 
@@ -176,12 +165,12 @@ def reproduced_entries() -> pd.DataFrame:
     return table.assign(equal=table["printed"] == table["exact"])
 
 
-def grid_table(grid: Grid, block: str = "plain") -> pd.DataFrame:
-    """Sizes of a block's layers and models: `experts`, `top_k`, `heads`, `width`; `FLOPs` of a token and `parameters`
-    of the experts and square layers, `router FLOPs`, and `model parameters`."""
+def grid_table(grid: Grid) -> pd.DataFrame:
+    """Sizes of the plain block's layers and models: `experts`, `top_k`, `heads`, `width`; `FLOPs` of a token and
+    `parameters` of the experts and square layers, `router FLOPs`, and `model parameters`."""
     rows = {}
-    for variant in grid.blocks[block].variants:
-        layer, model = grid.layer(block, variant), grid.model(block, variant)
+    for variant in grid.blocks["plain"].variants:
+        layer, model = grid.layer("plain", variant), grid.model("plain", variant)
         parts = layer.parts()
         router = parts.pop("router", Count())
         body = sum(parts.values(), Count())

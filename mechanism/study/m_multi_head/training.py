@@ -14,7 +14,7 @@ from ...nn.training import Trainer
 from ...nn.variants import VariantConfig
 from ...trace import RoutingStats
 from ..base.runs import TOKENIZER
-from ..grid.english import CORPORA, English, Score, TextConfig, score
+from ..grid.english import CORPORA, English, TextConfig, mean_loss, score
 from ..grid.run import RecordedRun, Workshop
 
 ALONG = "along"
@@ -22,12 +22,8 @@ ALONG = "along"
 
 @dataclass(frozen=True)
 class GridRun(RecordedRun):
-    """One run of a grid.
-
-    Attributes:
-        grid, block, variant: where it belongs; tuning: whether it only chooses a learning rate.
-        train: architecture and optimisation; text: what is scored; data: content hash of the corpora.
-    """
+    """One run of a grid: its `block` and `variant`, whether it only chooses a learning rate (`tuning`), the `text` that
+    is scored, and the content hash of the corpora."""
 
     aside = ("grid", "block", "variant")
     block: str
@@ -68,7 +64,7 @@ class EnglishWorkshop(Workshop[GridRun]):
         path = run.workspace / ALONG / f"{tokens:012d}.csv"
         if 0 < tokens < run.train.steps * run.train.step_tokens and not run.tuning and not path.exists():
             path.parent.mkdir(exist_ok=True)
-            document_table(score(model, self.english.windows["test"])).assign(seen=tokens).to_csv(path, index=False)
+            score(model, self.english.windows["test"]).round(3).assign(seen=tokens).to_csv(path, index=False)
 
     def measure(self, run: GridRun, trainer: Trainer) -> dict[str, Any]:
         """Loss of dev windows, and of a run that does not tune that of test windows, by document in `test.csv`, the
@@ -83,7 +79,7 @@ class EnglishWorkshop(Workshop[GridRun]):
         assert isinstance(model, VariantConfig)
         stats = None if isinstance(model.layer, DenseConfig) else RoutingStats(groups=CORPORA)
         found = score(trained, self.english.windows["test"], stats)
-        document_table(found).to_csv(run.record / "test.csv", index=False)
+        found.round(3).to_csv(run.record / "test.csv", index=False)
         facts: dict[str, Any] = {
             "parameters": model.parameters(), "active_parameters": model.active_parameters(),
             "flops": sum(part.flops for part in model.parts(run.train.length).values()),
@@ -95,13 +91,5 @@ class EnglishWorkshop(Workshop[GridRun]):
         return facts
 
 
-def _totals(found: Score) -> dict[str, float]:
-    return {"loss": round(found.loss, 6), "tokens": int(found.tokens.sum())}
-
-
-def document_table(found: Score) -> pd.DataFrame:
-    """A score as rows of `corpus`, `document`, `tokens`, `nll`."""
-    corpora, names = zip(*found.documents, strict=True)
-    return pd.DataFrame(
-        {"corpus": corpora, "document": names, "tokens": found.tokens.astype(int), "nll": found.nll.round(3)}
-    )
+def _totals(found: pd.DataFrame) -> dict[str, float]:
+    return {"loss": round(mean_loss(found), 6), "tokens": int(found["tokens"].sum())}

@@ -19,19 +19,11 @@ _EXPERT = 3 * D * W
 _DENSE = _FRAME + L * K * _EXPERT
 _ATTENTION = 4 * T * D * L
 
+_DENSE_FLOPS = 2 * (V * D + L * (4 * D**2 + K * _EXPERT)) + _ATTENTION
+
 FORMULAS: dict[str, dict[str, sp.Expr]] = {
-    "dense": {
-        "total": _DENSE,
-        "active": _DENSE,
-        "tuned": _DENSE,
-        "flops": 2 * (V * D + L * (4 * D**2 + K * _EXPERT)) + _ATTENTION,
-    },
-    "per language": {
-        "total": N * _DENSE,
-        "active": _DENSE,
-        "tuned": _DENSE,
-        "flops": 2 * (V * D + L * (4 * D**2 + K * _EXPERT)) + _ATTENTION,
-    },
+    "dense": {"total": _DENSE, "active": _DENSE, "tuned": _DENSE, "flops": _DENSE_FLOPS},
+    "per language": {"total": N * _DENSE, "active": _DENSE, "tuned": _DENSE, "flops": _DENSE_FLOPS},
     "MoE": {
         "total": _FRAME + L * (E * _EXPERT + E * D),
         "active": _FRAME + L * (K * _EXPERT + E * D),
@@ -101,7 +93,7 @@ def calculate(sizes: Sizes = Sizes()) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("model")
 
 
-def form(sizes: Sizes = Sizes(), name: str = "calculator") -> str:
+def form(sizes: Sizes = Sizes()) -> str:
     """The calculator as an HTML element with its own script: no request leaves the page. The script's formulas are the
     same expressions, printed by sympy."""
     boxes = "".join(
@@ -118,11 +110,12 @@ def form(sizes: Sizes = Sizes(), name: str = "calculator") -> str:
     )
     arguments = ", ".join(map(str, SYMBOLS.values()))
     sizes_of = ", ".join(map(str, BYTES.values()))
-    return f"""<form id="{name}" class="calculator" onsubmit="return false" aria-label="Parameter calculator">{boxes}
+    return f"""<form id="calculator" class="calculator" onsubmit="return false"
+aria-label="Parameter calculator">{boxes}
 <table class="dataframe"><thead><tr>{heads}</tr></thead><tbody></tbody></table><p role="status"></p></form>
 <script>
 (() => {{
-  const form = document.getElementById("{name}");
+  const form = document.getElementById("calculator");
   const formulas = ({arguments}) => ({{{kinds}}});
   const show = () => {{
     const [{arguments}] = [...form.querySelectorAll("input")].map((box) => Math.round(Number(box.value)));

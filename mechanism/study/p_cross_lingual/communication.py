@@ -10,16 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.library import committed, training_budgets, training_rows
 from ...corpus.store import Corpus
-from ...measure.placement import (
-    AllToAll,
-    PlacementError,
-    by_language,
-    by_traffic,
-    imbalance,
-    in_order,
-    spread,
-    traffic,
-)
+from ...measure import placement
+from ...measure.evidence import Evidence
 from ...measure.statistics import ClusterBootstrap
 from ...models.passes import RoutedTokens, encode, padding_token, room, routed_tokens
 from ..base.texts import RoutingConfig
@@ -29,12 +21,8 @@ DEVICES = (2, 4, 8, 16, 32, 64)
 
 @dataclass
 class RoutedText:
-    """Routing of a text in several languages.
-
-    Attributes:
-        tokens: selected experts of every token; lang: `(sequence,)` number of the language; cluster: `(sequence,)`
-            document; width: of a hidden state; codes: languages by number.
-    """
+    """Routing of a text in several languages: selected experts of every token, number of the language and document of
+    each sequence, `(sequence,)`, width of a hidden state, and languages by number."""
 
     tokens: RoutedTokens
     lang: np.ndarray
@@ -56,9 +44,9 @@ def route_text(
     return RoutedText(tokens, np.array(numbers), cluster, int(model.config.hidden_size), tuple(codes))
 
 
-def text_shares(codes: Sequence[str], alpha: float = 0.7) -> dict[str, float]:
+def text_shares(codes: Sequence[str]) -> dict[str, float]:
     """Share of each language in a stream that draws it with probability proportional to (its characters of training
-    text) ** alpha."""
+    text) ** 0.7."""
     sizes = [
         sum(
             len(committed(name).columns[code][i])
@@ -67,13 +55,11 @@ def text_shares(codes: Sequence[str], alpha: float = 0.7) -> dict[str, float]:
         )
         for code in codes
     ]
-    weight = np.array(sizes, np.float64) ** alpha
+    weight = np.array(sizes, np.float64) ** 0.7
     return dict(zip(codes, (weight / weight.sum()).tolist(), strict=True))
 
 
-def compare_placements(
-    fit: RoutedText, test: RoutedText, shares: Mapping[str, float], devices: Sequence[int] = DEVICES, seed: int = 0
-) -> pd.DataFrame:
+def compare_placements(fit: RoutedText, test: RoutedText, shares: Mapping[str, float], seed: int = 0) -> pd.DataFrame:
     """Relative fall in bytes between devices from experts in order and sequences spread, by number of devices.
 
     Args:
@@ -88,18 +74,31 @@ def compare_placements(
     """
     share = np.array([shares[code] for code in test.codes])
     share = share / share.sum()
-    return pd.DataFrame([row for d in devices if (row := _row(fit, test, share, d, seed)) is not None])
+    return pd.DataFrame([row for d in DEVICES if (row := _row(fit, test, share, d, seed)) is not None])
+
+
+def at_devices(placed: pd.DataFrame, devices: int = 8) -> Evidence | str:
+    """P14: the fall at a number of devices; the null is the lowest lower end at any other. A sentence where experts
+    cannot be shared out over so many."""
+    own, others = placed[placed["devices"] == devices], placed[placed["devices"] != devices]
+    if own.empty:
+        return f"experts cannot be shared out over {devices} devices"
+    least = others.loc[others["low"].idxmin()]
+    note = f"lowest over {least['devices']:.0f} devices: {least['fall']:.2f} [{least['low']:.2f}, {least['high']:.2f}]"
+    return Evidence(*own[["fall", "low", "high", "n"]].iloc[0]).against(least["low"], note=note)
 
 
 def _row(fit: RoutedText, test: RoutedText, share: np.ndarray, devices: int, seed: int) -> dict[str, Any] | None:
     try:
-        plain = in_order(fit.tokens.index.shape[1], fit.tokens.experts, devices)
-    except PlacementError:
+        plain = placement.in_order(fit.tokens.index.shape[1], fit.tokens.experts, devices)
+    except placement.PlacementError:
         return None
-    seats = traffic(fit.tokens.index, _homes(fit, share, devices), _weights(fit, share), devices, fit.tokens.experts)
-    pinned, sent = by_traffic(seats), AllToAll(test.width)
+    seats = placement.traffic(
+        fit.tokens.index, _homes(fit, share, devices), _weights(fit, share), devices, fit.tokens.experts
+    )
+    pinned, sent = placement.by_traffic(seats), placement.AllToAll(test.width)
     sequences = len(test.lang)
-    home, spread_home = _homes(test, share, devices), spread(sequences, devices)[test.tokens.sequence]
+    home, spread_home = _homes(test, share, devices), placement.spread(sequences, devices)[test.tokens.sequence]
     weight = _weights(test, share)
 
     def volume(place: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -107,17 +106,17 @@ def _row(fit: RoutedText, test: RoutedText, share: np.ndarray, devices: int, see
 
     base, moved = volume(plain, spread_home), volume(pinned, home)
     ratio = ClusterBootstrap(seed=seed)(moved, base, test.cluster)
-    used = traffic(test.tokens.index, home, weight, devices, test.tokens.experts)
+    used = placement.traffic(test.tokens.index, home, weight, devices, test.tokens.experts)
     return {
         "devices": devices, "fall": 1 - ratio.estimate, "low": 1 - ratio.high, "high": 1 - ratio.low, "n": ratio.n,
         "in order": float(base.sum() / weight.sum()), "pinned": float(moved.sum() / weight.sum()),
         "sent only": float(1 - volume(plain, home).sum() / base.sum()),
-        "load in order": imbalance(used, plain), "load pinned": imbalance(used, pinned),
+        "load in order": placement.imbalance(used, plain), "load pinned": placement.imbalance(used, pinned),
     }  # fmt: skip
 
 
 def _homes(routed: RoutedText, share: np.ndarray, devices: int) -> np.ndarray:
-    return by_language(routed.lang, share, devices)[routed.tokens.sequence]
+    return placement.by_language(routed.lang, share, devices)[routed.tokens.sequence]
 
 
 def _weights(routed: RoutedText, share: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 from transformers import PreTrainedTokenizerFast
@@ -16,56 +15,47 @@ from ...nn.training import Trainer
 from ...nn.variants import VariantConfig
 from .held_out import bits_table, macro_loss, use_of_experts
 
+LANGUAGES = ("hi", "ko", "km", "om")
+"""Read all alike."""
+BATCH, LENGTH, SEGMENTS = 8, 64, 6
+
 
 @dataclass(frozen=True)
 class Demonstration:
-    """How it is trained.
+    """How it is trained: `steps`, and the `seed` of weights and data order."""
 
-    Attributes:
-        languages: read, all alike; steps, batch, length: of the training; segments: of dev text, per language; seed.
-    """
-
-    languages: tuple[str, ...] = ("hi", "ko", "km", "om")
     steps: int = 150
-    batch: int = 8
-    length: int = 64
-    segments: int = 6
     seed: int = 0
 
     def train(self, vocab: int) -> TrainConfig:
         """The run."""
-        layer = LanguageMoEConfig(32, experts=8, top_k=2, width=32, languages=len(self.languages), signal="added")
+        layer = LanguageMoEConfig(32, experts=8, top_k=2, width=32, languages=len(LANGUAGES), signal="added")
         model = VariantConfig(layer, vocab, layers=2, heads=1, head_dim=32, context=512)
-        tokens = self.steps * self.batch * self.length
-        return TrainConfig(
-            model, tokens, self.batch, self.length, lr=6e-3, warmup=10, compile=False, seed=self.seed, probes=()
-        )
+        tokens = self.steps * BATCH * LENGTH
+        return TrainConfig(model, tokens, BATCH, LENGTH, 6e-3, warmup=10, compile=False, seed=self.seed, probes=())
 
     def __call__(self, tokenizer: PreTrainedTokenizerFast) -> "Shown":
         """Train, and score dev text with the language told right, told wrong (the next one) and withheld."""
-        stream = LanguageStream(LanguageStreamConfig(self.languages, alpha=0.0), tokenizer)
-
-        def batches(step: int) -> tuple[np.ndarray, np.ndarray]:
-            return stream.told_batch(self.seed, step, self.batch, self.length)
-
+        stream = LanguageStream(LanguageStreamConfig(LANGUAGES, alpha=0.0), tokenizer)
         with tempfile.TemporaryDirectory() as folder:
-            trainer = Trainer(self.train(len(tokenizer)), batches, Path(folder))
-            rows = [trainer.advance() for _ in range(self.steps)]
-        model, right = trainer.model.eval(), list(range(len(self.languages)))
+            trainer = Trainer(
+                self.train(len(tokenizer)), lambda step: stream.told_batch(self.seed, step, BATCH, LENGTH), Path(folder)
+            )
+            for _ in range(self.steps):
+                trainer.advance()
+        model, right = trainer.model.eval(), list(range(len(LANGUAGES)))
         told = {"right": right, "wrong": right[1:] + right[:1], "unknown": [UNTOLD] * len(right)}
         loss = {
-            name: macro_loss(bits_table(model, tokenizer, self.languages, ids, "dev", self.segments))
+            name: macro_loss(bits_table(model, tokenizer, LANGUAGES, ids, "dev", SEGMENTS))
             for name, ids in told.items()
         }
-        use = use_of_experts(model, tokenizer, self.languages, right, "dev", self.segments)
-        return Shown(pd.DataFrame(rows).set_index("step")["loss"], pd.Series(loss), use / use.sum("expert"))
+        use = use_of_experts(model, tokenizer, LANGUAGES, right, "dev", SEGMENTS)
+        return Shown(pd.Series(loss), use / use.sum("expert"))
 
 
 @dataclass
 class Shown:
-    """Training loss by step, dev loss in bits per byte by what was told, and shares of selections `(lang, layer,
-    expert)`."""
+    """Dev loss in bits per byte by what was told, and shares of selections `(lang, layer, expert)`."""
 
-    training: pd.Series
     loss: pd.Series
     use: xr.DataArray

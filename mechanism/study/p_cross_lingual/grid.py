@@ -60,16 +60,11 @@ class LanguageGrid(RunGrid[LanguageRun]):
             return families
         if cell.groups == "random":
             return groups_of(np.random.default_rng(seed).permutation(families).tolist())
-        distance = self.routing_distance()
-        return None if distance is None else groups_of(cut(cluster(distance), max(families) + 1).tolist())
-
-    def routing_distance(self) -> np.ndarray | None:
-        """Jensen-Shannon divergence of languages' use of experts in the base cell, mean over layers and seeds; None
-        while a run is missing."""
         runs = self.runs(BASE)
         if not all(run.done for run in runs):
             return None
-        return _distance(tuple(run.record / USE for run in runs))
+        distance = _distance(tuple(run.record / USE for run in runs))
+        return groups_of(cut(cluster(distance), max(families) + 1).tolist())
 
     def layer_config(self, cell: Cell, seed: int) -> LayerConfig | None:
         """The feed-forward layer; None where groups are not known yet."""
@@ -117,10 +112,8 @@ class LanguageGrid(RunGrid[LanguageRun]):
     def planned(self) -> Iterator[Planned]:
         """Every run in order."""
         for name, seed in self.order():
-            steps = -(
-                -round(self.train["tokens"] * self.cells[name].tokens) // (self.train["batch"] * self.train["length"])
-            )
-            yield Planned(name, steps, self.run(name, seed))
+            tokens = round(self.train["tokens"] * self.cells[name].tokens)
+            yield Planned(name, -(-tokens // (self.train["batch"] * self.train["length"])), self.run(name, seed))
 
     def ready(self, run: LanguageRun) -> bool:
         """Whether the run that it starts from is there."""
@@ -168,5 +161,6 @@ def use_distance(use: np.ndarray) -> np.ndarray:
 
 @cache
 def _distance(paths: tuple[Path, ...]) -> np.ndarray:
+    """Distance of languages by their use of experts at the end of several runs, mean over them."""
     found = [xr.load_dataset(path)["dev"].isel(tokens_seen=-1).values for path in paths]
     return np.mean([use_distance(use) for use in found], 0)

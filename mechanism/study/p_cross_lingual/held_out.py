@@ -1,6 +1,6 @@
 """Loss and routing by language on held-out text, with the language told, told wrong, or withheld."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.library import committed
+from ...corpus.store import Corpus
 from ...models.scoring import score_text
 from ...models.segments import segment_pass
 from ...nn.language import listeners, tell
@@ -32,13 +33,9 @@ def speaking(model: nn.Module, lang: int) -> AbstractContextManager[None]:
     return tell(model, lang) if listeners(model) else nullcontext()
 
 
-def documents(code: str, split: str, segments: int) -> Iterable[tuple[str, int, str]]:
-    """Corpus, number and text of the documents of a language."""
-    for name in CORPORA:
-        corpus = committed(name)
-        if code in corpus.columns:
-            for number, text in enumerate(running_text(corpus, code, split, segments)):
-                yield name, number, text
+def corpora(code: str) -> list[Corpus]:
+    """Those that have a language."""
+    return [corpus for corpus in map(committed, CORPORA) if code in corpus.columns]
 
 
 def bits_table(
@@ -52,11 +49,15 @@ def bits_table(
     """
     parts = []
     for code, lang in zip(codes, told, strict=True):
-        names, numbers, texts = zip(*documents(code, split, segments), strict=True)
+        texts = {
+            (code, corpus.name, number): text
+            for corpus in corpora(code)
+            for number, text in enumerate(running_text(corpus, code, split, segments))
+        }
         with speaking(model, lang):
-            found = score_text(model, tokenizer, texts)
-        sizes = {"bits": (found.nll / np.log(2)).round(2), "bytes": found.bytes.astype(int)}
-        parts.append(pd.DataFrame({"lang": code, "corpus": names, "document": numbers, **sizes}))
+            found = score_text(model, tokenizer, list(texts.values()))
+        table = pd.DataFrame(list(texts), columns=["lang", "corpus", "document"])
+        parts.append(table.assign(bits=(found.nll / np.log(2)).round(2), bytes=found.bytes.astype(int)))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -68,9 +69,10 @@ def use_of_experts(
     dense model."""
     counts, sizes = [], []
     for code, lang in zip(codes, told, strict=True):
-        corpora = [committed(name) for name in CORPORA if code in committed(name).columns]
         texts = [
-            t for c in corpora for t in c.texts(code, [i for i in c.split(split) if c.columns[code][i]][:segments])
+            text
+            for corpus in corpora(code)
+            for text in corpus.texts(code, [i for i in corpus.split(split) if corpus.columns[code][i]][:segments])
         ]
         with speaking(model, lang):
             found = segment_pass(model, tokenizer, texts, hidden=False)

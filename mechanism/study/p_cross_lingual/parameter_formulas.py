@@ -1,7 +1,6 @@
 """The parameter formulas of "Transformer Q102" completed, and both counted on built models."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -29,49 +28,30 @@ TUNED_ONCE = LAYERS * (LANGUAGES * OWN + SHARED) * EXPERT
 """Tuned parameters: of a model per language; of MoE with experts in every layer; and with the shared experts tuned once
 for all languages, as sharing has it."""
 
+FRAME: dict[str, Any] = {"vocab": 11, "heads": 1, "head_dim": 8, "context": 8}
+"""What built models have besides their layers."""
+
 
 def tuned_ratio(tuned: sp.Expr = TUNED_PRINTED) -> sp.Expr:
     """Tuned parameters relative to a model per language, simplified."""
     return sp.simplify(tuned / TUNED_DENSE)
 
 
-def shared_experts_for(growth: sp.Expr | float, few: int = 10, many: int = 100) -> sp.Expr:
+def shared_experts_for(growth: float) -> sp.Expr:
     """How many shared experts t, for s of its own for each language, make the number of experts s n + t grow by no more
-    than `growth` from few to many languages."""
+    than `growth` from 10 to 100 languages."""
     experts = OWN * LANGUAGES + SHARED
-    equation = sp.Eq(experts.subs(LANGUAGES, many), sp.nsimplify(growth) * experts.subs(LANGUAGES, few))
+    equation = sp.Eq(experts.subs(LANGUAGES, 100), sp.nsimplify(growth) * experts.subs(LANGUAGES, 10))
     (found,) = sp.solve(equation, SHARED)
     return found
 
 
-def growth_exponent(growth: sp.Expr | float, fold: int = 10) -> sp.Expr:
-    """The power a of n^a that grows by `growth` when n grows `fold`-fold."""
-    return sp.log(sp.nsimplify(growth)) / sp.log(fold)
+def growth_exponent(growth: float) -> sp.Expr:
+    """The power a of n^a that grows by `growth` when n grows tenfold."""
+    return sp.log(sp.nsimplify(growth)) / sp.log(10)
 
 
-@dataclass(frozen=True)
-class CountGrid:
-    """Configurations whose built models are counted: every combination of the named sizes.
-
-    Attributes:
-        languages, layers, experts, top_k: sizes; hidden, width: of a token and of an expert.
-    """
-
-    languages: tuple[int, ...] = (1, 2, 4)
-    layers: tuple[int, ...] = (1, 2, 3)
-    experts: tuple[int, ...] = (4, 8)
-    top_k: tuple[int, ...] = (1, 2)
-    hidden: int = 8
-    width: int = 6
-
-    def configs(self) -> Iterable[tuple[int, VariantConfig]]:
-        """Number of languages and sparse model."""
-        for n, layers, experts, top_k in product(self.languages, self.layers, self.experts, self.top_k):
-            layer = SparseMoEConfig(self.hidden, experts, top_k, self.width, normalise=top_k > 1)
-            yield n, VariantConfig(layer, vocab=11, layers=layers, heads=1, head_dim=8, context=8)
-
-
-def counted(grid: CountGrid = CountGrid()) -> pd.DataFrame:
+def counted() -> pd.DataFrame:
     """Feed-forward parameters of built models beside both sets of formulas.
 
     Returns one row per configuration and formula: `languages`, `layers`, `experts`, `top_k`, `quantity`, `counted`,
@@ -80,9 +60,9 @@ def counted(grid: CountGrid = CountGrid()) -> pd.DataFrame:
     selected experts together.
     """
     rows = []
-    for n, config in grid.configs():
-        layer = config.layer
-        assert isinstance(layer, SparseMoEConfig)
+    for n, layers, experts, top_k in product((1, 2, 4), (1, 2, 3), (4, 8), (1, 2)):
+        layer = SparseMoEConfig(8, experts, top_k, width=6, normalise=top_k > 1)
+        config = VariantConfig(layer, layers=layers, **FRAME)
         dense = replace(config, layer=DenseConfig(layer.hidden, layer.top_k * layer.width))
         sparse = _feed_forward(config)
         found = {
@@ -91,14 +71,13 @@ def counted(grid: CountGrid = CountGrid()) -> pd.DataFrame:
             "active, MoE": _active(sparse, layer.hidden),
         }
         values = {
-            LANGUAGES: n, LAYERS: config.layers, EXPERTS: layer.experts, ACTIVE: layer.top_k,
-            LAYER: 3 * layer.hidden * layer.top_k * layer.width, EXPERT: 3 * layer.hidden * layer.width,
-            ROUTER: layer.hidden * layer.experts,
+            LANGUAGES: n, LAYERS: layers, EXPERTS: experts, ACTIVE: top_k, ROUTER: layer.hidden * experts,
+            LAYER: 3 * layer.hidden * top_k * layer.width, EXPERT: 3 * layer.hidden * layer.width,
         }  # fmt: skip
         for quantity, count in found.items():
             formulas = {"printed": PRINTED[quantity], "completed": COMPLETED[quantity]}
             given = {name: int(formula.subs(values)) for name, formula in formulas.items()}
-            sizes = {"languages": n, "layers": config.layers, "experts": layer.experts, "top_k": layer.top_k}
+            sizes = {"languages": n, "layers": layers, "experts": experts, "top_k": top_k}
             rows.append({**sizes, "quantity": quantity, "counted": count, **given})
     return pd.DataFrame(rows)
 
@@ -119,10 +98,9 @@ def counted_tuned_ratio(own: int, shared: int, layers: int, expert_share: float 
     """
     wide, chosen = 4 * hidden, own + shared
     layer = SparseMoEConfig(hidden, chosen + 1, top_k=2, width=max(1, round(expert_share * wide)))
-    sizes: dict[str, Any] = {"vocab": 11, "layers": layers, "heads": 1, "head_dim": 8, "context": 8}
-    sparse = _feed_forward(VariantConfig(layer, **sizes))
+    sparse = _feed_forward(VariantConfig(layer, layers=layers, **FRAME))
     tuned = sum(p[:chosen].numel() for module in sparse for name, p in module.named_parameters() if "experts" in name)
-    return tuned / _held(_feed_forward(VariantConfig(DenseConfig(hidden, wide), **sizes)))
+    return tuned / _held(_feed_forward(VariantConfig(DenseConfig(hidden, wide), layers=layers, **FRAME)))
 
 
 def _feed_forward(config: VariantConfig) -> list[nn.Module]:

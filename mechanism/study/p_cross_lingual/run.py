@@ -89,12 +89,11 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class LanguageRun(RecordedRun):
-    """One run.
+    """One run of a cell; `start`, `then`: see `Cell`.
 
     Attributes:
-        grid, cell: where it belongs; train, stream: what it is; held: the text that is scored; start, then: see `Cell`;
-            parent: hash of the run it starts from; new_language, adaptation: for `adapt`; data: content hash of the
-            corpora; begins: step of the stream at which it begins: behind what its parent read.
+        held: the text that is scored; parent: hash of the run it starts from; new_language, adaptation: for `adapt`;
+            data: content hash of the corpora; begins: step of the stream behind what its parent read.
     """
 
     cell: str

@@ -3,7 +3,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from ...measure.divergence import entropy
 from ...measure.evidence import Evidence
-from ...measure.paired import SeedMean
+from ...measure.paired import PairedDifference, SeedMean
 from ..grid.records import by_seed, paired
 from .grid import BASE, LanguageGrid
 from .run import LanguageRun
@@ -27,11 +28,7 @@ GOAL = "4 languages 8 experts"
 
 @dataclass(frozen=True)
 class Experiment:
-    """The records of a grid.
-
-    Attributes:
-        grid: what was planned; seed: of bootstraps and permutations.
-    """
+    """The records of a grid; `seed` is that of bootstraps and permutations."""
 
     grid: LanguageGrid
     seed: int = 0
@@ -52,14 +49,23 @@ class Experiment:
         table = self.documents(cell, split, langs)
         return (table.T * _weights(table)).sum(axis=1)
 
-    def difference(self, ours: str, theirs: str) -> Evidence:
-        """Loss of one cell minus that of another, paired by seed and document.
+    def difference(self, ours: str, *theirs: str) -> Evidence:
+        """Loss of one cell minus that of another, or the mean of others, paired by seed and document.
 
         Raises:
             ValueError: see `paired`.
         """
-        first = self.documents(ours)
-        return paired(first, self.documents(theirs), "bytes", _weights(first))
+        first, others = self.documents(ours), reduce(add, map(self.documents, theirs))
+        return paired(first, others / len(theirs), "bytes", _weights(first))
+
+    def gain(self, ours: str, *theirs: str) -> Evidence:
+        """`difference` as a share of the first cell's loss: how much lower the others' is."""
+        return self.relative(self.difference(ours, *theirs), ours)
+
+    def relative(self, bits: Evidence, cell: str) -> Evidence:
+        """A difference of losses as a share of a cell's loss."""
+        loss = float(self.losses(cell).mean())
+        return bits.mapped(lambda value: value / loss)
 
     def table(self, names: Sequence[str], reference: str) -> pd.DataFrame:
         """A row per cell that has runs: `loss`, and its difference from a reference, `estimate`, `low`, `high`, `n`."""
@@ -128,6 +134,13 @@ class Experiment:
         by_seed = [table[part].groupby("seed")["misrouted"].mean() for part in (right, ~right)]
         return ((1 - noise) * by_seed[0] + noise * by_seed[1]).to_numpy()
 
+    def told_wrong(self, cell: str) -> np.ndarray:
+        """Relative rise in loss on text that is told as another language, mean over languages, by seed."""
+        table = self.csv(cell, "wrong.csv")
+        table = table.assign(loss=table["bits"] / table["bytes"], right=table["lang"] == table["told"])
+        loss = table.pivot_table(index="seed", columns="right", values="loss", aggfunc="mean")
+        return (loss[False] / loss[True] - 1).to_numpy()
+
     def noise_curve(self, cell: str, rates: Sequence[float] | np.ndarray) -> pd.DataFrame:
         """Loss and mis-routing over the rate of wrong language ids, mean over languages and seeds; columns `noise`,
         `loss`, `misrouted`."""
@@ -141,28 +154,35 @@ class Experiment:
         ]  # fmt: skip
         return pd.DataFrame(rows)
 
-    def settling(self) -> pd.DataFrame:
-        """Tokens until a language's use of experts has settled, mean over layers and seeds: rows are languages, columns
-        `settled` (geometric mean of tokens) and `share` of the stream."""
-        logs = [
-            np.log(settled_tokens(run.use()["dev"].values, run.use()["tokens_seen"].values)) for run in self.made[BASE]
-        ]
-        shares = self.made[BASE][0].result()["shares"]
-        codes = self.grid.languages
-        return pd.DataFrame(
-            {"settled": np.exp(np.mean(logs, 0)), "share": [shares[c] for c in codes]}, index=list(codes)
-        )
+    def settled(self) -> np.ndarray:
+        """Tokens until a language's use of experts has settled, mean over layers, `(seed, lang)`."""
+        uses = [run.use() for run in self.made[BASE]]
+        return np.array([settled_tokens(use["dev"].values, use["tokens_seen"].values) for use in uses])
 
-    def english_load(self, cell: str) -> np.ndarray:
-        """Load of the expert that the first language uses most (found on dev text) over the mean load, on test text in
-        the stream's proportions, mean over layers, by seed."""
+    def settling(self) -> pd.DataFrame:
+        """Rows are languages, columns `settled` (geometric mean over seeds of tokens) and `share` of the stream."""
+        shares, codes = self.made[BASE][0].result()["shares"], list(self.grid.languages)
+        settled = np.exp(np.log(self.settled()).mean(0))
+        return pd.DataFrame({"settled": settled, "share": [shares[code] for code in codes]}, index=codes)
+
+    def rarity(self) -> Evidence:
+        """P9: factor of tokens until use has settled for a tenth of the share, by a straight line through the
+        logarithms; seeds are models, languages are sampled too."""
+        rare = -np.log10(self.settling()["share"].to_numpy())
+        rare, tokens = rare - rare.mean(), np.log10(self.settled())
+        tokens = tokens - tokens.mean(1, keepdims=True)
+        return PairedDifference()(rare * tokens, rare**2).mapped(lambda power: 10**power)
+
+    def load(self, cell: str) -> np.ndarray:
+        """Load of the expert that each language uses most (found on dev text) over the mean load, on test text in the
+        stream's proportions, mean over layers, `(seed, lang)`."""
         found = []
         for run in self.made[cell]:
             use, shares = run.use(), run.result()["shares"]
-            best = use["dev"].isel(tokens_seen=-1, lang=0).values.argmax(-1)
+            best = use["dev"].isel(tokens_seen=-1).values.argmax(-1)
             test = use["test"].values / use["test"].values.sum(-1, keepdims=True)
             load = np.einsum("lxe,l->xe", test, [shares[code] for code in use["lang"].values])
-            found.append(float(load[np.arange(len(load)), best].mean() * load.shape[1]))
+            found.append(load[np.arange(len(load)), best].mean(1) * load.shape[1])
         return np.array(found)
 
     def speed(self) -> tuple[str, np.ndarray]:

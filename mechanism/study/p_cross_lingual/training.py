@@ -1,18 +1,16 @@
 """Making the runs of the cross-lingual grid: what they read and start from, and what is measured of them."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-import yaml
 from transformers import PreTrainedModel
 
 from ...corpus.language_stream import LanguageStream
 from ...corpus.tokenizer import load_tokenizer
-from ...nn.distil import Distillation, copy_frame, distil
+from ...nn.distil import copy_frame, distil
 from ...nn.feedforward import DenseConfig
 from ...nn.language import listeners
 from ...nn.training import Trainer
@@ -47,8 +45,9 @@ class LanguageWorkshop(Workshop[LanguageRun]):
         def probe(model: PreTrainedModel) -> xr.Dataset:
             return self._use(run, model, "dev", run.held.routed).to_dataset(name="dev")
 
-        log = ProbeLog(run.workspace / "probes", probe) if listens else _no_probe
-        trainer = Trainer(config, batches, run.workspace, log)
+        trainer = Trainer(config, batches, run.workspace)
+        if listens:
+            trainer.probe = ProbeLog(run.workspace / "probes", probe)
         if run.start and trainer.step == 0:
             self._take_over(run, trainer.model, torch.as_tensor(batches(DISTIL_STEP)[0], dtype=torch.long))
         return trainer
@@ -61,7 +60,7 @@ class LanguageWorkshop(Workshop[LanguageRun]):
         if run.start == "copied":
             copy_frame(model, dense.model.eval())
         else:
-            distil(model, dense.model.eval(), ids.to(dense.device), Distillation(seed=run.train.seed))
+            distil(model, dense.model.eval(), ids.to(dense.device), run.train.seed)
 
     def measure(self, run: LanguageRun, trainer: Trainer) -> dict[str, Any]:
         """Write `bits.csv` (dev and test documents), `use.nc` and what `then` names; returns losses and sizes."""
@@ -89,35 +88,22 @@ class LanguageWorkshop(Workshop[LanguageRun]):
         return use_of_experts(model, self.tokenizer, run.stream.languages, run.told_ids, split, segments)
 
 
-def _no_probe(model: PreTrainedModel, tokens: int) -> None:
-    """A dense model uses no experts."""
-
-
 def _variant(run: LanguageRun) -> VariantConfig:
     assert isinstance(run.train.model, VariantConfig)
     return run.train.model
 
 
-def load_grid(path: Path) -> LanguageGrid:
-    """The grid of a file.
+def load_grid(name: str, fields: dict[str, Any]) -> LanguageGrid:
+    """The grid of a file's fields.
 
     Raises:
         TypeError: a field that does not exist, or a missing one.
         ValueError: see `Cell`.
     """
-    payload = yaml.safe_load(path.read_text("utf-8"))
-    del payload["made_by"]
-    cells = {name: Cell(**{**cell, "then": tuple(cell.get("then", ()))}) for name, cell in payload.pop("cells").items()}
-    plan = payload.pop("adaptation")
-    plan["methods"] = tuple((method, size) for method, size in plan["methods"])
-    plan["marks"] = tuple(plan["marks"])
-    held = HeldOut(**payload.pop("held"))
+    cells = {key: Cell(**{**cell, "then": tuple(cell.get("then", ()))}) for key, cell in fields.pop("cells").items()}
+    plan = fields.pop("adaptation")
+    plan |= {"methods": tuple(map(tuple, plan["methods"])), "marks": tuple(plan["marks"])}
     return LanguageGrid(
-        path.stem,
-        tuple(payload.pop("languages")),
-        adaptation=Adaptation(**plan),
-        held=held,
-        cells=cells,
-        shop=LanguageWorkshop,
-        **payload,
-    )
+        name, tuple(fields.pop("languages")), adaptation=Adaptation(**plan), held=HeldOut(**fields.pop("held")),
+        cells=cells, shop=LanguageWorkshop, **fields,
+    )  # fmt: skip

@@ -1,163 +1,164 @@
 """The evidence on claims R1 to R5 and R9 to R12, and what effect the data would have shown."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 import xarray as xr
-from statsmodels.stats.proportion import proportion_confint
 
-from ...measure.correlation import Correlation
 from ...measure.evidence import Evidence
+from ...measure.paired import SeedMean
 from ...measure.power import Detectable
 from ...measure.statistics import ClusterBootstrap
+from ..base import runs as training_runs
+from ..base.records import CONFIG, STATS
 from ..embedded import siblings
 from . import sharing
+from .effects import OneModel, Seeds
 from .language_experts import TAU
-from .observe import POOLED
-from .profiles import entropy_falls, u_shaped
-from .quality import resource_associations
-from .tables import Chapter, array, table
+from .quality import explained, resource_associations
+from .tables import table
 
-FIELDS = [name for name in Evidence._fields if name != "note"]
+STUDY = "routing_by_language"
 DETECTABLE = {
-    "R1": "dip of the middle layers below the ends, in one language",
+    "R1": "depth of the U",
     "R2": "correlation over languages",
-    "R3": "rise of entropy over the depth beyond that of the pivot, in one language, nats",
-    "R4": "rank correlation over languages",
-    "R9": "difference of divergence, in one layer",
-    "R10": "difference of retrieval, in one language",
+    "R3": "fall of entropy, share of the largest",
+    "R4": "rank correlation over languages, given script",
+    "R9": "divergence beyond that of known languages, share",
+    "R10": "difference of retrieval",
     "R11": "share of what the other predictors leave",
-    "R12": "difference of divergence",
+    "R12": "divergence beyond that with bilingual documents, share",
 }
 
 
 def claims(found: xr.Dataset) -> dict[str, Evidence | str]:
     """What each claim is judged on, or the reason why it cannot be.
 
+    R1 to R3, R9 and R10 rest on the probes of three seeds if the model is one of the report's, else on its languages;
+    R4, R5 and R11 on the records of `models`.
+
     Args:
-        found: of `routing.study`; R10 and R12 rest on siblings of the `run` in its attributes besides.
+        found: of `routing.study`; `run` and `seed` in its attributes.
     """
-    judged: dict[str, Evidence | str] = json.loads(found.attrs["undecided"])
-    judged |= {str(claim): Evidence(*row[FIELDS]) for claim, row in table(found, "evidence").iterrows()}
     run, seed = found.attrs["run"], found.attrs["seed"]
-    if isinstance(judged["R4"], Evidence):
-        judged["R4"] = judged["R4"]._replace(note=_told(resources(found), found.attrs["pivot"]))
-    judged["R10"] = _beside_twin(judged["R10"], run, seed)
-    return judged | {"R12": _without_bilingual(run)}
-
-
-def evidence(chapter: Chapter) -> tuple[pd.DataFrame, dict[str, str]]:
-    """What the observed text says on the claims, by claim, and the reasons why it says nothing on others."""
-    wide, tables, seed = chapter.wide, chapter.tables, chapter.config.seed
+    of_seeds = run in siblings.FAMILY
+    own, models = OneModel(found), studies(found)
+    if absent := siblings.lacking(run, siblings.SEEDS) if of_seeds else "":
+        return dict.fromkeys((*DETECTABLE, "R5"), absent)
+    effects = Seeds.recorded(seed=seed) if of_seeds else own
+    shuffled = [OneModel(one).dips("shuffled").mean() for one in models]
     judges: dict[str, Callable[[], Evidence]] = {
-        "R1": lambda: share(u_shaped(tables["shape"].loc[POOLED, "divergence"])),
-        "R2": lambda: _estimated(tables["association"].loc[wide.attrs["corpus"], "nothing", "pearson"]),
-        "R3": lambda: share(entropy_falls(tables["falls"])),
-        "R4": lambda: _resources(tables["consistency"].dropna(), seed),
-        "R5": lambda: _disjoint(tables["overlap"], wide.sizes["layer"] * wide.sizes["expert"]),
-        "R9": lambda: _strange(tables["held_out"]),
-        "R10": lambda: share(tables["shared"]["shared"]),
-        "R11": lambda: _estimated(tables["explained"].loc["divergence"]),
+        "R1": lambda: effects.dip().against(sum(shuffled) / len(shuffled)),
+        "R2": effects.correlation,
+        "R3": effects.falls,
+        "R4": lambda: _resources(models),
+        "R5": lambda: _overlap(models),
+        "R9": effects.apart,
+        "R10": lambda: _beside_twin(effects.gain(), run, seed),
+        "R11": lambda: _explained(models),
+        "R12": lambda: _without_bilingual(run),
     }
-    found, missing = {}, {}
+    judged: dict[str, Evidence | str] = {}
     for claim, judge in judges.items():
         try:
-            found[claim] = judge()._asdict()
+            judged[claim] = judge()
         except ValueError as reason:
-            missing[claim] = str(reason)
-    return pd.DataFrame.from_dict(found, orient="index", columns=FIELDS).rename_axis("claim"), missing
+            judged[claim] = str(reason)
+    return judged
 
 
-def power(chapter: Chapter) -> pd.Series:
-    """The smallest effect that the data would have shown with a probability of 80 %, by claim; see `DETECTABLE`. Where
-    a claim is about each language (or layer), the median over them."""
-    tables, test = chapter.tables, Detectable()
-    bounds = {
-        "R1": tables["shape"].loc[POOLED, "divergence"].xs("ends-middle", level="contrast"),
-        "R3": tables["falls"].query("contrast == 'slope_difference'"),
-        "R9": tables["held_out"],
-        "R10": tables["shared"].rename(columns={"best_low": "low", "best_high": "high"}),
-    }
-    found = {
-        claim: float(np.median([test.difference(*bound) for bound in own[["low", "high"]].to_numpy(np.float64)]))
-        for claim, own in bounds.items()
-        if len(own)
-    }
-    languages = tables["language"].loc[chapter.wide.attrs["corpus"]]
-    sizes = {"R2": len(languages), "R4": int(tables["consistency"]["log_train"].notna().sum())}
-    found |= {claim: test.correlation(n) for claim, n in sizes.items() if n > 3}
-    found["R11"] = float(tables["explained"].loc["divergence", "detectable"])
-    return pd.Series(found, dtype=np.float64, name="power").rename_axis("claim")
+def studies(found: xr.Dataset) -> list[xr.Dataset]:
+    """The chapter's studies of the three seeds, if all are recorded and the model is one of the report's; else that of
+    the model alone."""
+    kept = kept_studies() if found.attrs["run"] in siblings.FAMILY else {}
+    about = {name: found.attrs[name] for name in ("run", "seed")}
+    seeds = [kept[name].assign_attrs(about) for name in siblings.SEEDS if name in kept]
+    return seeds if len(seeds) == len(siblings.SEEDS) else [found]
+
+
+def kept_studies() -> dict[str, xr.Dataset]:
+    """Full records of the chapter's study by the run that made the model."""
+    kept = {}
+    for path in sorted(training_runs.RUNS.glob(f"*/{CONFIG}")):
+        if json.loads(path.read_text("utf-8")).get("study") == STUDY:
+            own = xr.load_dataset(path.with_name(STATS))
+            kept[str(own.attrs.get("run", ""))] = own
+    return kept
 
 
 def detectable(found: xr.Dataset, judged: Mapping[str, Evidence | str]) -> pd.DataFrame:
-    """`power` of the observed text and of R12, by claim: `detectable`, and which `effect` it is."""
-    shown = found["power"].dropna("claim").to_pandas()
-    if isinstance(own := judged["R12"], Evidence):
-        shown["R12"] = Detectable().difference(own.low, own.high, freedom=own.n - 1.0)
-    return shown.to_frame("detectable").assign(effect=[DETECTABLE[claim] for claim in shown.index])
-
-
-def answered(chapter: Chapter) -> xr.Dataset:
-    """Everything that the chapter shows, ready to be recorded: tables, `evidence` and `power`."""
-    found, (told, missing) = chapter.dataset(), evidence(chapter)
-    more = [array("evidence", told), power(chapter).to_xarray()]
-    return xr.merge([found, *more], join="outer", combine_attrs="override").assign_attrs(undecided=json.dumps(missing))
-
-
-def share(flags: Iterable[bool]) -> Evidence:
-    """Share of languages, or layers, that have a property, with Wilson's 95 % interval.
-
-    Raises:
-        ValueError: there are none.
-    """
-    values = np.array(list(flags), dtype=bool)
-    if not len(values):
-        raise ValueError("no language is left to take a share of")
-    low, high = proportion_confint(int(values.sum()), len(values), method="wilson")
-    return Evidence(float(values.mean()), float(low), float(high), len(values))
+    """The smallest effect that the data would have shown with a probability of 80 %, by claim: `detectable`, and which
+    `effect` it is."""
+    test, shown = Detectable(), {}
+    for claim, own in judged.items():
+        if claim in DETECTABLE and isinstance(own, Evidence):
+            shown[claim] = test.difference(own.low, own.high, freedom=own.n - 1.0)
+    rows = table(found, "explained")
+    bounds = {"R11": rows.loc["divergence", "detectable"]} if len(rows) else {}
+    if isinstance(own := judged["R4"], Evidence):
+        bounds["R4"] = test.correlation(own.n, 1)
+    series = pd.Series({**shown, **bounds}, dtype=float)
+    return series.to_frame("detectable").assign(effect=[DETECTABLE[claim] for claim in series.index])
 
 
 def resources(found: xr.Dataset) -> pd.DataFrame:
-    """`resource_associations` in the corpus with most languages."""
-    language = table(found, "language").xs(found.attrs["wide"], level="corpus")
-    return resource_associations(table(found, "consistency"), language, found.attrs["pivot"], found.attrs["seed"])
+    """`resource_associations` in the corpus with most languages, over `studies`."""
+    return _resource_rows(studies(found))
 
 
-def _estimated(row: pd.Series) -> Evidence:
-    if np.isnan(row["value"]):
+def _resource_rows(models: Sequence[xr.Dataset]) -> pd.DataFrame:
+    about = models[0].attrs
+    consistency, language = _mean(models, "consistency"), _mean(models, "language").xs(about["wide"], level="corpus")
+    return resource_associations(consistency, language, about["pivot"], about["seed"])
+
+
+def _mean(models: Sequence[xr.Dataset], name: str) -> pd.DataFrame:
+    """A table averaged over models."""
+    tables = [table(one, name) for one in models]
+    return pd.concat(tables).groupby(level=list(range(tables[0].index.nlevels)), sort=False).mean()
+
+
+def _resources(models: Sequence[xr.Dataset]) -> Evidence:
+    rows = _resource_rows(models)
+    if rows.empty:
+        raise ValueError("how much text of each language the model was trained on is not known")
+    return _row(rows.loc[("trained languages", "script")])._replace(note=_told(rows, models[0].attrs["pivot"]))
+
+
+def _explained(models: Sequence[xr.Dataset]) -> Evidence:
+    language = _mean(models, "language").xs(models[0].attrs["wide"], level="corpus")
+    return _row(explained(language, seed=models[0].attrs["seed"]))
+
+
+def _row(row: pd.Series) -> Evidence:
+    if pd.isna(row["value"]):
         raise ValueError(f"{row['n']:.0f} languages are too few, or what is compared does not vary")
     return Evidence(row["value"], row["low"], row["high"], int(row["n"]), p=row["p"])
 
 
-def _resources(consistency: pd.DataFrame, seed: int) -> Evidence:
-    if consistency.empty:
-        raise ValueError("how much text of each language the model was trained on is not known")
-    sides = consistency["value"].to_numpy(), consistency["log_train"].to_numpy()
-    return Correlation("spearman", seed=seed)(*sides)
-
-
-def _disjoint(overlap: pd.DataFrame, experts: int) -> Evidence:
-    if overlap.empty:
+def _overlap(models: Sequence[xr.Dataset]) -> Evidence:
+    """R5: shared experts over those that chance would give; Student's interval over models, if there are several."""
+    rows = [table(one, "overlap") for one in models]
+    if any(own.empty for own in rows):
         raise ValueError("there is no task in the language of the base: nothing can overlap")
-    row = overlap.loc[TAU]
-    return Evidence(row["shared"], row["low"], row["high"], experts, p=row["p_fewer_permuted"])
-
-
-def _strange(held_out: pd.DataFrame) -> Evidence:
-    if held_out.empty:
-        raise ValueError(
-            "no text in a language that the model surely does not know, beside one of the same script that it does"
-        )
-    return share(held_out["low"] > 0)
+    at = [own.loc[TAU] for own in rows]
+    if not all(own["expected_permuted"] > 0 for own in at):
+        raise ValueError(f"at a threshold of {TAU} chance shares no expert either: nothing can be avoided")
+    ratios = pd.DataFrame([own[["shared", "low", "high"]] / own["expected_permuted"] for own in at])
+    p = max(float(own["p_fewer_permuted"]) for own in at)
+    note = "; ".join(f"{own['shared']:.0f} shared, {own['expected_permuted']:.1f} by chance" for own in at)
+    if len(at) > 1:
+        return SeedMean()(ratios["shared"].to_numpy()).against(1.0, p, note)
+    documents = table(models[0], "profile").loc[(models[0].attrs["wide"], "entropy", models[0].attrs["pivot"]), "n"]
+    own = ratios.iloc[0]
+    return Evidence(own["shared"], own["low"], own["high"], int(documents.iloc[0]), 1.0, p, note)
 
 
 def _told(rows: pd.DataFrame, pivot: str) -> str:
-    """What is left of the rank correlation given script and within the pivot's, in words."""
+    """The plain rank correlation and what is left of it within the pivot's script, in words."""
     labels = {
-        ("trained languages", "script"): "given script",
+        ("trained languages", "nothing"): "plain",
         (f"trained languages, script of {pivot}", "nothing"): f"within the script of {pivot}",
         (f"all, never trained as 0, script of {pivot}", "nothing"): "there with languages never trained on",
     }
@@ -169,22 +170,20 @@ def _told(rows: pd.DataFrame, pivot: str) -> str:
     return f"rank correlation {'; '.join(told)}" if told else ""
 
 
-def _beside_twin(own: Evidence | str, run: str, seed: int) -> Evidence | str:
-    """R10 with the share of languages that the dense twin shares in its middle layers as null."""
+def _beside_twin(own: Evidence, run: str, seed: int) -> Evidence:
+    """R10 with the gain of the dense twin as null."""
     if absent := siblings.lacking(run, sharing.TWINS):
-        return absent
-    if isinstance(own, str):
-        return own
-    probes = sharing.twin_probes()
-    if not probes:
-        return "the dense twin or its sibling is not finished"
-    twins = sharing.twin_table(probes, ClusterBootstrap(seed=seed))
-    each = (f"{name} {row['shared']:.2f} of {row['languages']:.0f} languages" for name, row in twins.iterrows())
-    note = f"on the probes, at {twins['million tokens'].iloc[0]:.0f} M tokens: {', '.join(each)}"
-    return own._replace(null=float(twins.loc["dense", "shared"]), note=note)
+        raise ValueError(absent)
+    twins = sharing.twin_table(sharing.twin_probes(), ClusterBootstrap(seed=seed))
+    if twins.empty:
+        raise ValueError("the dense twin or its sibling is not finished")
+    return own.against(float(twins.loc["dense", "gain"]))
 
 
-def _without_bilingual(run: str) -> Evidence | str:
+def _without_bilingual(run: str) -> Evidence:
     if absent := siblings.lacking(run, sharing.BILINGUAL):
-        return absent
-    return sharing.control_difference(sharing.without_bilingual(siblings.histories(sharing.BILINGUAL)))
+        raise ValueError(absent)
+    runs = siblings.histories(sharing.BILINGUAL)
+    retrieved = sharing.control_difference(sharing.without_bilingual(runs, sharing.middle_retrieval))
+    note = "retrieval in the best middle state, so compared: {:+.2f} [{:+.2f}, {:+.2f}]".format(*retrieved[:3])
+    return sharing.control_difference(sharing.without_bilingual(runs))._replace(note=note)

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...corpus.clones import CloneConfig, CloneStream
 from ...corpus.library import DATA
 from ...corpus.tokenizer import load_tokenizer
@@ -163,20 +161,15 @@ def clone_data() -> str:
     return digest.hexdigest()[:16]
 
 
-def load_grid(path: Path) -> CloneGrid:
-    """The grid of a file.
+def load_grid(name: str, fields: dict[str, Any]) -> CloneGrid:
+    """The grid of a file's fields.
 
     Raises:
         TypeError: a field that does not exist, or a missing one.
         ValueError: see `CloneConfig`.
     """
-    payload = yaml.safe_load(path.read_text("utf-8"))
-    del payload["made_by"]
-    held, cells = (
-        HeldOut(**payload.pop("held")),
-        {name: Cell(**cell or {}) for name, cell in payload.pop("cells").items()},
-    )
-    grid = CloneGrid(name=path.stem, held=held, cells=cells, **payload)
+    cells = {key: Cell(**cell or {}) for key, cell in fields.pop("cells").items()}
+    grid = CloneGrid(name=name, held=HeldOut(**fields.pop("held")), cells=cells, **fields)
     for plan in grid.planned():  # so that a cell that cannot be is refused before the first run
         assert plan.run
     return grid

@@ -11,7 +11,7 @@ from ...corpus import word_problems
 from ...corpus.library import committed
 from ...corpus.text import even
 from ...measure.overlap import PermutedOverlap, frequency_strata, overlap_curve
-from ...measure.statistics import resampling_weights
+from ...measure.statistics import resampling_weights, with_observed
 
 TAUS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 TAU = 0.3
@@ -27,10 +27,7 @@ def task_texts(pivot: str, count: int, corpus: str, seed: int = 0) -> dict[str, 
     """
     found = {}
     if pivot in word_problems.languages():
-        items = word_problems.evaluation_set("test", count, seed)
-        found["word problems"] = [
-            word_problems.prompt(item.question(pivot)) + word_problems.solution(item, pivot) for item in items
-        ]
+        found["word problems"] = ["".join(pair) for pair in word_problems.solved("test", count, pivot, seed)]
     tech = committed("tech")
     if corpus != "tech" and pivot in tech.columns:
         found["technical help"] = tech.texts(pivot, even(tech.split("test"), count))
@@ -75,8 +72,7 @@ class ExpertOverlap:
         return table.assign(low=low, high=high)
 
     def _weights(self, units: int, seed: int) -> np.ndarray:
-        """Of units: all of them once in the first row, and how often each is drawn in the resamples in the others."""
-        return np.concatenate([np.ones((1, units)), resampling_weights(units, self.n_boot, seed)])
+        return with_observed(resampling_weights(units, self.n_boot, seed))
 
 
 def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

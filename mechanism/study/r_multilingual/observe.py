@@ -59,9 +59,10 @@ def observe(
 
     Returns a dataset over `(lang, segment, layer, expert, state)`: `importance` (arXiv 2510.04694, eq. 1), `frequency`
     (share of a segment's tokens that select the expert), `divergence` from the pivot per parallel pair (eq. 2),
-    `entropy` of the importance, `consistency` of top-k sets over all pairs of tokens, `nll`, `bytes`, `tokens`, `hits`
-    and `hits_centred` (retrieval of the pivot's translation), `distance` (one minus the cosine of centred mean hidden
-    states of a pair), and `overlap` of the language's token frequencies with the pivot's, within [0, 1].
+    `shuffled`, the same from the pivot's segment half the corpus away, `entropy` of the importance, `consistency` of
+    top-k sets over all pairs of tokens, `nll`, `bytes`, `tokens`, `hits` and `hits_centred` (retrieval of the pivot's
+    translation), `distance` (one minus the cosine of centred mean hidden states of a pair), and `overlap` of the
+    language's token frequencies with the pivot's, within [0, 1].
 
     For `consistency` the sequences of a segment are cut to the length of the shortest of them in any language; below
     eight tokens it is NaN. A segment that a language lacks is NaN. `cluster` numbers the document of a segment.
@@ -127,7 +128,11 @@ def _compared(own: xr.Dataset, pivot: xr.Dataset) -> xr.Dataset:
     """The same beside what routing and mean hidden states say of the segments that the pivot has as well."""
     pair = xr.align(own, pivot, join="inner")
     states = [side["hidden"].transpose("state", "segment", "d").values for side in pair]
-    found = {"divergence": (("segment", "layer"), normalised_js(*(side["importance"].values for side in pair)))}
+    ours, theirs = (side["importance"].values for side in pair)
+    found = {
+        name: (("segment", "layer"), normalised_js(ours, np.roll(theirs, by, axis=0)))
+        for name, by in (("divergence", 0), ("shuffled", len(theirs) // 2))
+    }
     for name, measure in STATES.items() if pair[0].sizes["segment"] > 1 else ():
         values = [measure(ours, theirs) for ours, theirs in zip(*states, strict=True)]
         found[name] = ("segment", "state"), np.stack(values, 1)

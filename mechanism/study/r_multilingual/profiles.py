@@ -1,4 +1,4 @@
-"""Profiles of routing over depth, by language: means, shapes, and what claims R1, R3 and R9 ask of them."""
+"""Profiles of routing over depth, by language: means, shapes, and what claims R3 and R9 ask of them."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ...measure.profile import contrasts, is_u_shaped
+from ...measure.profile import contrasts
 from ...measure.statistics import ClusterBootstrap
 
-COMPARED = ("divergence", "hits", "hits_centred", "distance")
+COMPARED = ("divergence", "shuffled", "hits", "hits_centred", "distance")
 """Quantities of a language and the pivot; of the pivot and itself they say nothing."""
+
+
+ALL = -1
+"""The mean over all layers, where rows are layers."""
 
 
 def estimates(values: xr.DataArray, bootstrap: ClusterBootstrap) -> pd.DataFrame:
@@ -47,11 +51,6 @@ def shapes(values: xr.DataArray, bootstrap: ClusterBootstrap) -> pd.DataFrame:
     return estimates(xr.dot(values.astype(np.float64), weights, dim="layer"), bootstrap)
 
 
-def u_shaped(shape: pd.DataFrame) -> pd.Series:
-    """Whether each language has a U-shaped divergence from the pivot (claim R1), from its `shapes`."""
-    return shape.groupby("lang", sort=False).apply(lambda own: is_u_shaped(own.droplevel("lang")))
-
-
 def falls(found: xr.Dataset, codes: Sequence[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
     """How the entropy of languages changes with depth (claim R3): `estimates` of `slope`, `slope_difference` (the
     language's minus the pivot's, on the same segments) and `last_step`."""
@@ -61,19 +60,20 @@ def falls(found: xr.Dataset, codes: Sequence[str], bootstrap: ClusterBootstrap) 
     return pd.concat([own.query("contrast in ('slope', 'last_step')"), difference]).sort_index()
 
 
-def entropy_falls(table: pd.DataFrame) -> pd.Series:
-    """Whether entropy falls with depth, faster than the pivot's, and steps down at the last layer, with every interval
-    below zero, from `falls`."""
-    return (table["high"] < 0).groupby("lang", sort=False).all()
-
-
 def beyond(found: xr.Dataset, codes: Sequence[str], base: Sequence[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
-    """Mean divergence of some languages minus that of others (claim R9), on the segments that all of them have:
-    `estimates` by `layer`; empty without such segments or languages."""
+    """Mean divergence of some languages over that of others, minus 1 (claim R9), on the segments that all of them have:
+    `estimates` by `layer`, and of `ALL` of them; empty without such segments or languages."""
     if not (codes and base):
         return pd.DataFrame()
-    sides = [found["divergence"].sel(lang=list(side)).mean("lang", skipna=False) for side in (codes, base)]
-    return estimates((sides[0] - sides[1]).expand_dims(lang=["apart"]), bootstrap).droplevel("lang")
+    own, other = (found["divergence"].sel(lang=list(side)).mean("lang", skipna=False) for side in (codes, base))
+    there = own.notnull().all("layer") & other.notnull().all("layer")
+    rows = {}
+    for layer in (*map(int, found["layer"].values), ALL) if there.any() else ():
+        sides = [side.values if layer == ALL else side.sel(layer=[layer]).values for side in (own, other)]
+        tops, bottoms = (side[there.values].mean(1) for side in sides)
+        ratio = bootstrap(tops.astype(np.float64), bottoms.astype(np.float64), found["cluster"].values[there.values])
+        rows[layer] = ratio.mapped(lambda value: value - 1).row("value")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
 
 def kept(values: xr.DataArray, code: str) -> tuple[np.ndarray, np.ndarray]:

@@ -164,15 +164,15 @@ def explained(
     base: Sequence[str] = ("distance", "other_script", "log_train"),
     seed: int = 0,
 ) -> pd.Series:
-    """Share of the variance of quality that one predictor adds to others (claim R11).
+    """Share of the variance of quality which others leave that one predictor explains (claim R11).
 
     A base predictor that no language has, or in which all agree, is left out.
 
     Returns:
-        `value` with its bootstrap interval over languages `low`, `high`; `p` by permutation of residuals; `n`; `base`,
-        the variance that the others explain; `detectable`, the smallest share of what they leave that so many
-        languages would show with a probability of 80 %. All NaN but `n` where none is defined: too few languages, or
-        predictors that determine one another.
+        `value` with its bootstrap interval over languages `low`, `high`, never below 0; `p` by permutation of
+        residuals; `n`; `base`, the variance that the others explain; `detectable`, the smallest share of what they
+        leave that so many languages would show with a probability of 80 %. All NaN but `n` where none is defined: too
+        few languages, or predictors that determine one another.
     """
     kept = [name for name in base if table[name].nunique() > 1]
     whole = table[["quality", added, *kept]].dropna().astype(np.float64)
@@ -182,9 +182,11 @@ def explained(
         gain = NestedRegression(seed=seed)(target, small, more)
         drawn = np.random.default_rng(seed).integers(0, gain.n, (DRAWS, gain.n))
         large = np.concatenate([small, more], 1)
-        draws = _explained(target[drawn], large[drawn]) - _explained(target[drawn], small[drawn])
-        low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
-        found |= {"value": gain.value, "low": low, "high": high, "p": gain.p, "base": gain.base}
+        without, within = (_explained(target[drawn], columns[drawn]) for columns in (small, large))
+        left = 1 - without
+        draws = (within - without)[left > 1e-9] / left[left > 1e-9]
+        low, high = np.quantile(draws, [0.025, 0.975])
+        found |= {"value": gain.value / (1 - gain.base), "low": low, "high": high, "p": gain.p, "base": gain.base}
         found["detectable"] = Detectable().explained(gain.n, len(kept))
     return pd.Series(found, list(EXPLAINED), dtype=np.float64, name=added)
 

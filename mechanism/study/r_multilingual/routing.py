@@ -11,7 +11,6 @@ from ...models.load import training_run
 from ...models.segments import segment_pass
 from ..base.records import texts_hash
 from ..base.study import Study
-from .claims import answered
 from .config import ChapterConfig
 from .language_experts import task_texts
 from .observe import frequency, observe
@@ -29,7 +28,7 @@ def study(
     progress: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> xr.Dataset:
-    """What the chapter shows of a model (see `claims.answered`), on all segments or on a sample of them.
+    """What the chapter shows of a model (see `Chapter.dataset`), on all segments or on a sample of them.
 
     Args:
         spec, dtype: of the model, for the address of the record.
@@ -42,16 +41,16 @@ def study(
         ValueError: no such profile; otherwise see `analyse` and `records.stored`.
     """
     sample = ChapterConfig.of(spec, **options)
-    full = replace(sample, max_segments=None, n_boot=2000)
+    full, made = replace(sample, max_segments=None, n_boot=2000), {"run": training_run(spec) or ""}
     asked = Study(
         full.key(spec, dtype),
         texts_hash(full.corpora()),
-        lambda: analyse(model, tokenizer, full, progress),
-        lambda: analyse(model, tokenizer, sample, progress),
+        lambda: analyse(model, tokenizer, full, progress).assign_attrs(made),
+        lambda: analyse(model, tokenizer, sample, progress).assign_attrs(made),
         f"mechanism notebooks --only 10 --parameter model={spec} --parameter profile=full",
     )
     found = asked.result(profile)
-    return found.assign_attrs(run=training_run(spec) or "", seed=sample.seed, awaits=asked.awaits(found))
+    return found.assign_attrs(made, seed=sample.seed, awaits=asked.awaits(found))
 
 
 def analyse(
@@ -60,7 +59,7 @@ def analyse(
     config: ChapterConfig,
     progress: Callable[[str], None] = lambda line: None,
 ) -> xr.Dataset:
-    """Observe a model and compute everything that the chapter shows; see `claims.answered`.
+    """Observe a model and compute everything that the chapter shows; see `Chapter.dataset`.
 
     Raises:
         CorpusError, ModelError: see `observe`. ValueError: fewer than three layers that route.
@@ -71,4 +70,4 @@ def analyse(
     count = min(config.max_segments or TASK_TEXTS, TASK_TEXTS)
     texts = task_texts(wide.attrs["pivot"], count, wide.attrs["corpus"], config.seed)
     tasks = {name: frequency(segment_pass(model, tokenizer, own, hidden=False)) for name, own in texts.items()}
-    return answered(Chapter(parts, tasks, config))
+    return Chapter(parts, tasks, config).dataset()

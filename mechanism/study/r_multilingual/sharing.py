@@ -1,6 +1,6 @@
 """Do middle layers hold what languages share, and do bilingual documents bring it about? (claims R10 and R12)"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from ..base import runs as training_runs
 from ..base.texts import FEWEST
 from ..embedded.history import History, load_history
 from ..embedded.probes import PROBE_SEGMENTS, probe_rows
-from ..embedded.siblings import SEEDS, middle
+from ..embedded.siblings import SEEDS
 from .observe import pool
 from .profiles import kept
 
@@ -28,14 +28,11 @@ TWINS = ("seed0", "dense")
 
 
 def shared_states(found: xr.Dataset, codes: Iterable[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
-    """Centred retrieval of the pivot in the best middle state, beside the embedding and the last state.
-
-    The middle states are those from a quarter to three quarters of the depth; the best one is chosen on one half of the
-    documents and counted on the other, both ways.
+    """Centred retrieval of the pivot in the best middle state, the embedding and the last state; see `best_or_ends`.
 
     Returns:
-        Index `lang`; columns `best`, `embedding`, `last`, each with `_low` and `_high`; `n` segments; `shared`, whether
-        the interval of `best` lies above both others.
+        Index `lang`; columns `best`, `embedding`, `last`, each with `_low` and `_high`; `n` segments; `gain`, `best`
+        minus the better one of the others.
     """
     rows = {}
     for code in codes:
@@ -43,19 +40,37 @@ def shared_states(found: xr.Dataset, codes: Iterable[str], bootstrap: ClusterBoo
         if code == found.attrs["pivot"] or len(np.unique(clusters)) < 2:
             continue
         row: dict[str, float] = {}
-        for name, own in {"embedding": hits[:, 0], "last": hits[:, -1], "best": _crossed(hits, clusters)}.items():
+        for name, own in zip(("best", "embedding", "last"), _best_or_ends(hits, clusters).T, strict=True):
             bound = bootstrap(own, clusters=clusters)
             row |= {name: bound.estimate, f"{name}_low": bound.low, f"{name}_high": bound.high}
-        above = max(row["embedding_high"], row["last_high"])
-        rows[code] = row | {"n": len(hits), "shared": row["best_low"] > above}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=None if rows else ["shared"]).rename_axis("lang")
+        rows[code] = row | {"n": len(hits), "gain": row["best"] - max(row["embedding"], row["last"])}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=None if rows else ["gain"]).rename_axis("lang")
 
 
-def _crossed(hits: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Hits of each segment in the middle state that is best on the other half of the documents."""
-    own = hits[:, middle(hits.shape[1])]
+def best_or_ends(found: xr.Dataset) -> xr.DataArray:
+    """Centred retrieval of each segment in the best middle state, the embedding and the last state, `(lang, segment,
+    place)`.
+
+    The middle states are those behind the middle third of the layers; of each language the best one is chosen on one
+    half of its documents and counted on the other, both ways.
+    """
+    whole = found["hits_centred"]
+    values = np.full((*whole.shape[:2], 3), np.nan)
+    for row, code in enumerate(map(str, whole["lang"].values)):
+        there = ~np.isnan(whole.values[row]).any(1)
+        hits, clusters = kept(whole, code)
+        if len(np.unique(clusters)) > 1:
+            values[row, there] = _best_or_ends(hits, clusters)
+    coords = {"lang": whole["lang"], "cluster": whole["cluster"]}
+    return xr.DataArray(values, coords, ("lang", "segment", "place"))
+
+
+def _best_or_ends(hits: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """`(segment, place)` of hits `(segment, state)`."""
+    own = hits[:, 1:][:, depth_windows(hits.shape[1] - 1)["middle"]]
     first = np.isin(clusters, np.unique(clusters)[::2])
-    return np.where(first, own[:, own[~first].mean(0).argmax()], own[:, own[first].mean(0).argmax()])
+    best = np.where(first, own[:, own[~first].mean(0).argmax()], own[:, own[first].mean(0).argmax()])
+    return np.stack([best, hits[:, 0], hits[:, -1]], 1)
 
 
 def twin_probes() -> dict[str, xr.Dataset]:
@@ -70,27 +85,33 @@ def twin_probes() -> dict[str, xr.Dataset]:
 
 
 def twin_table(probes: Mapping[str, xr.Dataset], bootstrap: ClusterBootstrap) -> pd.DataFrame:
-    """`shared_states` summed up by run: `million tokens`, `languages`, the share of them that is `shared`, and mean
-    retrieval in the `embedding`, in the `best` middle state and in the `last` one."""
+    """`shared_states` summed up by run: `million tokens`, `languages`, the mean `gain` over them, and mean retrieval in
+    the `embedding`, in the `best` middle state and in the `last` one."""
     rows = {}
     for name, found in probes.items():
         states = shared_states(found, map(str, found["lang"].values), bootstrap)
         rows[name] = {"million tokens": found.attrs["tokens"] / 1e6, "languages": len(states)}
-        rows[name] |= states[["shared", "embedding", "best", "last"]].astype(np.float64).mean().to_dict()
+        rows[name] |= states[["gain", "embedding", "best", "last"]].astype(np.float64).mean().to_dict()
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
 
 
-def last_probe(history: History, tokens: int) -> xr.Dataset:
-    """A run's probe after so many tokens, as an observation pooled over corpora, of the languages that the run was
-    trained on."""
-    stats, parts = history.stats.sel(tokens_seen=tokens), []
+def observations(history: History, tokens: int) -> dict[str, xr.Dataset]:
+    """A run's probe after so many tokens as an observation of each corpus; the number of `experts` is in the
+    attributes."""
+    stats, parts = history.stats.sel(tokens_seen=tokens), {}
     for name in map(str, stats["corpus"].values):
         rows = probe_rows(committed(name), PROBE_SEGMENTS[name])
         own = stats.sel(corpus=name, drop=True).isel(segment=slice(len(rows)))
         own = own[[variable for variable in own.data_vars if "segment" in own[variable].dims]]
         groups = pd.factorize(np.array([committed(name).rows[i].group for i in rows], dtype=object))[0]
-        parts.append(own.assign_coords(cluster=("segment", groups)).assign_attrs(corpus=name, pivot="en"))
-    joined = pool(parts)
+        about = {"corpus": name, "pivot": "en", "experts": stats.sizes.get("expert", 0)}
+        parts[name] = own.assign_coords(cluster=("segment", groups)).assign_attrs(about)
+    return parts
+
+
+def last_probe(history: History, tokens: int) -> xr.Dataset:
+    """A run's probe after so many tokens, pooled over corpora, of the languages that the run was trained on."""
+    joined = pool(list(observations(history, tokens).values()))
     languages = history.config["mixture"]["languages"] if "mixture" in history.config else TRAINED
     return joined.sel(lang=[code for code in joined["lang"].values if code in languages])
 
@@ -109,14 +130,22 @@ def middle_divergence(found: xr.Dataset) -> pd.Series:
     return pd.Series({code: own.mean() for code, own in values.items() if len(own) >= FEWEST}, dtype=np.float64)
 
 
-def without_bilingual(histories: Mapping[str, History]) -> pd.DataFrame:
-    """Middle-layer divergence by language (rows) and run (columns) at the last tokens that all runs share."""
+def middle_retrieval(found: xr.Dataset) -> pd.Series:
+    """Mean centred retrieval of the pivot in the best middle state, see `best_or_ends`, by language."""
+    best = best_or_ends(found.drop_sel(lang=found.attrs["pivot"])).isel(place=0)
+    return best.mean("segment").to_series().dropna()
+
+
+def without_bilingual(
+    histories: Mapping[str, History], measure: Callable[[xr.Dataset], pd.Series] = middle_divergence
+) -> pd.DataFrame:
+    """A measure by language (rows) and run (columns) at the last tokens that all runs share."""
     tokens = common_tokens(histories)
-    return pd.DataFrame({name: middle_divergence(last_probe(own, tokens)) for name, own in histories.items()}).dropna()
+    return pd.DataFrame({name: measure(last_probe(own, tokens)) for name, own in histories.items()}).dropna()
 
 
 def control_difference(table: pd.DataFrame) -> Evidence:
-    """Divergence in the control minus that in the runs with bilingual documents, mean over languages (claim R12).
+    """The control over the runs with bilingual documents, minus 1, means over languages (claim R12).
 
     The control is a single run, and seeds differ: the interval is Student's for one more run against the mean of k
     (a prediction interval), with variance s^2 (1 + 1/k) and k - 1 degrees of freedom, s the standard deviation of the
@@ -131,8 +160,8 @@ def control_difference(table: pd.DataFrame) -> Evidence:
     means = table.drop(columns=CONTROL, errors="ignore").mean()
     if CONTROL not in table or len(means) < 2 or table.empty:
         raise ValueError("the difference needs the control, two runs with bilingual documents, and languages in all")
-    value = float(table[CONTROL].mean() - means.mean())
-    error = float(means.std(ddof=1)) * np.sqrt(1 + 1 / len(means))
+    value = float(table[CONTROL].mean() / means.mean()) - 1
+    error = float(means.std(ddof=1) / means.mean()) * np.sqrt(1 + 1 / len(means))
     half = float(t.ppf(0.975, len(means) - 1)) * error
     return Evidence(value, value - half, value + half, len(means))
 
@@ -148,3 +177,15 @@ def profiles_over_training(history: History) -> pd.DataFrame:
     """`layer_divergence` by tokens seen (rows) and layer (columns)."""
     probed = map(int, history.stats["tokens_seen"].values)
     return pd.DataFrame({tokens: layer_divergence(history, tokens) for tokens in probed}).T.rename_axis("tokens_seen")
+
+
+def middle_over_training(histories: Mapping[str, History]) -> pd.DataFrame:
+    """Mean of `middle_divergence` over languages by tokens seen (rows) and run (columns)."""
+    found = {
+        name: {
+            tokens: middle_divergence(last_probe(own, tokens)).mean()
+            for tokens in map(int, own.stats["tokens_seen"].values)
+        }
+        for name, own in histories.items()
+    }
+    return pd.DataFrame(found).rename_axis("tokens_seen").sort_index()

@@ -31,7 +31,8 @@ def beside_source(results: list[SteeringResults], model: str, depth: int) -> pd.
         shown |= {name: 100 * row[name] for name in ("base", "steered")}
         rows.append(shown | {"gain": _points(row), "random, 95th": 100 * row["null"], "clusters": row["n"]})
     source = SOURCE.assign(gain=SOURCE["gain"].map("{:+.1f}".format))
-    return pd.concat({"source": source, "here": pd.DataFrame(rows)}, names=["", "row"]).droplevel("row")
+    both = pd.concat({"source": source, "here": pd.DataFrame(rows)}, names=["", "row"]).droplevel("row")
+    return both.assign(tau=both["tau"].map("{:g}".format))
 
 
 def side(low: float, high: float, below: bool = False) -> str:

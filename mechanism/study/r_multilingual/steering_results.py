@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from statsmodels.stats.proportion import proportion_confint
 
-from ...measure.evidence import Evidence
+from ...measure.evidence import Evidence, NotTestable
 from ...measure.gap import GapSlope
 from ...measure.nulls import false_discovery
 from ...measure.paired_gain import PairedGain
@@ -42,6 +41,11 @@ class SteeringResults(Trials):
         return [i for i in self.settings(role="random") if not np.isnan(self.hits[i]).all()]
 
     @cached_property
+    def _random(self) -> np.ndarray:
+        """Hits `(lang, item)` of matched random experts, mean over the sets."""
+        return np.mean([self.scores(i) for i in self._drawn], axis=0)
+
+    @cached_property
     def null(self) -> np.ndarray:
         """Gain of each set of matched random experts."""
         return self.random_gains(self._drawn)
@@ -59,7 +63,7 @@ class SteeringResults(Trials):
             "task": self.data.attrs["task"], **self.describe(self.chosen),
             "base": self.accuracy(self.unedited), "steered": self.accuracy(self.chosen), **gain_row(found),
             "null": float(np.quantile(self.null, 0.95)) if len(self.null) else np.nan,
-            "n": found.items, "detectable": found.detectable,
+            "n": found.clusters, "detectable": found.detectable,
         }  # fmt: skip
 
     def by_language(self) -> pd.DataFrame:
@@ -103,8 +107,7 @@ class SteeringResults(Trials):
         table = self._table([self.chosen, *self.settings(role="control")]).drop(columns="strength")
         table.loc[table["experts"] == 0, list(gain_row(None))] = np.nan
         if self._drawn:
-            mean = np.mean([self.scores(i) for i in self._drawn], axis=0)
-            own = gain_row(self.gain_of(mean)) | self.describe(self.chosen)
+            own = gain_row(self.gain_of(self._random)) | self.describe(self.chosen)
             own["moved"] = float(self.data["moved"].values[self._drawn].mean())
             table = pd.concat([table, pd.DataFrame(own, index=[RANDOM])])
         table = table.reindex(["chosen", *CONTROLS]).rename_axis("name").assign(q=np.nan)
@@ -138,17 +141,49 @@ class SteeringResults(Trials):
         missing = known.sel(lang=self.pivot).values - known.sel(lang=self.compared).values
         return np.asarray(missing, np.float64), self.scores(self.chosen) - self.scores(self.unedited)
 
+    def hurt(self) -> Evidence:
+        """R7, in points: the gain of the six controls, mean over them, item by item; `null` is the highest upper end of
+        one of them. A control that could not be tried is left out, which the note says.
+
+        Raises:
+            ValueError: none could be tried.
+        """
+        table = self.controls().loc[list(CONTROLS)]
+        tried = table.index[table["gain"].notna()]
+        if tried.empty:
+            raise ValueError("no control could be tried")
+        scores = {str(self.data["name"].values[i]): self.scores(i) for i in self.settings(role="control")}
+        if self._drawn:
+            scores[RANDOM] = self._random
+        found = self.gain_of(np.mean([scores[name] for name in tried], axis=0)).gain.mapped(_points)
+        least = table["high"].idxmax()
+        note = f"upper end of {least}: {_points(table.loc[least, 'high']):+.2f}"
+        if len(tried) < len(table):
+            note += f"; not tried: {', '.join(table.index.difference(tried))}"
+        return found.against(_points(table.loc[least, "high"]), note=note)
+
     def claims(self) -> dict[str, Evidence | str]:
-        """Evidence on R6 (the gain, in points, and the 95th percentile of matched random experts), R7 (share of the six
-        controls whose gain has its interval below 0, Wilson's interval; one that cannot be tried has not hurt) and R8
-        (slope of the gain on the gap); or the reason why there is none."""
-        row = self.summary()
-        gain, low, high, null = (100 * row[name] for name in ("gain", "low", "high", "null"))
-        raised = Evidence(gain, low, high, row["n"], null)
-        hurt = int((self.controls().loc[list(CONTROLS), "high"] < 0).sum())
-        bounds: tuple[float, float] = proportion_confint(hurt, len(CONTROLS), method="wilson")
+        """Evidence on R6 (the gain, in points, and the 95th percentile of matched random experts), R7 (see `hurt`) and
+        R8 (slope of the gain on the gap, if there is a gain); or the reason why there is none."""
+        found = self.gain(self.chosen)
+        assert found is not None, "a refused setting is never chosen"
+        own = found.gain.mapped(_points)
+        told = f"{own.estimate:+.2f} [{own.low:+.2f}, {own.high:+.2f}] points"
+        none = NotTestable(f"steering gains {told} on average: there is no gain that could concentrate anywhere")
+        few = "fewer than three languages, or all have the same gap"
         return {
-            "R6": raised if len(self.null) else "no set of random experts could be steered",
-            "R7": Evidence(hurt / len(CONTROLS), *bounds, len(CONTROLS)),
-            "R8": self.gap_slope() or "fewer than three languages, or all have the same gap",
+            "R6": self._raised(own) if len(self.null) else "no set of random experts could be steered",
+            "R7": self.hurt(),
+            "R8": (self.gap_slope() or few) if own.low > 0 else none,
         }
+
+    def _raised(self, own: Evidence) -> Evidence:
+        strengths = self.data["strength"].values
+        most = max([self.chosen, *self.settings(role="dose")], key=lambda i: strengths[i])
+        told = (f"{self.data['moved'].values[i]:.1%} at a strength of {strengths[i]:g}" for i in (self.chosen, most))
+        note = f"routing weight that steering moves: {', '.join(dict.fromkeys(told))}"
+        return own.against(_points(np.quantile(self.null, 0.95)), note=note)
+
+
+def _points(share: float) -> float:
+    return 100 * float(share)

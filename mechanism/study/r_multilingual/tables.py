@@ -23,19 +23,13 @@ COLUMNS = {
     **dict.fromkeys(("profile", "states", "shape", "falls", "held_out"), "bound"),
     **{name: f"{name}_of" for name in ("language", "association", "explained", "consistency", "shared", "overlap")},
     "groups": "statistic",
-    "evidence": "field",
 }
 """Dimension of each table's columns; `bound` is value, low, high and n of an estimate."""
 
 
 def table(found: xr.Dataset, name: str) -> pd.DataFrame:
-    """A table of `COLUMNS` out of the dataset, rows without a number left out."""
-    return found[name].to_dataset(COLUMNS[name]).to_dataframe().dropna(how="all")
-
-
-def array(name: str, own: pd.DataFrame) -> xr.DataArray:
-    """A table of `COLUMNS` as it stands in the dataset."""
-    return own.astype(np.float64).to_xarray().to_array(COLUMNS[name], name)
+    """A table of `COLUMNS` out of the dataset, rows without a number left out; empty if it is not defined there."""
+    return found[name].to_dataset(COLUMNS[name]).to_dataframe().dropna(how="all") if name in found else pd.DataFrame()
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ class Chapter:
         overlap = ExpertOverlap(n_boot=min(config.n_boot, 500), seed=seed)
         taught = self.taught(pooled)
         return {
-            "profile": self._by_corpus(estimates, ("divergence", "entropy", "consistency"), bootstrap),
+            "profile": self._by_corpus(estimates, ("divergence", "shuffled", "entropy", "consistency"), bootstrap),
             "states": self._by_corpus(estimates, ("hits", "hits_centred", "distance"), bootstrap),
             "shape": self._by_corpus(shapes, ("divergence", "entropy"), bootstrap),
             "falls": falls(pooled, taught, bootstrap),
@@ -106,11 +100,16 @@ class Chapter:
 
     def dataset(self) -> xr.Dataset:
         """Tables, the number of `segments` by language and corpus, and the divergence `between` any two languages."""
-        arrays = [array(name, own) for name, own in self.tables.items() if len(own)]
+        arrays = [
+            own.astype(np.float64).to_xarray().to_array(COLUMNS[name], name)
+            for name, own in self.tables.items()
+            if len(own)
+        ]
         counts = {corpus: part["nll"].notnull().sum("segment").to_pandas() for corpus, part in self.each.items()}
         segments = pd.DataFrame(counts, dtype=np.float64).rename_axis(index="lang", columns="corpus")
         left_out = {part.attrs["corpus"]: part.attrs["left_out"] for part in self.parts if part.attrs["left_out"]}
         about = {"pivot": self.wide.attrs["pivot"], "wide": self.wide.attrs["corpus"], "tasks": ", ".join(self.tasks)}
+        about["experts"] = self.wide.sizes["expert"]
         found = xr.merge([xr.DataArray(segments, name="segments"), self.pairs, *arrays], join="outer")
         return found.assign_attrs(about | {"left_out": json.dumps(left_out)})
 

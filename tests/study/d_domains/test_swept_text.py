@@ -11,7 +11,7 @@ from mechanism.study.base.records import stored
 from mechanism.study.d_domains import sweep, swept_text
 from mechanism.study.d_domains.domain_text import SweepConfig
 from mechanism.study.d_domains.driver_tokens import DriverTokens
-from mechanism.study.d_domains.single_tokens import Foretold
+from mechanism.study.d_domains.foretold import Foretold
 from mechanism.study.d_domains.tables import Space
 
 SMALL = SweepConfig(data=("tech", "religion"), languages=("en",), max_segments=6, max_tokens=24, modes=("zero",))

@@ -8,9 +8,10 @@ import pytest
 
 from mechanism.corpus.library import committed
 from mechanism.corpus.store import CorpusError
+from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.models.load import load_model
 from mechanism.study.embedded import compression as baselines
-from mechanism.study.embedded.evaluate import COLUMNS, EvaluateConfig, _Choices, evaluate
+from mechanism.study.embedded.evaluate import COLUMNS, EvaluateConfig, _Evaluation, evaluate
 from mechanism.study.embedded.probes import probe, probe_rows
 
 
@@ -38,19 +39,22 @@ def test_the_table_has_every_task_with_interval_and_chance(tiny):
     assert score(tiny, config).equals(table), "deterministic"
 
 
-def test_choices_of_several_corpora_are_pooled_by_document():
-    choices = _Choices(seed=0)
+def test_choices_of_several_corpora_are_pooled_by_document(tiny):
+    def empty() -> Any:
+        return _Evaluation(*tiny, EvaluateConfig(), ClusterBootstrap(seed=0))
+
+    own = empty()
     good, bad = np.ones(30, dtype=bool), np.zeros(10, dtype=bool)
-    choices.row("a", "en", good, np.arange(30))
-    choices.row("b", "en", bad, np.zeros(10, dtype=int))
-    choices.row("a", "de", good, np.arange(30))
-    english, german = choices.pooled()
+    own.choices("a", "en", good, np.arange(30))
+    own.choices("b", "en", bad, np.zeros(10, dtype=int))
+    own.choices("a", "de", good, np.arange(30))
+    english, german = own.pooled()
     assert (english["estimate"], english["n"], english["corpus"]) == (0.75, 31, "pooled")
     assert english["low"] < 0.75 < english["high"], "one document of ten misses comes or stays away as a whole"
     assert (german["low"], german["high"]) == (1.0, 1.0)
-    same_number = _Choices(seed=0)
-    same_number.row("a", "en", good, np.zeros(30, dtype=int))
-    same_number.row("b", "en", bad, np.zeros(10, dtype=int))
+    same_number = empty()
+    same_number.choices("a", "en", good, np.zeros(30, dtype=int))
+    same_number.choices("b", "en", bad, np.zeros(10, dtype=int))
     (row,) = same_number.pooled()
     assert (row["low"], row["high"]) == (0.0, 1.0), "document 0 of one corpus is not document 0 of another"
 

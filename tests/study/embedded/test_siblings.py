@@ -106,7 +106,7 @@ def test_choices_by_language():
 
 def test_remarks_say_what_the_numbers_say(place):
     assert "70% (95 % interval 60% to 80%, chance 25%); this reaches the 60%" in problem_remark(table())
-    assert "this stays below the 80%" in problem_remark(table(), 0.8)
+    assert "this stays below the 60%" in problem_remark(table(-0.2))
     assert problem_remark(table().query("lang == 'de'")) == ""
     assert compression_remark(bits_table({"main": table()})) == ""
     compression = pd.DataFrame({"lang": "en", "corpus": ["tech", "code"], "ppm": [1.5, 2.5], "xz": [9.0, 9.0]})

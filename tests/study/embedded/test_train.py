@@ -9,14 +9,13 @@ import xarray as xr
 import yaml
 from rich.console import Console
 
-from mechanism.nn.checkpoint import TrainingError
+from mechanism.nn.checkpoint import TrainingError, checkpoint_files, read_checkpoint
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.probe_log import thin
-from mechanism.study.base.runs import load_run
+from mechanism.study.base.runs import find_run, load_run
 from mechanism.study.embedded import history
 from mechanism.study.embedded import train as embedded
-from mechanism.study.embedded.stage import STAGE, final_loss, newest_checkpoint, seconds
-from mechanism.study.embedded.train import branch, run_training, stage, trainer
+from mechanism.study.embedded.train import STAGE, branch, final_loss, run_training, seconds, stage, trainer
 
 SMALL: dict[str, dict] = {
     "train": {
@@ -106,7 +105,7 @@ def test_a_branch_needs_the_same_run_and_an_early_checkpoint(place):
 
 def test_missing_configuration_and_record(place):
     with pytest.raises(FileNotFoundError, match=r"no training configuration at .*committed ones in .*main"):
-        load_run(place / "nothing.yaml")
+        find_run(str(place / "nothing.yaml"))
     with pytest.raises(FileNotFoundError, match="`mechanism train --config main` makes it"):
         history.load_history("main")
 
@@ -121,7 +120,8 @@ def staged(place, steps=5, **train):
     """A run trained for some steps and staged, its workspace lost."""
     run = write(place, "staged", **train)
     run_training(run, steps, None, quiet())
-    whole = newest_checkpoint(run.workspace, run.name)
+    files = checkpoint_files(run.workspace)
+    whole = read_checkpoint(files[max(files)])
     stage(run)
     shutil.rmtree(run.workspace)
     return run, whole

@@ -1,6 +1,7 @@
 """Records with planted results: the comparisons find them, and claims are judged only on complete blocks."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from mechanism.report.verdicts import Verdict
 from mechanism.study.base import runs as training_runs
 from mechanism.study.grids import load_grid
 from mechanism.study.m_multi_head import tables as multi_head
-from mechanism.study.m_multi_head.claims import claims
+from mechanism.study.m_multi_head.claims import claims, parity
 from mechanism.study.m_multi_head.source import printed, printed_differences
 from mechanism.study.m_multi_head.tables import Experiment, steps_record
 
@@ -59,7 +60,7 @@ def grid(tmp_path, monkeypatch):
     table = pd.DataFrame(turns, columns=["seed", "turn", "variant"])
     slow = 1.0 + table["turn"] * table["seed"]  # a machine that slows down for all
     table["seconds"] = slow * np.where(table["variant"] == "heads3", 1.5, 1.0)
-    bench_steps.write(found, table.assign(kept_bytes=5.0))
+    bench_steps.write(found, table.assign(kept_bytes=5.0, threads=2, torch="2.13.0"))
     return found
 
 
@@ -75,17 +76,43 @@ def verdict(claim, found):
 def test_planted_differences_are_found_and_judged(grid):
     found = evidence(Experiment(grid))
     assert set(found) == {"M2", "M3", "M4", "M5", "M6", "M7", "M8"}
-    assert found["M2"].estimate == pytest.approx(-0.03, abs=0.01)  # against the harder baseline
-    assert found["M2"].null == pytest.approx(-0.05, abs=0.015)
-    assert found["M3"].estimate == pytest.approx(-0.04, abs=0.01)
+    assert found["M2"].estimate == pytest.approx(0.03, abs=0.01)  # against the harder baseline
+    assert found["M2"].null == pytest.approx(0.05, abs=0.015)
+    assert found["M3"].estimate == pytest.approx(0.04, abs=0.01)
     assert found["M6"].estimate == pytest.approx(0.03, abs=0.01)
     assert found["M7"].estimate == pytest.approx(1 - 4 / 7)
     assert found["M8"].estimate == pytest.approx(1.5)
     for claim in ("M4", "M5"):  # the smallest of three gaps, then the next
-        assert found[claim].estimate == pytest.approx(-0.03, abs=0.01)
-        assert found[claim].high >= found[claim].null
+        assert found[claim].estimate == pytest.approx(0.03, abs=0.01)
+        assert found[claim].low <= found[claim].null
     assert [found[c].n for c in ("M2", "M4", "M5", "M6")] == [5, 3, 3, 3]
     assert {verdict(claim, own) for claim, own in found.items()} == {Verdict.REPLICATED}
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdicts"),
+    [(dict.fromkeys(GAINS, 0.0), {c: {"refuted", "inconclusive"} for c in ("M2", "M3", "M4", "M5", "M6")}),
+     (GAINS | {"heads2": 0.01, "heads2_head": 0.0}, {"M2": {"partly"}, "M3": {"replicated"}, "M6": {"refuted"}}),
+     (GAINS | {"heads2": -0.05}, {"M2": {"refuted"}, "M4": {"refuted"}})],
+)  # fmt: skip
+def test_no_difference_is_not_replicated_and_one_of_two_is_partly(grid, gains, verdicts):
+    rng = np.random.default_rng(3)
+    for block in BLOCKS:
+        for variant in grid.blocks[block].variants:
+            for run in grid.runs(block, variant):
+                shutil.rmtree(run.record)
+                plant(run, gains.get(variant, -0.1), rng)
+    found = evidence(Experiment(grid))
+    assert all(str(verdict(claim, found[claim])) in allowed for claim, allowed in verdicts.items())
+
+
+def test_the_printed_layers_have_the_flops_and_about_the_parameters():
+    found = parity()
+    assert (found.estimate, found.null, found.n) == (pytest.approx(96 / 93 - 1, abs=0.001), 0, 2)
+    assert "40 instead of 41.33 and 96 instead of 93.00" in found.note
+    assert verdict("M1", found) == Verdict.PARTLY
+    assert verdict("M1", Evidence.exact(0.0, 2, 0.0)) == Verdict.REPLICATED
+    assert verdict("M1", Evidence.exact(0.0, 2, 0.1)) == Verdict.REFUTED
 
 
 def test_one_missing_seed_leaves_the_claims_of_its_block_undecided(grid):
@@ -102,12 +129,13 @@ def test_one_missing_seed_leaves_the_claims_of_its_block_undecided(grid):
 
 def test_the_note_says_which_comparison_decides_and_what_could_be_seen(grid):
     found = evidence(Experiment(grid))
-    gap = np.log(10.70 / 10.74)
+    gap = np.log(10.74 / 10.70)
     half = (found["M2"].high - found["M2"].low) / 2
     assert found["M2"].note == (
-        f"2 heads against fine-grained; the source's gap is {gap:+.4f}, less than half of our interval, {half:.4f}"
+        f"2 heads against fine-grained; the source's gap is {gap:+.4f}, less than half of our interval, {half:.4f}; "
+        f"after 1.6 million tokens a run, 0.7 a parameter; the source's models read about 50 billion"
     )
-    assert "3 heads against 2 heads; the source's gap is -0.0179, more than" in found["M3"].note
+    assert "3 heads against 2 heads; the source's gap is +0.0179, more than" in found["M3"].note
 
 
 def test_a_run_that_diverged_is_left_out_and_named(grid):

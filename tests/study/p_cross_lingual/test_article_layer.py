@@ -5,27 +5,27 @@ import torch
 
 from mechanism.study.p_cross_lingual.article_layer import AddedGate, CorrectedLayer, LayerTrial, silent_broadcast
 
-TRIAL = LayerTrial(d=8, inner=16, languages=4)
+TRIAL = LayerTrial()
 
 
 def test_the_layer_as_described_fails_at_the_gate_and_then_at_the_sum():
     found = TRIAL().set_index("layer")
     assert "Tensors must have same number of dimensions" in found.loc["as described", "outcome"]
     assert "must match" in found.loc["its gate mended", "outcome"]
-    assert found.loc["corrected", "outcome"] == "runs, 3x5x8"
+    assert found.loc["corrected", "outcome"] == "runs, 3x5x64"
     assert TRIAL.properties() == {"runs": False, "sparse": False}
-    assert TRIAL.expert_calls() == (4, 2)
+    assert TRIAL.expert_calls() == (8, 2)
 
 
 def test_cost_is_what_the_counter_sees():
     counted = TRIAL().set_index("layer").loc["corrected", "FLOPs a token"]
     cost = TRIAL.cost().set_index("languages")
-    assert counted == cost.loc[4, "corrected"]
+    assert counted == cost.loc[8, "corrected"]
     assert cost.loc[100, "as described"] / cost.loc[100, "corrected"] > 10
 
 
 def test_the_corrected_layer_is_the_weighted_sum_of_its_best_experts():
-    layer = CorrectedLayer(8, 4, inner=16).double()
+    layer = CorrectedLayer(8, 4).double()
     x, lang = torch.randn(2, 3, 8, dtype=torch.double), torch.tensor([1, 3])
     out = layer(x, lang)
     probability = layer.gate(x, lang)

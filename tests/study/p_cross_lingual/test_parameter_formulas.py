@@ -20,6 +20,7 @@ from mechanism.study.p_cross_lingual.expressivity import (
     SubsetCheck,
     counter_example,
     every_expert,
+    least_error,
     ridge_kernel,
     separating_points,
 )
@@ -53,10 +54,26 @@ def test_growth_of_one_and_a_half_needs_170_shared_experts_for_each_own_one():
 
 
 def test_counts_agree_with_the_completed_formulas_everywhere_and_with_the_printed_ones_nowhere_for_moe():
-    table = e.counted(e.CountGrid(languages=(1, 3), layers=(1, 2), experts=(4,), top_k=(1, 2)))
+    table = e.counted()
     found = e.agreement(table)
     assert (found["completed"] == 1).all()
     assert found["printed"].to_dict() == {"active, MoE": 0, "held, MoE": 0, "held, a model per language": 1}
+
+
+@pytest.mark.parametrize(("width", "experts"), [(2, 3), (4, 5), (16, 20)])
+def test_the_least_error_is_that_of_the_best_functions_of_drawn_directions(width, experts):
+    rng = np.random.default_rng(0)
+    directions, points = (rng.standard_normal((1500, width)) for _ in range(2))
+    directions, points = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (directions, points))
+    energy = np.linalg.svd(np.maximum(directions @ points.T, 0), compute_uv=False) ** 2
+    drawn = np.sqrt(1 - energy[:experts].sum() / energy.sum())
+    assert least_error(width, experts) == pytest.approx(drawn, rel=0.03)
+
+
+def test_without_experts_all_is_left_and_with_many_nothing():
+    assert least_error(64, 0) == 1
+    assert least_error(2, 120) < 0.001
+    assert least_error(64, 120) > 0.1
 
 
 def test_counter_example_is_outside_the_span():
@@ -110,9 +127,9 @@ def test_calculator_counts_as_the_models_do():
     built = moe.build()
     assert table.loc["MoE", "total"] == moe.parameters() == sum(p.numel() for p in built.parameters())
     assert table.loc["MoE", "active"] == moe.active_parameters()
-    assert table.loc["MoE", "flops"] == moe.flops(9)
+    assert table.loc["MoE", "flops"] == sum(part.flops for part in moe.parts(9).values())
     assert table.loc["dense", "total"] == dense.parameters()
-    assert table.loc["dense", "flops"] == dense.flops(9)
+    assert table.loc["dense", "flops"] == sum(part.flops for part in dense.parts(9).values())
     assert table.loc["per language", "total"] == 3 * dense.parameters()
     tuned = sum(p[:1].numel() if p.ndim == 3 else p.numel() for n, p in built.named_parameters() if ".mlp." in n)
     assert table.loc["MoE", "tuned"] == tuned
