@@ -6,16 +6,13 @@ that hidden states do not depend on the routing, and a dense twin has the same o
 as a plan says layer by layer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ...corpus.languages import TRAINED
@@ -23,14 +20,13 @@ from ...corpus.store import Corpus, Segment
 from ...measure.evidence import Evidence
 from ...trace.families import tiny_model
 from .effects import WIDE, Seeds
-from .observe import observe
+from .observe import SPECIAL, observe, word_tokenizer
 
 LANGUAGES = TRAINED[:10]
 TOPICS, PECULIAR, LAYERS, SEGMENTS, LENGTH = 8, 16, 6, 20, 8
 MIDDLE = np.array([0, 0, 1, 1, 0, 0])
 Parts = Mapping[str, xr.Dataset]
 """Observations by seed."""
-SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
 @dataclass(frozen=True)
@@ -107,14 +103,6 @@ def observe_planted(plan: Plan, texts: str, seed: int) -> xr.Dataset:
     tokenizer = word_tokenizer([f"{code}{topic}" for code in LANGUAGES for topic in range(TOPICS)])
     corpus = Corpus("planted", "planted", rows, columns)
     return observe(plant(plan, tokenizer, seed), tokenizer, corpus).assign_attrs(experts=TOPICS)
-
-
-def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Words between spaces are tokens, behind those of `SPECIAL`."""
-    every = [*SPECIAL, *vocabulary]
-    inner = Tokenizer(WordLevel({word: i for i, word in enumerate(every)}, unk_token="<unk>"))
-    inner.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
 
 
 @torch.no_grad()

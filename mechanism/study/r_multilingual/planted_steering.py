@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ...corpus.tasks import ChoiceItem
 from ...measure.paired_gain import PairedGain
 from ...trace.families import tiny_model
-from .planted import word_tokenizer
+from .observe import word_tokenizer
 from .steering import steer
 from .steering_plan import SteeringConfig
 from .steering_results import SteeringResults
