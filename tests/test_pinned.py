@@ -12,7 +12,7 @@ from mechanism.models.load import load
 from mechanism.report.record import read_records
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.records import address, recorded, texts_hash
-from mechanism.study.d_domains import reweighting, sweep
+from mechanism.study.d_domains import reweighting, sweep, swept_text
 from mechanism.study.grids import load_grid
 from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.config import ChapterConfig
@@ -20,7 +20,7 @@ from mechanism.study.r_multilingual.config import ChapterConfig
 PINNED = Path(__file__).parent / "pinned"
 ADDRESSES = (PINNED / "addresses.txt").read_text("utf-8").split()
 VERDICTS = list(csv.DictReader((PINNED / "verdicts.csv").read_text("utf-8").splitlines()))
-OWN_DATA = {"routing_by_language", "sweep"}
+OWN_DATA = {"routing_by_language", "sweep", "text of a sweep"}
 """Studies whose configuration names its corpora as `data`, which the hash of the texts overwrites in the file: how they
 are found is tested below."""
 
@@ -55,6 +55,7 @@ def test_studies_of_the_embedded_model_find_their_records():
     full = ChapterConfig.of("embedded", max_segments=None, n_boot=2000)
     assert recorded(full.key("embedded", "float32"), texts_hash(full.corpora())) is not None
     assert recorded(*sweep.record_key("embedded")) is not None
+    assert recorded(*swept_text._address("embedded", "float32", sweep.SWEEP)) is not None
 
 
 def test_records_of_trials_are_found_and_give_the_numbers_of_before():

@@ -1,6 +1,6 @@
 """Byte-level BPE over all languages of the report: single digits, words with their combining marks kept whole."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from .store import absent
 
 END_OF_TEXT = "<|endoftext|>"
+SPECIAL = ("<pad>", "<eos>", "<unk>")  # of a `word_tokenizer`
 # GPT-2's pattern lets a word end at a combining mark, which cuts Devanagari and Khmer words into pieces.
 _PATTERN = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -47,3 +48,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if not (Path(folder) / "tokenizer.json").exists():
         raise FileNotFoundError(absent(f"tokenizer.json in {folder}"))
     return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Words between spaces are tokens, behind those of `SPECIAL`."""
+    every = [*SPECIAL, *vocabulary]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(every)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")

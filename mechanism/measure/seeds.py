@@ -25,10 +25,10 @@ class Sampled(NamedTuple):
 
 
 def over_seeds(models: Sequence[Sampled], alternative: Alternative = "greater") -> Evidence:
-    """Mean over models, its 95 % interval as in `SeedMean`: seeds, and beneath them one resample of documents for all, as
-    all have read the same; `n` counts models. A single model has the interval of its own draws, which says nothing of
-    other seeds. An interval always holds its estimate. The null is the 95th percentile (5th for `less`) of the mean over
-    models of their chance, with its p-value.
+    """Mean over models, its 95 % interval as in `SeedMean`: seeds, and beneath them one resample of documents for all,
+    as all have read the same; `n` counts models. A single model has the interval of its own draws, which says nothing
+    of other seeds. An interval always holds its estimate. The null is the 95th percentile (5th for `less`) of the mean
+    over models of their chance, with its p-value.
 
     Args:
         models: the i-th draws of all are of the same documents.

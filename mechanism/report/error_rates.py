@@ -43,7 +43,7 @@ class Design:
             correlation with its bootstrap and permutations).
         absent, source: true effect where there is none, and where the source is right, in the estimate's unit.
         n: units; None for those of the record.
-        null: `drawn`, the 95th percentile of the effects of random sets; a number; None where the rule asks for none.
+        against: `drawn`, the 95th percentile of effects of random sets; a number; None where the rule asks for none.
         falls: whether effects are negative: the drawn null is then the 5th percentile.
     """
 
@@ -51,7 +51,7 @@ class Design:
     absent: float
     source: float
     n: int | None = None
-    null: float | str | None = None
+    against: float | str | None = None
     falls: bool = False
 
     def __post_init__(self) -> None:
@@ -76,8 +76,8 @@ class Design:
         return found.against(self._null(sd / n**0.5, rng), p)
 
     def _null(self, error: float, rng: np.random.Generator) -> float:
-        if self.null != "drawn":
-            return np.nan if self.null is None else float(self.null)
+        if self.against != "drawn":
+            return np.nan if self.against is None else float(self.against)
         return float(np.quantile(rng.normal(self.absent, error, DRAWS), 0.05 if self.falls else 0.95))
 
 

@@ -167,7 +167,7 @@ def test_refuted_and_inconclusive_part_at_the_smallest_effect(low: float, high: 
 
 def test_how_many_units_would_decide():
     rule = Rule.parse({"replicated": ["interval.low > 0"], "refuted": ["interval.high < smallest"]})
-    near = rule.deciding_n(evidence(0.2, -0.2, 0.6, n=10), smallest=1.0)  # half of the width: a fourfold n
+    near = rule.deciding_n(evidence(0.2, -0.2, 0.6, n=10), smallest=0.2)  # half of the width: a fourfold n
     assert near == pytest.approx(40, abs=2)
     assert rule.verdict(evidence(0.2, 0.001, 0.4), smallest=1.0) == Verdict.REPLICATED
     assert rule.deciding_n(evidence(0.0, -1.0, 1.0), smallest=0.0) is None

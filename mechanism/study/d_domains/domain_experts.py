@@ -18,11 +18,10 @@ from ...models import load as models
 from ...models.load import model_hash, resolve
 from ...models.passes import room
 from ..base import runs as training_runs
-from ..base.records import texts_hash
+from ..base.records import other_seeds, recorded_of, texts_hash
 from ..base.study import Study, plain
 from .domain_passes import documents, route
 from .domain_text import Piece, common_language, common_languages, domain_pieces, load_domains, parallel_pieces, pieces
-from .seeds import other_seeds, recorded_of
 
 ENGLISH = ("religion", "tech", *DOMAINS)
 STUDY, CROSSED = "domain experts", "domains by languages"

@@ -20,13 +20,12 @@ from ...models.load import model_hash, resolve
 from ...models.passes import batches_by_length, encode, pad, padded_batches, padding_token, room
 from ...trace import attach, expert_means, find_sites
 from ...trace.proof import proven
-from ..base.records import texts_hash
+from ..base.records import recorded_of, texts_hash
 from ..base.study import Study, plain
 from .cheap import cheap_statistics, massive_layers
 from .domain_text import SWEEP, Piece, SweepConfig, passages
 from .driver_experts import Swept
 from .effects import BLOCK, FIRST, ROWS, Settings
-from .seeds import recorded_of
 from .shards import Job, Results, fingerprint, finish, merge
 
 Say = Callable[[str], None]

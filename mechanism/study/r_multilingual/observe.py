@@ -6,10 +6,7 @@ import langcodes
 import numpy as np
 import pandas as pd
 import xarray as xr
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.store import Corpus, CorpusError
 from ...measure.divergence import entropy, normalised_js
@@ -20,7 +17,6 @@ from ...models.segments import SegmentPass, segment_pass
 from ..base.texts import FEWEST, SAMPLE, RoutingConfig, pivot_of
 
 POOLED = "pooled"
-SPECIAL = ("<pad>", "<eos>", "<unk>")
 FEWEST_TOKENS = 8
 STATES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "hits": retrieval_hits,
@@ -161,14 +157,6 @@ def pool(parts: Sequence[xr.Dataset]) -> xr.Dataset:
         documents += int(own["cluster"].max()) + 1
     joined = xr.concat(slim, "segment", join="outer", fill_value=np.nan, combine_attrs="drop")
     return joined.assign_attrs(corpus=POOLED, pivot=parts[0].attrs["pivot"])
-
-
-def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer of made-up languages, for planted models: words between spaces, behind those of `SPECIAL`."""
-    every = [*SPECIAL, *vocabulary]
-    inner = Tokenizer(WordLevel({word: i for i, word in enumerate(every)}, unk_token="<unk>"))
-    inner.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
 
 
 def pick_layers(found: xr.DataArray | xr.Dataset, layers: Sequence[int] | None) -> list[int]:

@@ -17,10 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ...corpus.languages import TRAINED
 from ...corpus.store import Corpus, Segment
+from ...corpus.tokenizer import SPECIAL, word_tokenizer
 from ...measure.evidence import Evidence
 from ...trace.families import tiny_model
 from .effects import WIDE, Seeds
-from .observe import SPECIAL, observe, word_tokenizer
+from .observe import observe
 
 LANGUAGES = TRAINED[:10]
 TOPICS, PECULIAR, LAYERS, SEGMENTS, LENGTH = 8, 16, 6, 20, 8

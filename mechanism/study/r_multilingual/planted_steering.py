@@ -13,9 +13,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ...corpus.tasks import ChoiceItem
+from ...corpus.tokenizer import word_tokenizer
 from ...measure.paired_gain import PairedGain
 from ...trace.families import tiny_model
-from .observe import word_tokenizer
 from .steering import steer
 from .steering_plan import SteeringConfig
 from .steering_results import SteeringResults

@@ -6,9 +6,10 @@ import xarray as xr
 
 from mechanism.models import load as models
 from mechanism.models.load import load_model
+from mechanism.study.base import records
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.records import stored
-from mechanism.study.d_domains import domain_experts, seeds
+from mechanism.study.d_domains import domain_experts
 from mechanism.study.d_domains.domain_experts import DomainConfig, others, study, to_make
 
 CONFIG = DomainConfig(("religion", "tech"), ("en", "de"), max_segments=4)
@@ -69,7 +70,7 @@ def test_other_models_are_known_by_their_records(tiny, tmp_path):
 def test_the_step_that_a_seed_lacks_is_told(tiny, tmp_path, monkeypatch):
     """One seed has weights, seed 1 a training record alone, seed 2 nothing."""
     monkeypatch.setattr(models, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(seeds, "resolve", lambda spec: spec)
+    monkeypatch.setattr(records, "resolve", lambda spec: spec)
     monkeypatch.setattr(domain_experts, "model_hash", lambda spec: spec)
     (tmp_path / "models" / "embedded").mkdir(parents=True)
     (tmp_path / "models" / "embedded" / "config.json").write_text("{}")

@@ -7,7 +7,7 @@ import torch
 from mechanism.measure.output_change import kl_of_change
 from mechanism.models.load import load_model
 from mechanism.models.passes import encode, pad, padding_token
-from mechanism.study.d_domains.single_tokens import drawn_tokens, probe_tokens
+from mechanism.study.d_domains.swept_text import drawn_tokens, probe_tokens
 from mechanism.trace import Ablate
 from mechanism.trace.proof import naive_logits
 
