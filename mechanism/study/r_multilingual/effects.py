@@ -189,7 +189,7 @@ class OneModel:
         for row in (own, trained):
             if np.isnan(row["value"]):
                 raise ValueError(f"{row['n']:.0f} languages are too few, or what is compared does not vary")
-        return Evidence(own["value"], own["low"], own["high"], int(own["n"]), trained["high"], own["p"])
+        return Evidence(own["value"], own["low"], own["high"], int(own["n"]), float(trained["high"]), own["p"])
 
     def falls(self) -> Evidence:
         """See `Seeds.falls`."""
@@ -210,7 +210,7 @@ class OneModel:
             )
         whole = rows.loc[ALL]
         own = Evidence(whole["value"], whole["low"], whole["high"], int(whole["n"]))
-        return own.against(rows.drop(ALL)["low"].min())
+        return own.against(float(rows.drop(ALL)["low"].min()))
 
     def gain(self) -> Evidence:
         """See `Seeds.gain`."""

@@ -14,7 +14,7 @@ COMPARED = ("divergence", "shuffled", "hits", "hits_centred", "distance")
 
 
 ALL = -1
-"""The mean over all layers, where rows are layers."""
+"""The mean over all layers, where rows are layers, as a `depth`."""
 
 
 def estimates(values: xr.DataArray, bootstrap: ClusterBootstrap) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def falls(found: xr.Dataset, codes: Sequence[str], bootstrap: ClusterBootstrap) 
 
 def beyond(found: xr.Dataset, codes: Sequence[str], base: Sequence[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
     """Mean divergence of some languages over that of others, minus 1 (claim R9), on the segments that all of them have:
-    `estimates` by `layer`, and of `ALL` of them; empty without such segments or languages."""
+    `estimates` by `depth`, which is a layer or `ALL` of them; empty without such segments or languages."""
     if not (codes and base):
         return pd.DataFrame()
     own, other = (found["divergence"].sel(lang=list(side)).mean("lang", skipna=False) for side in (codes, base))
@@ -73,7 +73,7 @@ def beyond(found: xr.Dataset, codes: Sequence[str], base: Sequence[str], bootstr
         tops, bottoms = (side[there.values].mean(1) for side in sides)
         ratio = bootstrap(tops.astype(np.float64), bottoms.astype(np.float64), found["cluster"].values[there.values])
         rows[layer] = ratio.mapped(lambda value: value - 1).row("value")
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("depth")
 
 
 def kept(values: xr.DataArray, code: str) -> tuple[np.ndarray, np.ndarray]:
