@@ -59,9 +59,9 @@ class Design:
             raise ClaimError(f"a design has units {self.units!r}: known are {', '.join(UNITS)}")
 
     def scatter(self, found: Evidence, n: int) -> float:
-        """Standard deviation of a unit that gives as wide an interval as the record's."""
+        """Standard deviation of a unit, for intervals as wide as the record's; of one model, of `n` documents."""
         reach = t.ppf(0.975, found.n - 1) if self.units == "seeds" else norm.ppf(0.975)
-        return float((found.high - found.low) / 2 / reach * found.n**0.5)
+        return float((found.high - found.low) / 2 / reach * (found.n if found.n > 1 else n) ** 0.5)
 
     def draw(self, truth: float, sd: float, n: int, rng: np.random.Generator) -> Evidence:
         """Evidence from `n` units about a true effect."""

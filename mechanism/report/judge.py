@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from ..measure.evidence import Evidence
+from ..measure.evidence import Evidence, NotTestable
 from .claims import find_claim
 from .provenance import Provenance
 from .record import Record, leave_undecided, record
@@ -42,17 +42,18 @@ class Judge:
         """The record of a claim, or the sentence that leaves it undecided.
 
         Args:
-            evidence: None, or the reason itself, if it cannot be had.
+            evidence: None, or the reason itself, if it cannot be had; as `NotTestable` where no run could have it.
             reason: why there is no evidence.
 
         Raises:
             ValueError: neither evidence nor a reason; otherwise see `record`.
         """
+        silent = isinstance(evidence, NotTestable)
         if isinstance(evidence, str):
             reason, evidence = evidence, None
-        if evidence is not None and self.awaits and self.model == EMBEDDED and not self.own_run:
-            evidence, reason = None, f"the full results are not recorded; `{self.awaits}` makes them"
-        if evidence is None:
+        if (silent or evidence is not None) and self.awaits and self.model == EMBEDDED and not self.own_run:
+            evidence, silent, reason = None, False, f"the full results are not recorded; `{self.awaits}` makes them"
+        if evidence is None and not silent:
             if not reason.strip():
                 raise ValueError(f"claim {claim} has no evidence and no reason: say what is missing")
             self.undecided[find_claim(claim).id] = reason
@@ -61,7 +62,7 @@ class Judge:
             return Markdown(f"*{claim} stays undecided here: {reason.rstrip('.')}.*")
         ours = self.model == EMBEDDED
         self.judged[claim] = record(
-            claim, evidence, origin=self.origin, write=self.own_run or ours,
+            claim, evidence, not_testable=reason if silent else "", origin=self.origin, write=self.own_run or ours,
             standing=STANDING if self.own_run or not ours else "",
         )  # fmt: skip
         return self.judged[claim]
@@ -76,9 +77,9 @@ class Judge:
         `high`, `n`, `p`, and `note`, which for an undecided claim is the reason."""
         rows: dict[str, dict[str, Any]] = {}
         for claim, one in self.judged.items():
-            assert one.evidence is not None
+            found = {"note": one.note} if one.evidence is None else one.evidence._asdict()
             label = one.claim.label(one.verdict)
-            rows[claim] = {"statement": one.claim.statement, "verdict": label, **one.evidence._asdict()}
+            rows[claim] = {"statement": one.claim.statement, "verdict": label, **found}
         for claim, reason in self.undecided.items():
             rows[claim] = {"statement": find_claim(claim).statement, "verdict": "undecided", "note": reason}
         columns = ["statement", "verdict", "estimate", "low", "high", "n", "p", "note"]
