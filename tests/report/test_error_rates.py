@@ -37,7 +37,7 @@ def test_a_sound_rule_rarely_errs_and_finds_a_large_effect(units: str):
     assert table.loc["absent", "replicated"] <= 0.05
     assert table.loc["absent", "refuted"] > 0.8
     assert table.loc["source", ["replicated", "partly"]].sum() > 0.95
-    assert (table[["replicated", "partly", "refuted", "inconclusive"]].sum(1).round(9) == 1).all()
+    assert (table[["replicated", "partly", "refuted", "inconclusive"]].sum(axis=1).round(9) == 1).all()
 
 
 def test_a_rule_without_an_interval_errs_often_and_the_simulation_says_so():

@@ -2,13 +2,13 @@ import pandas as pd
 import pytest
 from IPython.display import Markdown
 
-from mechanism.measure.evidence import Evidence
+from mechanism.measure.evidence import Evidence, NotTestable
 from mechanism.report.judge import EMBEDDED, RUN, STANDING, Judge
 from mechanism.report.provenance import Provenance
 from mechanism.report.record import Record, read_records, read_undecided
 
 ORIGIN = Provenance({"model": "m"}, {})
-FOUND = Evidence(-0.6, -0.8, -0.3, 18, float("nan"), 0.01)
+FOUND = Evidence(-0.6, -0.8, -0.3, 18, -0.1, 0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +22,9 @@ def test_only_the_verdicts_of_the_embedded_model_are_recorded():
     shown = other("R2", FOUND)
     assert isinstance(shown, Record)
     assert (str(shown.verdict), read_records()) == ("replicated", {})
-    Judge(EMBEDDED, ORIGIN)("R2", FOUND, unit="correlation")
+    Judge(EMBEDDED, ORIGIN)("R2", FOUND)
     assert read_records()["R2"]["verdict"] == "replicated"
-    assert read_records()["R2"]["null"] is None
+    assert read_records()["R2"]["null"] == -0.1
     assert "standing" not in read_records()["R2"]
 
 
@@ -74,3 +74,13 @@ def test_a_sample_of_the_full_results_decides_nothing_in_the_report(monkeypatch)
     assert isinstance(other, Record)
     monkeypatch.setenv(RUN, EMBEDDED)
     assert isinstance(Judge(EMBEDDED, ORIGIN, "make the full ones")("R2", FOUND), Record)
+
+
+def test_what_no_run_could_test_is_a_record_of_its_own():
+    judge = Judge(EMBEDDED, ORIGIN)
+    shown = judge("R8", NotTestable("there is no gain"))
+    assert isinstance(shown, Record)
+    assert str(shown.verdict) == "not testable here"
+    assert read_records()["R8"]["note"] == "there is no gain"
+    assert judge.table().loc["R8", ["verdict", "note"]].tolist() == ["not testable here", "there is no gain"]
+    assert isinstance(Judge(EMBEDDED, ORIGIN, "make them")("R8", NotTestable("no gain")), Markdown)
