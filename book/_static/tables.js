@@ -94,7 +94,7 @@
       cell.dataset.label = heads[i];
       cell.classList.toggle("none", !text(cell));
     }));
-    const verdict = (row) => text(row.cells[row.cells.length - 1]).replace(" at small scale", "");
+    const verdict = (row) => text(row.querySelector(".verdict")).replace(" at small scale", "");
     const source = (row) => text(row.cells[0]).charAt(0);
     const unique = (read) => [...new Set(rows.map(read))];
     const count = document.createElement("output");

@@ -58,13 +58,13 @@ def card(counts: Mapping[str, int], sources: int) -> bytes:
     told = f"{sum(counts.values())} claims of {sources} sources, re-implemented, run and judged by code"
     figure.text(0.06, 0.50, told, color="#C8DCE8", fontsize=20)
     left = 0.06
-    colours = ("#7FD1AE", "#F0C36D", "#EF9A76", "#C9CED1", "#5D7B8C")
+    colours = ("#7FD1AE", "#F0C36D", "#EF9A76", "#9FB4E0", "#C9CED1", "#5D7B8C")
     for count, colour in zip(counts.values(), colours, strict=True):
         width = 0.88 * count / sum(counts.values())
         figure.add_artist(plt.Rectangle((left, 0.26), width, 0.12, color=colour, transform=figure.transFigure))
         left += width
     words = [f"{count} {name}" for name, count in counts.items() if count]
-    figure.text(0.06, 0.15, "  ·  ".join(words), color="white", fontsize=19)
+    figure.text(0.06, 0.15, "  ·  ".join(words), color="white", fontsize=17)
     image = png(figure, facecolor=_LOUD, bbox_inches=None)
     plt.close(figure)
     return image

@@ -14,7 +14,7 @@ from .record import claim_anchor, evidence_of, read_records
 from .verdicts import Verdict
 
 UNDECIDED = "undecided"
-_HEADER = ("Id", "Claim", "Source says", "Here [95 % interval]", "Smallest", "Null", "n", "Verdict")
+_HEADER = ("Id", "Claim", "Verdict", "Source says", "Here [95 % interval]", "Held against")
 
 
 def claim_rows(folder: Path | None = None) -> list[dict[str, Any]]:
@@ -56,12 +56,12 @@ def counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def scoreboard_markdown(page: str, folder: Path | None = None) -> str:
     """The front page's table: verdicts by source. `page` is the document it stands on, such as `index`."""
     rows = claim_rows(folder)
-    names = list(counts(rows))
+    names = [name for name, count in counts(rows).items() if count or name != UNDECIDED]
     lines = [_line(["Source", *(name.capitalize() for name in names)]), _line(["---"] + ["--:"] * len(names))]
     for source in load_sources().values():
         own = counts(row for row in rows if row["id"].startswith(source.letter))
         link = _link(f"claims-{source.letter}", source.title, page)
-        lines.append(_line([f"**{source.letter}** {link}", *map(str, own.values())]))
+        lines.append(_line([f"**{source.letter}** {link}", *(str(own[name]) for name in names)]))
     return "\n".join([*lines, "", _amended()])
 
 
@@ -96,7 +96,7 @@ def board_markdown(page: str, folder: Path | None = None, single: bool = False) 
 
 
 def _table(rows: Iterable[Mapping[str, Any]], page: str, single: bool) -> str:
-    head = [_line(_HEADER), _line(["---", "---", "---", "---", "--:", "---", "---", "---"])]
+    head = [_line(_HEADER), _line(["---"] * len(_HEADER))]
     return "\n".join([*head, *(_line(_cells(row, page, single)) for row in rows)])
 
 
@@ -141,12 +141,11 @@ def _history(one: Amendment, found: Evidence | None) -> str:
 
 def _cells(row: Mapping[str, Any], page: str, single: bool) -> list[str]:
     null = row["null_name"] + (f": {row['null']:.3g}" if row["null"] is not None else "")
-    size = f"{row['n']:,} {row['resampled']}" if row["n"] else ""
-    badge = _badge(row, page, single)
-    if row["verdict"] == Verdict.INCONCLUSIVE:
-        badge += f"<br>{needed(row)}"
-    head = [f"**{row['id']}**", row["statement"], row["source_figure"]]
-    return [*head, _estimate(row), f"{row['smallest']:.3g}", null, size, badge]
+    size = f"<br>n: {row['n']:,} {row['resampled']}" if row["n"] else ""
+    doubt = f"<br>{needed(row)}" if row["verdict"] == Verdict.INCONCLUSIVE else ""
+    held = f"smallest effect of interest {row['smallest']:.3g}<br>null: {null}"
+    head = [f"**{row['id']}**", row["statement"], _badge(row, page, single) + doubt, row["source_figure"]]
+    return [*head, _estimate(row) + size, held]
 
 
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
