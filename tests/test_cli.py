@@ -64,7 +64,7 @@ def test_sweep_as_json(tmp_path):
     asked = ("--data", "tech", "--languages", "en", "--max-segments", "2", "--max-tokens", "20", "--modes", "zero")
     done = mechanism("sweep", "tiny", *asked, "--to", str(tmp_path / "sweep.nc"), "--json")
     (first, *_) = json.loads(done.stdout)
-    assert {"layer", "expert", "rate", "zero", "own", "loss"} == set(first)
+    assert {"layer", "expert", "rate", "zero", "own", "loss", "share", "included"} == set(first)
     assert first["zero"] > 0
     assert (tmp_path / "sweep.nc").exists()
     assert "restarted after the ablated layer: zero" in done.stderr

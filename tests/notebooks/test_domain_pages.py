@@ -1,13 +1,11 @@
 """The pages on domain experts and on re-weighting run on models of other families, with a reader's own domains."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mechanism.corpus.store import CorpusError
 from mechanism.report.files import NOTEBOOKS
-from mechanism.study.d_domains import constant_compute
 from tests.notebooks.cells import execute, save_model
 
 from ..study import planted
@@ -21,11 +19,7 @@ def own_text(tmp_path_factory) -> list[str]:
     return planted.folders(tmp_path_factory.mktemp("own"))
 
 
-@pytest.fixture(autouse=True)
-def brief(apart, monkeypatch):
-    """Layers are timed shortly."""
-    timed = constant_compute.compute_growth
-    monkeypatch.setattr(constant_compute, "compute_growth", lambda config: timed(replace(config, tokens=64, repeats=2)))
+pytestmark = pytest.mark.usefixtures("apart")
 
 
 def saved(family: str, folder: Path) -> str:

@@ -67,7 +67,9 @@ def test_profile_leaves_out_english_and_languages_without_the_text():
 
 
 def test_card_has_the_size_that_previews_want():
-    image = card({"replicated": 2, "partly": 1, "refuted": 1, "inconclusive": 2, "not testable here": 0, "undecided": 3}, 4)
+    image = card(
+        {"replicated": 2, "partly": 1, "refuted": 1, "inconclusive": 2, "not testable here": 0, "undecided": 3}, 4
+    )
     assert (int.from_bytes(image[16:20]), int.from_bytes(image[20:24])) == (1200, 630)
     assert len(image) < 60_000
     assert not plt.get_fignums()

@@ -36,7 +36,6 @@ from mechanism.report.rerun_plan import Rerun, plan
 from mechanism.report.run_folder import RerunError
 from mechanism.report.stamp import read_notebook
 from mechanism.report.verdicts import Verdict
-from mechanism.study.d_domains import constant_compute
 from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.steering_plan import SteeringConfig
 from mechanism.trace import ContractError, RouterError, checks
@@ -97,11 +96,9 @@ def here(monkeypatch) -> Iterator[list[str]]:
         cells.execute(source, **parameters)
         return read_notebook(source)
 
-    timed = constant_compute.compute_growth
     monkeypatch.setattr(build, "execute", execute)
     monkeypatch.setattr(steering, "SteeringConfig", BRIEF)
     monkeypatch.setattr(steering, "TASKS", ("word problems",))
-    monkeypatch.setattr(constant_compute, "compute_growth", lambda config: timed(replace(config, tokens=64, repeats=2)))
     yield ran
     plt.close("all")
 
@@ -435,7 +432,7 @@ def two_runs(pages, tmp_path) -> list[Path]:
     from mechanism.report.judge import Judge
     from mechanism.report.provenance import Provenance
     judge = Judge(model, Provenance({}, {}))
-    judge("R2", Evidence(estimate, -0.8, -0.3, 18, p=0.01), unit="<b>")
+    judge("R2", Evidence(estimate, -0.8, -0.3, 18, -0.1, 0.01))
     judge("R12", None, reason="no control")
     """
     cell = "\n".join(line.strip() for line in told.splitlines())
@@ -465,7 +462,7 @@ def test_claims_by_models_on_one_page(two_runs, tmp_path):
     assert "The runs differ in seed." in differences(runs)
     assert f"The run of {runs[1].label} is not complete: failed." in differences(runs)
     page = compare_html(runs)
-    assert "-0.312 [-0.8, -0.3] &lt;b&gt;, n = 18, p = 0.01" in page
+    assert "-0.312 [-0.8, -0.3] correlation, n = 18, p = 0.01" in page
     assert "failed, " in page
     assert "ZeroDivisionError" in page
     (tmp_path / "site").mkdir()

@@ -170,11 +170,12 @@ class SteeringResults(Trials):
         own = found.gain.mapped(_points)
         told = f"{own.estimate:+.2f} [{own.low:+.2f}, {own.high:+.2f}] points"
         none = NotTestable(f"steering gains {told} on average: there is no gain that could concentrate anywhere")
+        slope = self.gap_slope()
         few = "fewer than three languages, or all have the same gap"
         return {
             "R6": self._raised(own) if len(self.null) else "no set of random experts could be steered",
             "R7": self.hurt(),
-            "R8": (self.gap_slope() or few) if own.low > 0 else none,
+            "R8": few if slope is None else slope if own.low > 0 else none,
         }
 
     def _raised(self, own: Evidence) -> Evidence:
