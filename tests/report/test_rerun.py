@@ -151,12 +151,13 @@ def test_every_page_that_applies_on_one_model(checkpoint, parallel, domains, her
     assert [name[:2] for name in here] == [*names, "22"]
     assert found["notebooks"]["20_domain_experts"]["claims"] == ["D1", "D8"]
     records = {path.stem: json.loads(path.read_text()) for path in (out / "results").glob("*.json")}
-    assert {"R1", "R6", "D1", "D5", "D8"} <= set(records)
+    assert {"R6", "D1", "D5", "D8"} <= set(records)
     assert {record["standing"] for record in records.values()} == {STANDING}
-    assert "R12" in {path.stem for path in (out / "results" / "undecided").glob("*.json")}
-    for claim in ("R10", "R12"):
+    undecided = {path.stem for path in (out / "results" / "undecided").glob("*.json")}
+    assert {"R1", "R12"} <= undecided, "so few languages give R1 no interval"
+    for claim, told in (("R10", "no language is left"), ("R12", "siblings of the report's own model")):
         reason = json.loads((out / "results" / "undecided" / f"{claim}.json").read_text("utf-8"))["reason"]
-        assert "siblings of the report's own model" in reason
+        assert told in reason
     assert {path.name: path.stat().st_mtime_ns for path in RESULTS.glob("*.json")} == before
 
     monkeypatch.setattr(rerun_module, "load_model", None)
