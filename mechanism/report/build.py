@@ -21,6 +21,7 @@ from .execute import CellFailure, declared_parameters, execute
 from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, tree_hash, write_atomic
 from .normalise import normalise
 from .provenance import cpu_name
+from .record import keep
 from .stamp import KEY, read_notebook, recorded, stamp
 
 FAILED = Path("_build/failed")  # beside the folder of copies: what a failed notebook did up to its failure
@@ -211,7 +212,7 @@ def _run(job: _Job, progress: bool) -> CellFailure | None:
 def _publish(job: _Job, executed: NotebookNode, made: Path) -> None:
     files = sorted(path.relative_to(made).as_posix() for path in made.rglob("*.json"))
     for file in files:
-        write_atomic(job.results / file, (made / file).read_text("utf-8"))
+        keep(job.results / file, (made / file).read_text("utf-8"))
     for file in set(recorded(job.copy).get("results", ())) - set(files):
         (job.results / file).unlink(missing_ok=True)
     copy = normalise(executed)

@@ -6,7 +6,6 @@ assumes stands in `data/configs/error_rates.yaml`: units are independent and nor
 says.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ class Design:
         absent, source: true effect where there is none, and where the source is right, in the estimate's unit.
         n: units; None for those of the record.
         against: `drawn`, the 95th percentile of effects of random sets; a number; None where the rule asks for none.
-        falls: whether effects are negative: the drawn null is then the 5th percentile.
     """
 
     units: str
@@ -52,7 +50,6 @@ class Design:
     source: float
     n: int | None = None
     against: float | str | None = None
-    falls: bool = False
 
     def __post_init__(self) -> None:
         if self.units not in UNITS:
@@ -78,7 +75,7 @@ class Design:
     def _null(self, error: float, rng: np.random.Generator) -> float:
         if self.against != "drawn":
             return np.nan if self.against is None else float(self.against)
-        return float(np.quantile(rng.normal(self.absent, error, DRAWS), 0.05 if self.falls else 0.95))
+        return float(np.quantile(rng.normal(self.absent, error, DRAWS), 0.95))
 
 
 def load_designs(path: Path = DESIGNS) -> tuple[dict[str, Design], dict[str, str]]:
@@ -111,10 +108,10 @@ def rates(claim: Claim, design: Design, found: Evidence, runs: int = 1000, seed:
     return pd.DataFrame(rows)
 
 
-def simulate(runs: int = 1000, records: Mapping[str, Mapping[str, Any]] | None = None) -> pd.DataFrame:
+def simulate(runs: int = 1000) -> pd.DataFrame:
     """`rates` of every claim with a design and recorded evidence."""
     claims, (designs, _) = load_claims(), load_designs()
-    known = {name: evidence_of(payload) for name, payload in (records or read_records(RESULTS)).items()}
+    known = {name: evidence_of(payload) for name, payload in read_records(RESULTS).items()}
     found = [(claims[name], design, known.get(name)) for name, design in designs.items()]
     return pd.concat([rates(claim, design, one, runs) for claim, design, one in found if one], ignore_index=True)
 

@@ -127,14 +127,14 @@ def record(
     content = (origin or provenance(model)).content
     found = Record(claim, verdict, evidence, note, notebook or running_notebook(), content, standing)
     if write:
-        _keep(results_folder(folder) / f"{claim_id}.json", found.payload())
+        keep(results_folder(folder) / f"{claim_id}.json", _json(found.payload()))
     return found
 
 
 def leave_undecided(claim_id: str, reason: str, folder: Path | None = None) -> None:
     """Keep the reason why a claim was left undecided, beside the records."""
     payload = {"id": find_claim(claim_id).id, "reason": reason, "notebook": running_notebook()}
-    _keep(results_folder(folder) / UNDECIDED / f"{claim_id}.json", payload)
+    keep(results_folder(folder) / UNDECIDED / f"{claim_id}.json", _json(payload))
 
 
 def number(name: str, value: Any, format: str = "", *, notebook: str | None = None, folder: Path | None = None) -> None:
@@ -157,7 +157,7 @@ def number(name: str, value: Any, format: str = "", *, notebook: str | None = No
         raise RecordError(f"number {name!r}: format {format!r} does not fit {plain!r} ({error})") from None
     path = results_folder(folder) / NUMBERS / f"{notebook or running_notebook()}.json"
     kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    _keep(path, {**kept, name: {"value": plain, "text": text}})
+    keep(path, _json({**kept, name: {"value": plain, "text": text}}))
     _glue(name, text if format else plain)
 
 
@@ -223,12 +223,15 @@ def _evidence_rows(evidence: Evidence, claim: Claim) -> list[tuple[str, str]]:
     return rows if math.isnan(evidence.p) else [*rows, ("p", f"{evidence.p:.4g}")]
 
 
-def _keep(path: Path, payload: Any) -> None:
+def keep(path: Path, text: str) -> None:
     """Write a record, unless the file says the same: numbers within rounding error, whatever code found them again. So
     a build that reproduces every number leaves the working tree as it was."""
-    text = json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if not path.exists() or not _same(json.loads(path.read_text("utf-8")), json.loads(text)):
         write_atomic(path, text)
+
+
+def _json(payload: Any) -> str:
+    return json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _same(one: Any, other: Any) -> bool:

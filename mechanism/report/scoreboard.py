@@ -140,27 +140,38 @@ def _history(one: Amendment, found: Evidence | None) -> str:
 
 
 def _cells(row: Mapping[str, Any], page: str, single: bool) -> list[str]:
-    null = row["null_name"] + (f": {row['null']:.3g}" if row["null"] is not None else "")
-    size = f"<br>n: {row['n']:,} {row['resampled']}" if row["n"] else ""
-    doubt = f"<br>{needed(row)}" if row["verdict"] == Verdict.INCONCLUSIVE else ""
-    held = f"smallest effect of interest {row['smallest']:.3g}<br>null: {null}"
-    head = [f"**{row['id']}**", row["statement"], _badge(row, page, single) + doubt, row["source_figure"]]
-    return [*head, _estimate(row) + size, held]
+    verdict = _lines(_badge(row, page, single), _needed(row))
+    head = [f"**{row['id']}**", row["statement"], verdict, row["source_figure"]]
+    return [*head, _lines(_estimate(row), _size(row)), _lines(*_against(row))]
 
 
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
     """A claim in a line of a terminal, its numbers rounded."""
-    null = "" if row["null"] is None else f" {row['null']:.3g}"
+    found = "\n".join(filter(None, (_estimate(row).replace("\\", ""), _size(row))))
     return {
-        "id": row["id"], "claim": row["statement"], "verdict": row["verdict"] or UNDECIDED,
-        "estimate": _estimate(row).replace("\\", ""), "smallest": f"{row['smallest']:.3g}",
-        "null": f"{row['null_name']}{null}", "n": f"{row['n']} {row['resampled']}" if row["n"] else "",
+        "id": row["id"], "claim": row["statement"], "verdict": row["verdict"] or UNDECIDED, "here": found,
+        "held against": "\n".join(_against(row)),
     }  # fmt: skip
 
 
-def needed(row: Mapping[str, Any]) -> str:
-    """What would decide an inconclusive claim, at the same estimate."""
+def _needed(row: Mapping[str, Any]) -> str:
+    """What would decide an inconclusive claim, at the same estimate; nothing of any other."""
+    if row["verdict"] != Verdict.INCONCLUSIVE:
+        return ""
     return f"n of about {row['deciding_n']:,} would tell" if row["deciding_n"] else "more of the same would not tell"
+
+
+def _size(row: Mapping[str, Any]) -> str:
+    return f"n: {row['n']:,} {row['resampled']}" if row["n"] else ""
+
+
+def _against(row: Mapping[str, Any]) -> tuple[str, str]:
+    null = row["null_name"] + (f": {row['null']:.3g}" if row["null"] is not None else "")
+    return f"smallest effect of interest {row['smallest']:.3g}", f"null: {null}"
+
+
+def _lines(*parts: str) -> str:
+    return "<br>".join(filter(None, parts))
 
 
 def _estimate(row: Mapping[str, Any]) -> str:

@@ -167,6 +167,22 @@ def test_records_are_published_and_removed_with_their_notebook(
     assert not record.exists()
 
 
+def test_a_record_that_says_the_same_is_not_published_again(build: Callable[..., Built], sources: Path, tmp_path: Path):
+    def found(n: int) -> str:
+        return WRITES.replace('{"n": n}', f'{{"n": {n}, "provenance": {{"mechanism": "this code"}}}}')
+
+    record, told = tmp_path / "results" / "R1.json", '{"n": 2, "provenance": {"mechanism": "other code"}}'
+    write(sources, "00_a", found(2))
+    build()
+    record.write_text(told)
+    write(sources, "00_a", found(2) + "# once more")
+    assert build().executed == ["00_a"]
+    assert record.read_text() == told
+    write(sources, "00_a", found(3))
+    build()
+    assert record.read_text() == told.replace("2", "3").replace("other", "this")
+
+
 def test_a_cell_may_fail_on_purpose(build: Callable[..., Built], sources: Path, tmp_path: Path):
     path = write(sources, "00_a", "1 / 0", "print('after')")
     notebook = read_notebook(path)
