@@ -39,7 +39,7 @@ def planted(pull: float, layer: int = 1, seed: int = 0) -> tuple[Swept, xr.Datas
     first = metric["activation rate"][np.arange(LAYERS)[:, None], expert]
     effect[:, layer] += pull * (first == first.max(-1, keepdims=True))[:, layer]
     dims = ("probe", "layer", "slot")
-    data = {
+    data: dict[str, tuple] = {
         "expert": (dims, expert),
         "weight": (dims, weight),
         "size": (dims, weight),

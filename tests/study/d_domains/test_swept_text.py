@@ -1,6 +1,7 @@
 """The text of a sweep: its routing is that of the sweep, and its record is found, of this model and of other seeds."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,9 +23,10 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_runs, "RUNS", folder)
-        lm = load_model("tiny", "cpu")
-        swept = sweep.study(*lm, "tiny", profile="full", config=SMALL)
-        yield lm, folder, swept, swept_text.study(*lm, swept, "tiny", profile="full")
+        model, tokenizer = load_model("tiny", "cpu")
+        swept = sweep.study(model, tokenizer, "tiny", profile="full", config=SMALL)
+        text = swept_text.study(model, tokenizer, swept, "tiny", profile="full")
+        yield (model, tokenizer), folder, swept, text
 
 
 def test_the_text_is_routed_as_the_sweep_saw_it(made):
@@ -39,9 +41,9 @@ def test_the_text_is_routed_as_the_sweep_saw_it(made):
 
 
 def test_a_sample_has_no_record_and_a_full_one_is_read_again(made, monkeypatch):
-    lm, _, swept, text = made
+    (model, tokenizer), _, swept, text = made
     monkeypatch.setattr(swept_text, "observe", lambda *given: pytest.fail("what is recorded is computed again"))
-    again = swept_text.study(*lm, swept, "tiny")
+    again = swept_text.study(model, tokenizer, swept, "tiny")
     assert again.attrs["record"] == text.attrs["record"] != swept.found.attrs["record"]
     assert again.attrs["command"] == "mechanism sweep tiny"
 
@@ -54,7 +56,7 @@ def test_other_training_seeds_are_found_by_their_names(made):
         data = payload.pop("data")
         key = {**payload, "data": list(SMALL.data)}
         for name in names:
-            stored({**key, "model": name}, data, lambda found=found, name=name: found.assign_attrs(name=name))
+            stored({**key, "model": name}, data, partial(found.assign_attrs, name=name))
     assert list(sweep.others("tiny", config=SMALL)) == ["seed1"]
     assert sorted(swept_text.others("tiny", config=SMALL)) == ["seed1", "seed2"]
     assert sweep.others("tiny", config=SweepConfig(data=("tech",), languages=("en",))) == {}

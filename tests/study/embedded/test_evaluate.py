@@ -40,8 +40,10 @@ def test_the_table_has_every_task_with_interval_and_chance(tiny):
 
 
 def test_choices_of_several_corpora_are_pooled_by_document(tiny):
-    def empty() -> Any:
-        return _Evaluation(*tiny, EvaluateConfig(), ClusterBootstrap(seed=0))
+    model, tokenizer = tiny
+
+    def empty() -> _Evaluation:
+        return _Evaluation(model, tokenizer, EvaluateConfig(), ClusterBootstrap(seed=0))
 
     own = empty()
     good, bad = np.ones(30, dtype=bool), np.zeros(10, dtype=bool)
