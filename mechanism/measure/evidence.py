@@ -1,7 +1,7 @@
 """What a study found about one quantity: the estimate, how sure it is, and what it is held against."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +83,19 @@ class Evidence(NamedTuple):
         """The numbers as they stand in a record: `estimate`, `interval`, `n`; `null` and `p`, None where missing."""
         null, p = (None if _missing(one) else one for one in (self.null, self.p))
         return {"estimate": self.estimate, "interval": [self.low, self.high], "n": self.n, "null": null, "p": p}
+
+
+class Cell(NamedTuple):
+    """A quantity as another analysis, which could as well have been made, finds it.
+
+    Attributes:
+        choices: what that analysis chose, by what there was to choose.
+        evidence: what it found; smallest: effect of interest, where it is one of the choices.
+    """
+
+    choices: Mapping[str, str]
+    evidence: Evidence
+    smallest: float | None = None
 
 
 def _missing(value: Any) -> bool:

@@ -4,14 +4,16 @@ import html
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..measure.evidence import Evidence
+from ..measure.evidence import Cell, Evidence
 from .claims import Claim, find_claim
 from .files import results_folder, write_atomic
+from .multiverse import agreement, outcomes
 from .provenance import Provenance, provenance
 from .verdicts import Verdict
 
@@ -32,6 +34,7 @@ class Record:
         note: remark for readers, or the reason why it is not testable.
         notebook: where it was judged; provenance: labels and values of what decides the numbers.
         standing: what the verdict is worth to the report, when it is not one of the report's.
+        analyses: how many others that could have been made come to which verdict; none where there are no others.
     """
 
     claim: Claim
@@ -41,6 +44,7 @@ class Record:
     notebook: str
     provenance: Mapping[str, str]
     standing: str = ""
+    analyses: Mapping[str, int] = field(default_factory=dict)
 
     def payload(self) -> dict[str, Any]:
         """The record as it stands in its JSON file."""
@@ -55,6 +59,7 @@ class Record:
             "unit": self.claim.unit,
             "smallest": self.claim.smallest,
             "note": self.note,
+            **({"analyses": dict(self.analyses)} if self.analyses else {}),
             "notebook": self.notebook,
             "provenance": dict(self.provenance),
         } | ({"standing": self.standing} if self.standing else {})
@@ -64,6 +69,8 @@ class Record:
         found = [("claim", self.claim.statement), ("criterion", self.claim.criterion)]
         if self.evidence:
             found += _evidence_rows(self.evidence, self.claim)
+        if self.analyses:
+            found.append(("other analyses", agreement(self.analyses, self.verdict)))
         return [*found, ("note", self.note)] if self.note else found
 
     def __repr__(self) -> str:
@@ -100,6 +107,7 @@ def record(
     folder: Path | None = None,
     write: bool = True,
     standing: str = "",
+    analyses: Sequence[Cell] = (),
 ) -> Record:
     """Judge a claim on its evidence and write the record.
 
@@ -112,6 +120,7 @@ def record(
         folder: results folder; by default `$MECHANISM_RESULTS`, or `data/results`.
         write: off for a model whose verdicts are shown but do not belong in the report.
         standing: see `Record`.
+        analyses: others that could have been made.
 
     Raises:
         ClaimError: unknown claim.
@@ -125,7 +134,8 @@ def record(
     verdict = Verdict.NOT_TESTABLE if evidence is None else claim.verdict(evidence)
     note = not_testable.strip() if evidence is None else evidence.note
     content = (origin or provenance(model)).content
-    found = Record(claim, verdict, evidence, note, notebook or running_notebook(), content, standing)
+    others = dict(sorted(Counter(map(str, outcomes(claim, analyses))).items()))
+    found = Record(claim, verdict, evidence, note, notebook or running_notebook(), content, standing, others)
     if write:
         keep(results_folder(folder) / f"{claim_id}.json", _json(found.payload()))
     return found

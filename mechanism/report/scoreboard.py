@@ -10,6 +10,7 @@ from typing import Any
 from ..measure.evidence import Evidence
 from .amendments import Amendment, load_amendments
 from .claims import Claim, ClaimError, load_claims, load_sources
+from .multiverse import agreement
 from .record import claim_anchor, evidence_of, read_records
 from .verdicts import Verdict
 
@@ -21,7 +22,8 @@ def claim_rows(folder: Path | None = None) -> list[dict[str, Any]]:
     """One mapping per claim, in the file's order: `id`, `source` (arXiv id or title), `statement`, `source_figure`,
     `effect`, `unit`, `resampled`, `smallest`, `because`, `null_name`, `test`, `criterion`, `rule`, `scale`, `label`
     (the verdict as readers see it), `notebook`, `amendments` (in words), and from its record `verdict`, `estimate`,
-    `interval`, `n`, `null`, `p`, `note`, each None while it is undecided, and `deciding_n`; see `Rule.deciding_n`.
+    `interval`, `n`, `null`, `p`, `note`, each None while it is undecided, and `deciding_n`; see `Rule.deciding_n`; and
+    `analyses`, see `agreement`.
 
     Args:
         folder: results folder; see `record`.
@@ -120,6 +122,7 @@ def _row(claim: Claim, record: Mapping[str, Any], amendments: list[Amendment]) -
         "scale": claim.scale,
         "label": claim.label(verdict),
         **{key: record.get(key) for key in ("verdict", "estimate", "interval", "n", "null", "p", "note")},
+        "analyses": agreement(record.get("analyses", {}), str(verdict)),
         "deciding_n": claim.rule.deciding_n(found, claim.smallest) if found and doubt else None,
         "amendments": [_history(one, found) for one in amendments],
         "notebook": record.get("notebook") or claim.notebook,
@@ -140,7 +143,7 @@ def _history(one: Amendment, found: Evidence | None) -> str:
 
 
 def _cells(row: Mapping[str, Any], page: str, single: bool) -> list[str]:
-    verdict = _lines(_badge(row, page, single), _needed(row))
+    verdict = _lines(_badge(row, page, single), _needed(row), row["analyses"].split(" (")[0])
     head = [f"**{row['id']}**", row["statement"], verdict, row["source_figure"]]
     return [*head, _lines(_estimate(row), _size(row)), _lines(*_against(row))]
 
@@ -201,6 +204,7 @@ def _detail(row: Mapping[str, Any]) -> list[str]:
         f"  *Test.* {row['test']}",
         f"  *Criterion.* {row['criterion']} Rule: `{row['rule']}`; else inconclusive.",
         *note,
+        *([f"  *Other analyses.* {row['analyses'].capitalize()}."] if row["analyses"] else []),
         *(f"  *Amended.* {history}" for history in row["amendments"]),
         "",
     ]

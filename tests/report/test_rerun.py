@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -318,6 +319,7 @@ def test_a_page_that_fails_and_one_that_runs_out_of_memory_leave_the_others(page
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(pages, tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
     stop = "import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(30)"
     write(tmp_path / "notebooks", "20_second", stop, parameters="model = ''")
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """Driver experts: the experts of each layer whose ablation changes the output most, in the tables of a causal sweep."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from ...measure.causal import Concentration, Effects, gini, inclusion, times_equal, top_in_layers
 from ...measure.correlation import Correlation
 from ...measure.documents import Documents, Domains
+from ...measure.evidence import Cell
 from ...measure.relevance import super_experts
 from ...measure.seeds import Sampled, over_seeds
 from ...measure.specialisation import Strongest, certainty, cwas, mutual_information
@@ -155,6 +157,30 @@ class Swept:
                           "overall": whole(flat, self.left_out.reshape(1, -1)).estimate,
                           "gini": gini(self.kl(mode).mean()[part])}  # fmt: skip
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("mode")
+
+    def domains(self) -> dict[str, np.ndarray]:
+        """`(sequence,)` whether a text is of a domain, by domain; `all` of them first. A domain of a single document is
+        left out: there are no two halves of it."""
+        labels, document = self.labels("domain"), self.labels("document")
+        found = {"all": np.ones(len(labels), dtype=bool)}
+        for name in np.unique(labels).tolist() if len(set(labels)) > 1 else ():
+            own = labels == name
+            found |= {name: own} if len(set(document[own])) > 1 else {}
+        return found
+
+    def cells(self, shares: Sequence[float] = (0.05, 0.1)) -> list[Cell]:
+        """Other analyses of D2: every way of ablation on its own, text of all domains or of one, the share of experts
+        that are drivers, and the effect over all tokens or over those that select the expert."""
+        found = []
+        for text, kept in self.domains().items():
+            part = self.found.isel(sequence=np.flatnonzero(kept))
+            for tokens, sums in (("all", "kl"), ("that select the expert", "own")):
+                for share in shares:
+                    own = replace(self, found=part.assign(kl=part[sums]), share=share)
+                    for mode in self.found["mode"].values.tolist():
+                        choices = {"ablation": mode, "text": text, "drivers": f"{share:.0%}", "tokens": tokens}
+                        found.append(Cell(choices, over_seeds([own.concentrated(mode)]).against(own.busiest)))
+        return found
 
     @cached_property
     def common(self) -> str:

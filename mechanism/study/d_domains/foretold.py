@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ...measure.evidence import Cell
 from ...measure.seeds import Sampled, over_seeds
 from .driver_experts import KINDS, Swept
 
@@ -21,6 +22,8 @@ EFFECTS: Mapping[str, Callable[[xr.Dataset], np.ndarray]] = MappingProxyType({
     "at the tokens that follow": lambda text: text["probe_later"].values,
 })  # fmt: skip
 """Ways to count an effect, the one that is judged first."""
+BOUNDS = MappingProxyType({"0.23 (v2)": 0.23, "0.17 (v1)": 0.17})
+"""Largest Cohen's d that the source saw, by its version."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +70,15 @@ class Foretold:
         spread = np.sqrt(np.maximum(second / np.maximum(count, 1) - mean**2, 0))
         return np.asarray(np.where(spread > 1e-12, mean / np.where(spread > 0, spread, 1), 0))
 
-    def best(self, kind: str = "routing") -> Sampled:
+    def best(self, kind: str = "routing", kept: np.ndarray | None = None) -> Sampled:
         """Cohen's d of the pair of metric and layer with the largest, of a kind: chosen on one half of the documents
-        and taken on the other, both ways. Draws take documents anew."""
+        and taken on the other, both ways. Draws take documents anew.
+
+        Args:
+            kept: `(sequence,)` whether its tokens count; those of all sequences do without it.
+        """
         effects, at = self.swept.kl("zero"), (self.kinds == kind).to_numpy()
-        halves = effects.halves(self.swept.seed)
+        halves = tuple(half if kept is None else half * kept for half in effects.halves(self.swept.seed))
 
         def crossed(times: np.ndarray) -> float:
             first, second = (self.d(half * times)[at] for half in halves)
@@ -93,6 +100,21 @@ def _first_less_last(ranked: np.ndarray, metric: np.ndarray, effects: np.ndarray
 def _at_largest(chosen: np.ndarray, counted: np.ndarray) -> float:
     at = np.unravel_index(np.abs(chosen).argmax(), chosen.shape)
     return float(np.sign(chosen[at]) * counted[at])
+
+
+def cells(swept: Swept, text: xr.Dataset) -> list[Cell]:
+    """Other analyses of D7: ways to count an effect, kinds of metrics, tokens of all domains or of one, and the bounds
+    of both versions of the source."""
+    found = []
+    for effect in EFFECTS:
+        own = Foretold(swept, text, effect)
+        for kind in pd.unique(own.kinds[own.kinds != TOKEN]):
+            for domain, kept in swept.domains().items():
+                evidence = over_seeds([own.best(kind, kept)])
+                for version, bound in BOUNDS.items():
+                    choices = {"effect": effect, "metrics": kind, "text": domain, "bound": version}
+                    found.append(Cell(choices, evidence, bound))
+    return found
 
 
 def by_layer(models: Sequence[Foretold]) -> pd.DataFrame:

@@ -1,16 +1,17 @@
 """What re-weighting did, with intervals and nulls: the numbers of claim D5."""
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ...measure.evidence import Evidence
+from ...measure.evidence import Cell, Evidence
 from ...measure.nulls import permutation_p
-from ...measure.paired_gain import PairedGain
+from ...measure.paired_gain import Gain, PairedGain
 from ...measure.statistics import ClusterBootstrap
-from ..base.trials import Trials, spread
+from ..base.trials import Trials, known_mean, spread
 from .reweighting_plan import DOMAIN, DRIVER, NONE, RANDOM
 
 POINTS = 100
@@ -61,7 +62,7 @@ class Reweighted(Trials):
                 "null": float(np.quantile(random, 0.95)),
                 "draws": len(random),
                 "p_random": float(permutation_p(np.asarray(found.gain.estimate), random)),
-                "p_boot": float((1 + (found.draws <= 0).sum()) / (1 + len(found.draws))),
+                "p_boot": _no_gain(found),
             }
         return pd.DataFrame(rows).T.infer_objects().rename_axis("experts of")
 
@@ -127,6 +128,27 @@ class Reweighted(Trials):
         found = Evidence(*smaller[["estimate", "low", "high", "n", "null"]])
         return found._replace(p=float(min(1, 2 * both.min())), note=note)
 
+    def cells(self) -> list[Cell]:
+        """Other analyses of D5: domain or driver experts alone, every factor, all tasks or one, and what counts as
+        right: that the right choice is the likeliest, or that it has more than half of the probability. The null is
+        that of the chosen factor's random sets, on the same tasks."""
+        more = spread(POINTS * (self.data["margin"].values > 0.0), self.data["task_of"].values)
+        counts = {"likeliest": self.hits, "above one half": np.where(np.isnan(self.hits), np.nan, more)}
+        paired, found = replace(self.paired, n_perm=1), []
+        every = {"all": list(range(len(self.groups)))} | {name: [i] for i, name in enumerate(self.groups)}
+        for tasks, rows in every.items():
+            for right, hits in counts.items():
+                scores = hits[:, rows]
+                for kind in KINDS:
+                    random = known_mean(scores[self.settings(kind=RANDOM[kind])], 2).mean(1)
+                    null = float(np.quantile(random - known_mean(scores[self.unedited], 1).mean(), 0.95))
+                    for setting in self.settings(kind=kind, of=""):
+                        own = paired(scores[self.unedited], scores[setting], self.data["cluster"].values)
+                        factor = f"{self.data['factor'].values[setting]:g}"
+                        choices = {"experts": kind, "factor": factor, "task": tasks, "right": right}
+                        found.append(Cell(choices, own.gain.against(null, min(1, 2 * _no_gain(own)))))
+        return found
+
     @property
     def lang(self) -> str:
         """The domains' common language."""
@@ -149,3 +171,8 @@ class Reweighted(Trials):
         )
         found = self.bootstrap(change, own["bytes"].values, labels)
         return found if found.n > 1 else found._replace(low=np.nan, high=np.nan)
+
+
+def _no_gain(found: Gain) -> float:
+    """Share of the resamples without a gain."""
+    return float((1 + (found.draws <= 0).sum()) / (1 + len(found.draws)))

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...corpus import word_problems
 from ...corpus.library import load
 from ...corpus.store import CorpusError, sha256
-from ...measure.evidence import Evidence
+from ...measure.evidence import Cell, Evidence
 from ...measure.importance import frequency_difference
 from ...models.choices import EditedChoices
 from ...models.load import ModelError, model_hash
@@ -194,6 +194,10 @@ class Steered:
         if TASKS[0] in self.told:
             return dict.fromkeys(("R6", "R7", "R8"), self.told[TASKS[0]])
         return self.results[TASKS[0]].claims()
+
+    def cells(self, claim: str) -> list[Cell]:
+        """Other analyses of R6 or R7, over all tasks; see `SteeringResults.cells`."""
+        return [cell for one in self.results.values() for cell in one.cells()[claim]]
 
 
 def study(

@@ -1,6 +1,7 @@
 """What steering did: tables of a result of `steer`, and the evidence on the claims R6, R7 and R8."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ...measure.evidence import Evidence, NotTestable
+from ...measure.evidence import Cell, Evidence, NotTestable
 from ...measure.gap import GapSlope
 from ...measure.nulls import false_discovery
 from ...measure.paired_gain import PairedGain
@@ -136,10 +137,15 @@ class SteeringResults(Trials):
             return None
 
     def _gap_items(self) -> tuple[np.ndarray, np.ndarray]:
-        dev = self.data["dev_hits"].isel(grid=0).transpose("lang", "dev_item")
-        known = dev.where(dev != MISSING)
-        missing = known.sel(lang=self.pivot).values - known.sel(lang=self.compared).values
-        return np.asarray(missing, np.float64), self.scores(self.chosen) - self.scores(self.unedited)
+        plain = dict(zip(self.groups, self._dev[0], strict=True))
+        missing = plain[self.pivot] - np.stack([plain[code] for code in self.compared])
+        return missing, self.scores(self.chosen) - self.scores(self.unedited)
+
+    @cached_property
+    def _dev(self) -> np.ndarray:
+        """Hits `(grid, lang, item)` on dev items, NaN where missing; the first setting edits nothing."""
+        hits = self.data["dev_hits"].transpose("grid", "lang", "dev_item")
+        return hits.where(hits != MISSING).values.astype(np.float64)
 
     def hurt(self) -> Evidence:
         """R7, in points: the gain of the six controls, mean over them, item by item; `null` is the highest upper end of
@@ -149,18 +155,78 @@ class SteeringResults(Trials):
             ValueError: none could be tried.
         """
         table = self.controls().loc[list(CONTROLS)]
-        tried = table.index[table["gain"].notna()]
-        if tried.empty:
+        tried = self._tried
+        if not tried:
             raise ValueError("no control could be tried")
-        scores = {str(self.data["name"].values[i]): self.scores(i) for i in self.settings(role="control")}
-        if self._drawn:
-            scores[RANDOM] = self._random
-        found = self.gain_of(np.mean([scores[name] for name in tried], axis=0)).gain.mapped(_points)
+        found = self.gain_of(np.mean(list(tried.values()), axis=0)).gain.mapped(_points)
         least = table["high"].idxmax()
         note = f"upper end of {least}: {_points(table.loc[least, 'high']):+.2f}"
         if len(tried) < len(table):
-            note += f"; not tried: {', '.join(table.index.difference(tried))}"
+            note += f"; not tried: {', '.join(table.index.difference(list(tried)))}"
         return found.against(_points(table.loc[least, "high"]), note=note)
+
+    @cached_property
+    def _tried(self) -> dict[str, np.ndarray]:
+        """Hits `(lang, item)` of the controls that could be tried, by name."""
+        settings = {str(self.data["name"].values[i]): i for i in self.settings(role="control")}
+        hits = {name: self.scores(i) for name, i in settings.items() if self.data["experts"].values[i]}
+        hits |= {RANDOM: self._random} if self._drawn else {}
+        return {name: hits[name] for name in CONTROLS if name in hits and not np.isnan(hits[name]).all()}
+
+    def cells(self) -> dict[str, list[Cell]]:
+        """Other analyses of R6 and R7. R6: every threshold, window and way of steering on dev items, where none of them
+        is chosen, and every upward dose of the chosen setting on test items; the null is the 95th percentile of the
+        chosen setting's random sets. R7: every control alone, and every downward dose. Both over all languages, and
+        over the halves of them that lag and that lead before steering."""
+        paired, dev = replace(self.paired, n_perm=1), self._dev
+        found: dict[str, list[Cell]] = {"R6": [], "R7": []}
+        for told, codes in self._parts().items():
+            choices = {"task": str(self.data.attrs["task"]), "languages": told}
+            rows, base = [self.groups.index(code) for code in codes], self.scores(self.unedited, codes)
+
+            def gain(before: np.ndarray, after: np.ndarray, items: str) -> Evidence:
+                return paired(before, after, self.data[items].values).gain.mapped(_points)
+
+            null = _points(
+                np.quantile([self.accuracy(i, codes) for i in self._drawn], 0.95) - known_mean(base, 1).mean()
+            )
+            for i in self._doses(1):
+                own = gain(base, self.scores(i, codes), "cluster").against(null)
+                found["R6"].append(Cell(choices | self._told(i) | {"items": "test"}, own))
+            for i in np.flatnonzero(~np.isnan(dev).all((1, 2)))[1:].tolist():
+                own = gain(dev[0, rows], dev[i, rows], "dev_cluster").against(null)
+                found["R6"].append(Cell(choices | self._told(i, "grid_") | {"items": "dev"}, own))
+            doses = {f"strength {self.data['strength'].values[i]:g}": self.scores(i) for i in self._doses(-1)}
+            places = [self.compared.index(code) for code in codes]
+            for control, edited in (self._tried | doses).items():
+                own = gain(base, edited[places], "cluster")
+                found["R7"].append(Cell({**choices, "control": control}, own.against(own.high)))
+        return found
+
+    def _parts(self) -> dict[str, list[str]]:
+        """The languages that means are over: all, and the halves that lag and that lead on dev items, unedited."""
+        right = known_mean(self._dev[0], 1)
+        order = sorted(self.compared, key=lambda code: right[self.groups.index(code)])
+        half = len(order) // 2
+        parts = {"all": self.compared, "those that lag": order[:half], "those that lead": order[half:]}
+        return {told: codes for told, codes in parts.items() if codes}
+
+    def _doses(self, sign: int) -> Iterator[int]:
+        """The chosen setting and its doses, upwards or downwards, each strength once."""
+        seen = set()
+        for setting in [self.chosen, *self.settings(role="dose")]:
+            strength = float(self.data["strength"].values[setting])
+            if strength * sign > 0 and strength not in seen and not np.isnan(self.scores(setting)).all():
+                seen.add(strength)
+                yield setting
+
+    def _told(self, setting: int, prefix: str = "") -> dict[str, str]:
+        """What a setting chose: threshold, layers, and way and strength."""
+        kind, strength, tau, layers = (
+            self.data[f"{prefix}{name}"].values[setting] for name in ("kind", "strength", "tau", "layers")
+        )
+        steering = METHODS[kind].shown(kind, float(strength))
+        return {"threshold": f"{tau:g}", "layers": layers.replace(" ", ", "), "steering": steering}
 
     def claims(self) -> dict[str, Evidence | str]:
         """Evidence on R6 (the gain, in points, and the 95th percentile of matched random experts), R7 (see `hurt`) and
@@ -175,7 +241,7 @@ class SteeringResults(Trials):
         return {
             "R6": self._raised(own) if len(self.null) else "no set of random experts could be steered",
             "R7": self.hurt(),
-            "R8": few if slope is None else slope if own.low > 0 else none,
+            "R8": none if own.low <= 0 else few if slope is None else slope,
         }
 
     def _raised(self, own: Evidence) -> Evidence:

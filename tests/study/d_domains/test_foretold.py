@@ -9,7 +9,7 @@ import xarray as xr
 from mechanism.measure.causal import Effects
 from mechanism.measure.seeds import over_seeds
 from mechanism.study.d_domains.driver_experts import Swept
-from mechanism.study.d_domains.foretold import OWN, Foretold, by_kind
+from mechanism.study.d_domains.foretold import OWN, Foretold, by_kind, cells
 
 PROBES, LAYERS, EXPERTS = 600, 3, 8
 
@@ -74,6 +74,20 @@ def test_the_control_fires_where_the_token_itself_tells():
     table = by_kind([planted(0.0)]).set_index(["effect", "metrics"])
     assert table.loc[("at the token", "the token itself"), "low"] > 0.5
     assert table.loc[("at the tokens that follow", "the token itself"), "high"] < 0.3
+
+
+def test_other_analyses_hold_the_one_that_is_judged(monkeypatch):
+    swept, text = planted(1.0)
+    first = np.arange(PROBES // 2) < PROBES // 4
+    monkeypatch.setattr(Made, "domains", lambda self: {"all": np.ones(PROBES // 2, bool), "x": first})
+    found = {tuple(own.choices.values()): own for own in cells(swept, text)}
+    assert len(found) == 3 * 1 * 2 * 2, "effects, kinds of metrics, texts, bounds"
+    own = found["at the token", "routing", "all", "0.23 (v2)"]
+    assert own.evidence == over_seeds([Foretold(swept, text).best()])
+    assert (own.smallest, found["at the token", "routing", "all", "0.17 (v1)"].smallest) == (0.23, 0.17)
+    half = found["at the tokens that follow", "routing", "x", "0.23 (v2)"].evidence
+    assert half.estimate == pytest.approx(1 / np.sqrt(2), abs=0.2)
+    assert half != found["at the tokens that follow", "routing", "all", "0.23 (v2)"].evidence
 
 
 def test_a_token_with_one_expert_or_equal_metrics_has_no_difference():

@@ -94,6 +94,7 @@ def synthetic(gain: float, random: float, items: int = 200) -> xr.Dataset:
     }  # fmt: skip
     data = {
         "hit": (("setting", "item"), hit),
+        "margin": (("setting", "item"), hit - 0.5),
         "chosen_factor": ("chosen", [2.0, 2.0]),
         "domain_set": (("task", "layer", "expert"), np.ones((2, 1, 2), bool)),
         "driver_set": (("layer", "expert"), np.ones((1, 2), bool)),
@@ -108,6 +109,23 @@ def test_evidence_is_of_the_smaller_gain_and_p_of_the_better_one():
     assert found.null < 5.01
     assert found.n == 100, "documents of four items"
     assert found.p == pytest.approx(2 / 61)
+
+
+def test_other_analyses_hold_the_chosen_setting():
+    results = Reweighted(synthetic(0.3, 0.05))
+    cells = {tuple(own.choices.values()): own.evidence for own in results.cells()}
+    assert len(cells) == 2 * 3 * 2, "two kinds of experts, all tasks or one of two, two ways to count"
+    gains = results.gains()
+    for kind in (DOMAIN, DRIVER):
+        own, row = cells[kind, "2", "all", "likeliest"], gains.loc[kind]
+        assert (own.estimate, own.low, own.high, own.null) == tuple(row[["estimate", "low", "high", "null"]])
+        assert cells[kind, "2", "all", "above one half"] == own, (
+            "margins are above zero where the choice is the likeliest"
+        )
+        assert own.p == pytest.approx(2 * row["p_boot"])
+    alone = cells[DRIVER, "2", "a", "likeliest"]
+    assert alone.n == 50
+    assert alone.estimate == pytest.approx(15)
 
 
 def test_no_gain_is_no_evidence():

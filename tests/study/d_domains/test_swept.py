@@ -63,6 +63,25 @@ def test_drivers_stand_in_every_layer_and_tell_how_often_documents_include_them(
     assert planted().drivers(3)["layer"].tolist()[0] == GERMAN[0]
 
 
+def test_other_analyses_hold_the_one_that_is_judged_and_see_each_domain_alone():
+    swept = planted()
+    cells = {tuple(own.choices.values()): own.evidence for own in swept.cells((0.025, 0.2))}
+    assert len(cells) == 2 * 2 * 3, "two shares, two ways to count tokens, all text or that of one of two domains"
+    judged = over_seeds([swept.concentrated("zero")]).against(swept.busiest)
+    assert cells["zero", "all", "2%", "all"] == judged
+    (y,) = np.unique(np.flatnonzero(swept.domains()["y"])[[0]])
+    assert swept.labels("domain")[y] == "y"
+    assert cells["zero", "y", "2%", "all"].estimate < cells["zero", "x", "2%", "all"].estimate, "no German in y"
+
+
+def test_a_domain_of_one_document_is_no_text_of_its_own():
+    swept = planted()
+    found = swept.found.assign(
+        document=("sequence", np.where(swept.labels("domain") == "y", "0", swept.labels("document")))
+    )
+    assert list(Swept(found).domains()) == ["all", "x"]
+
+
 def test_a_layer_that_does_more_has_no_more_drivers():
     swept = planted()
     deep = swept.found.copy(deep=True)

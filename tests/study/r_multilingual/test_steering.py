@@ -126,6 +126,23 @@ def test_controls_and_doses_of_the_planted_expert(strong: SteeringResults):
     assert table.iloc[-1]["steered"] > table.iloc[-1]["base"] + 20
 
 
+def test_other_analyses_hold_the_chosen_setting_and_every_control(strong: SteeringResults):
+    found, judged = strong.cells(), strong.claims()["R6"]
+    assert isinstance(judged, Evidence)
+    test = [own for own in found["R6"] if own.choices["items"] == "test" and own.choices["languages"] == "all"]
+    assert test[0].evidence == judged._replace(note="", null=test[0].evidence.null)
+    assert test[0].evidence.null == pytest.approx(judged.null)
+    strengths = {own.choices["steering"] for own in test}
+    assert len(strengths) == len(test), "every dose once, upwards only"
+    grid = [own for own in found["R6"] if own.choices["items"] == "dev" and own.choices["languages"] == "all"]
+    assert len(grid) == strong.data.sizes["grid"] - 1
+    controls = strong.controls()["gain"]
+    alone = {own.choices["control"]: own.evidence for own in found["R7"] if own.choices["languages"] == "all"}
+    for name in CONTROLS:
+        assert np.isnan(controls[name]) or alone[name].estimate == pytest.approx(100 * controls[name])
+    assert {own.choices["languages"] for own in found["R7"]} == {"all", "those that lag", "those that lead"}
+
+
 def test_an_expert_without_effect_is_not_judged_to_have_one():
     found = SteeringResults(steer(*planted(0.0), planted_task(), TRIED), QUICK).claims()["R6"]
     assert isinstance(found, Evidence)
