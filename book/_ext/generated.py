@@ -105,6 +105,7 @@ class Hero(Markdown):
 MARKDOWN: dict[str, Callable[[Markdown], str]] = {
     "claims": lambda asked: scoreboard.claims_markdown(asked.arguments[0], **asked.place),
     "board": lambda asked: scoreboard.board_markdown(**asked.place),
+    "testbeds": lambda asked: scoreboard.on_testbeds_markdown(**asked.place),
     "scoreboard": lambda asked: scoreboard.scoreboard_markdown(asked.env.docname),
     "error-rates": lambda asked: error_rates.rates_markdown(),
     "contracts": lambda asked: contracts_markdown(),

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,23 @@ class Source:
     key: str
     arxiv: str | None = None
     about: str = ""
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """Other models than the report's own, in which some claims are judged too, by the same rules.
+
+    Attributes:
+        name: under which their records are kept; title: for readers; notebook: name of the notebook that judges.
+        test: what is measured there, in place of the claims' own tests.
+        resampled: units that intervals resample there, by claim: the claims that are judged.
+    """
+
+    name: str
+    title: str
+    notebook: str
+    test: str
+    resampled: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,17 @@ class Claim:
         """
         return self.rule.verdict(evidence, self.smallest)
 
+    def on(self, testbed: Testbed) -> "Claim":
+        """The claim as it is judged on a testbed.
+
+        Raises:
+            ClaimError: it is not judged there.
+        """
+        if self.id not in testbed.resampled:
+            raise ClaimError(f"claim {self.id} is not judged on {testbed.title}: {' '.join(testbed.resampled)} are")
+        resampled = testbed.resampled[self.id]
+        return replace(self, resampled=resampled, test=testbed.test, notebook=testbed.notebook)
+
     @property
     def digest(self) -> str:
         """Hash of all that decides a verdict: what is measured, on what units, against what, by which rule."""
@@ -114,16 +142,33 @@ def load_claims(path: Path = CLAIMS) -> dict[str, Claim]:
     return claims
 
 
-def find_claim(claim_id: str) -> Claim:
-    """The claim of an id.
+def find_claim(claim_id: str, testbed: str = "") -> Claim:
+    """The claim of an id, as it is judged on a testbed if one is named.
 
     Raises:
-        ClaimError: no such claim; the message lists the known ids.
+        ClaimError: no such claim or testbed; the message lists the known ones.
     """
     claims = load_claims()
     if claim_id not in claims:
         raise ClaimError(f"unknown claim {claim_id!r}: known are {' '.join(claims)}")
-    return claims[claim_id]
+    testbeds = load_testbeds() if testbed else {}
+    if testbed and testbed not in testbeds:
+        raise ClaimError(f"unknown testbed {testbed!r}: known are {' '.join(testbeds)}")
+    return claims[claim_id].on(testbeds[testbed]) if testbed else claims[claim_id]
+
+
+def load_testbeds(path: Path = CLAIMS) -> dict[str, Testbed]:
+    """Every testbed by its name.
+
+    Raises:
+        ClaimError: no file, a testbed with an unknown field or without one, or with a claim that there is not.
+    """
+    known, claims, found = [field.name for field in fields(Testbed)][1:], load_claims(path), {}
+    for name, entry in (_read(path).get("testbeds") or {}).items():
+        if wrong := sorted(set(entry) ^ set(known)) or sorted(set(entry["resampled"]) - set(claims)):
+            raise ClaimError(f"testbed {name}: {wrong[0]} is unknown or missing; a testbed has {', '.join(known)}")
+        found[name] = Testbed(name, **{**entry, "test": " ".join(entry["test"].split())})
+    return found
 
 
 def load_sources(path: Path = CLAIMS) -> dict[str, Source]:

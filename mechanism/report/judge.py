@@ -32,6 +32,7 @@ class Judge:
         model: as the notebook names it. Records of the report are written for its own model alone; in a run of
             `mechanism run` those of any model are, into its folder.
         origin: provenance of the evidence.
+        testbed: where the claims are judged, if not on the report's model; see `Testbed`.
         awaits: command that records the full results, where a page has only a sample of them: too few items to record a
             verdict of the report. Empty where the evidence is the full one.
         judged: records by claim; undecided: reasons by claim; analyses: others that could have been made, by claim.
@@ -40,6 +41,7 @@ class Judge:
     model: str
     origin: Provenance
     awaits: str = ""
+    testbed: str = ""
     judged: dict[str, Record] = field(default_factory=dict)
     undecided: dict[str, str] = field(default_factory=dict)
     analyses: dict[str, Sequence[Cell]] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Judge:
         self.judged[claim] = record(
             claim, evidence, not_testable=reason if silent else "", origin=self.origin, write=self.own_run or ours,
             standing=STANDING if self.own_run or not ours else "", analyses=self.analyses.get(claim, ()),
+            testbed=self.testbed,
         )  # fmt: skip
         return self.judged[claim]
 

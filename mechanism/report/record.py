@@ -108,6 +108,7 @@ def record(
     write: bool = True,
     standing: str = "",
     analyses: Sequence[Cell] = (),
+    testbed: str = "",
 ) -> Record:
     """Judge a claim on its evidence and write the record.
 
@@ -121,13 +122,14 @@ def record(
         write: off for a model whose verdicts are shown but do not belong in the report.
         standing: see `Record`.
         analyses: others that could have been made.
+        testbed: other models than the report's, on which the claim is judged; its record is kept beneath that name.
 
     Raises:
-        ClaimError: unknown claim.
+        ClaimError: unknown claim or testbed, or a claim that is not judged there.
         EvidenceError: see `Evidence.checked`. RuleError: nothing recorded for something that the rule asks for.
         RecordError: neither evidence nor a reason, or both at once.
     """
-    claim = find_claim(claim_id)
+    claim = find_claim(claim_id, testbed)
     if (evidence is None) != bool(not_testable.strip()):
         raise RecordError(f"claim {claim_id}: give its evidence, or say why it is not testable here; not both")
     evidence = evidence and evidence.checked()
@@ -137,7 +139,7 @@ def record(
     others = dict(sorted(Counter(map(str, outcomes(claim, analyses))).items()))
     found = Record(claim, verdict, evidence, note, notebook or running_notebook(), content, standing, others)
     if write:
-        keep(results_folder(folder) / f"{claim_id}.json", _json(found.payload()))
+        keep(results_folder(folder) / testbed / f"{claim_id}.json", _json(found.payload()))
     return found
 
 
@@ -197,9 +199,9 @@ def running_notebook() -> str:
     return Path(named).stem
 
 
-def read_records(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Every record of a results folder by claim id; empty where there is none yet."""
-    return _by_claim(results_folder(folder))
+def read_records(folder: Path | None = None, testbed: str = "") -> dict[str, dict[str, Any]]:
+    """Every record of a results folder by claim id, or those of a testbed; empty where there is none yet."""
+    return _by_claim(results_folder(folder) / testbed)
 
 
 def read_undecided(folder: Path | None = None) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..measure.evidence import Evidence
 from .amendments import Amendment, load_amendments
-from .claims import Claim, ClaimError, load_claims, load_sources
+from .claims import Claim, ClaimError, load_claims, load_sources, load_testbeds
 from .multiverse import agreement
 from .record import claim_anchor, evidence_of, read_records
 from .verdicts import Verdict
@@ -21,7 +21,8 @@ _HEADER = ("Id", "Claim", "Verdict", "Source says", "Here [95 % interval]", "Hel
 def claim_rows(folder: Path | None = None) -> list[dict[str, Any]]:
     """One mapping per claim, in the file's order: `id`, `source` (arXiv id or title), `statement`, `source_figure`,
     `effect`, `unit`, `resampled`, `smallest`, `because`, `null_name`, `test`, `criterion`, `rule`, `scale`, `label`
-    (the verdict as readers see it), `notebook`, `amendments` (in words), and from its record `verdict`, `estimate`,
+    (the verdict as readers see it), `notebook`, `amendments` (in words), `testbeds` (the same of each testbed on which
+    it was judged, with its title as `testbed`), and from its record `verdict`, `estimate`,
     `interval`, `n`, `null`, `p`, `note`, each None while it is undecided, and `deciding_n`; see `Rule.deciding_n`; and
     `analyses`, see `agreement`.
 
@@ -34,7 +35,12 @@ def claim_rows(folder: Path | None = None) -> list[dict[str, Any]]:
     """
     records, claims = read_records(folder), load_claims()
     ledger = load_amendments(claims)
-    return [_row(claim, records.get(claim.id, {}), ledger.get(claim.id, [])) for claim in claims.values()]
+    rows = {claim.id: _row(claim, records.get(claim.id, {}), ledger.get(claim.id, [])) for claim in claims.values()}
+    for name, testbed in load_testbeds().items():
+        for claim_id, record in read_records(folder, name).items():
+            own = _row(claims[claim_id].on(testbed), record, [])
+            rows[claim_id]["testbeds"].append({**own, "testbed": testbed.title})
+    return list(rows.values())
 
 
 def _amended() -> str:
@@ -65,6 +71,24 @@ def scoreboard_markdown(page: str, folder: Path | None = None) -> str:
         link = _link(f"claims-{source.letter}", source.title, page)
         lines.append(_line([f"**{source.letter}** {link}", *(str(own[name]) for name in names)]))
     return "\n".join([*lines, "", _amended()])
+
+
+def on_testbeds_markdown(page: str, folder: Path | None = None, single: bool = False) -> str:
+    """Claims that are judged on other models too: their verdicts side by side, and how many disagree; arguments as in
+    `claims_markdown`. Empty where there are none."""
+    rows = [row for row in claim_rows(folder) if row["testbeds"]]
+    if not rows:
+        return ""
+    titles = list(dict.fromkeys(own["testbed"] for row in rows for own in row["testbeds"]))
+    lines = [_line(["Id", "Claim", "Natural languages", *(title.capitalize() for title in titles)])]
+    lines.append(_line(["---"] * (3 + len(titles))))
+    for row in rows:
+        others = {own["testbed"]: _lines(_badge(own, page, single), _estimate(own)) for own in row["testbeds"]}
+        own = _lines(_badge(row, page, single), _estimate(row))
+        lines.append(_line([f"**{row['id']}**", row["statement"], own, *(others.get(title, "") for title in titles)]))
+    apart = [row["id"] for row in rows if any(own["verdict"] != row["verdict"] for own in row["testbeds"])]
+    told = f"They disagree on {len(apart)} of {len(rows)} claims{': ' + ', '.join(apart) if apart else ''}."
+    return "\n".join([*lines, "", told])
 
 
 def claims_markdown(letter: str, page: str, folder: Path | None = None, single: bool = False) -> str:
@@ -126,6 +150,7 @@ def _row(claim: Claim, record: Mapping[str, Any], amendments: list[Amendment]) -
         "deciding_n": claim.rule.deciding_n(found, claim.smallest) if found and doubt else None,
         "amendments": [_history(one, found) for one in amendments],
         "notebook": record.get("notebook") or claim.notebook,
+        "testbeds": [],
     }
 
 
@@ -143,9 +168,11 @@ def _history(one: Amendment, found: Evidence | None) -> str:
 
 
 def _cells(row: Mapping[str, Any], page: str, single: bool) -> list[str]:
-    verdict = _lines(_badge(row, page, single), _needed(row), row["analyses"].split(" (")[0])
+    elsewhere = [f"on {own['testbed']}: {_badge(own, page, single)}" for own in row["testbeds"]]
+    verdict = _lines(_badge(row, page, single), _needed(row), row["analyses"].split(" (")[0], *elsewhere)
     head = [f"**{row['id']}**", row["statement"], verdict, row["source_figure"]]
-    return [*head, _lines(_estimate(row), _size(row)), _lines(*_against(row))]
+    here = _lines(_estimate(row), _size(row), *(f"on {own['testbed']}: {_estimate(own)}" for own in row["testbeds"]))
+    return [*head, here, _lines(*_against(row))]
 
 
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,6 +232,11 @@ def _detail(row: Mapping[str, Any]) -> list[str]:
         f"  *Criterion.* {row['criterion']} Rule: `{row['rule']}`; else inconclusive.",
         *note,
         *([f"  *Other analyses.* {row['analyses'].capitalize()}."] if row["analyses"] else []),
+        *(
+            f"  *On {own['testbed']}.* {own['test']} Resampled: {own['resampled']}. {own['label']}: "
+            f"{_estimate(own)}, {_lines(*_against(own)).replace('<br>', ', ')}."
+            for own in row["testbeds"]
+        ),
         *(f"  *Amended.* {history}" for history in row["amendments"]),
         "",
     ]

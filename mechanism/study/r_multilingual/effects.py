@@ -37,11 +37,14 @@ class Seeds:
 
     Attributes:
         parts: observations by corpus, of each run, on the same segments; n_boot, seed: of resampling.
+        trained, unknown: languages that all runs were trained on, the pivot among them, and that none was.
     """
 
     parts: Mapping[str, Mapping[str, xr.Dataset]]
     n_boot: int = 2000
     seed: int = 0
+    trained: Sequence[str] = TRAINED
+    unknown: Sequence[str] = UNKNOWN
 
     @classmethod
     def recorded(cls, names: Sequence[str] = SEEDS, n_boot: int = 2000, seed: int = 0) -> "Seeds":
@@ -57,7 +60,8 @@ class Seeds:
     def correlation(self) -> Evidence:
         """R2: correlation over languages of quality with divergence; `null` is the upper end among those trained on."""
         own, trained = (
-            self._evidence(*self._correlations(only)).mapped(np.tanh) for only in ((*TRAINED, *UNKNOWN), TRAINED)
+            self._evidence(*self._correlations(only)).mapped(np.tanh)
+            for only in ((*self.trained, *self.unknown), self.trained)
         )
         return own.against(trained.high, note=f"among the languages trained on {_told(trained)}")
 
@@ -86,7 +90,7 @@ class Seeds:
         falls, apart = self._falls[0][..., 0], self._apart[0][0, :, 0]
         lowest = [own["divergence"].mean(("segment", "lang")).argmin("layer").item() for own in self.pooled.values()]
         found = {"R1": self._dips[0][:, 0], "lowest layer": lowest}
-        found["R2"] = np.tanh(self._correlations((*TRAINED, *UNKNOWN))[0][:, 0])
+        found["R2"] = np.tanh(self._correlations((*self.trained, *self.unknown))[0][:, 0])
         found |= {f"R3, {name}": own for name, own in zip(PARTS, falls, strict=True)}
         found |= {"R9": apart.mean(1), "R9, least layer": apart.min(1), "R10": self._gains[0][:, 0]}
         return pd.DataFrame(found, pd.Index(list(self.parts), name="run"))
@@ -94,7 +98,7 @@ class Seeds:
     @cached_property
     def pooled(self) -> dict[str, xr.Dataset]:
         """All corpora of each run, in the languages trained on, the pivot left out."""
-        return {name: taught(pool(list(own.values()))) for name, own in self.parts.items()}
+        return {name: taught(pool(list(own.values())), self.trained) for name, own in self.parts.items()}
 
     def _evidence(self, effects: Float[np.ndarray, "seed draw"], units: int) -> Evidence:
         return SeedMean()(effects[:, 0], (effects[:, 1:].mean(0), units))
@@ -139,7 +143,7 @@ class Seeds:
         found = []
         for parts in self.parts.values():
             whole = parts[WIDE]["divergence"].dropna("lang", how="all")
-            sides = strangers(map(str, whole["lang"].values))
+            sides = strangers(map(str, whole["lang"].values), self.trained, self.unknown)
             both = whole.sel(lang=[*sides[0], *sides[1]]).dropna("segment").mean("segment")
             values = [both.sel(lang=side).values for side in sides]
             own, other = (self._weights(len(side)) @ each / len(side) for side, each in zip(sides, values, strict=True))
@@ -245,9 +249,9 @@ def language_means(
     return np.where(counts > 0, np.tensordot(weights, sums, 1) / np.maximum(counts, 1), np.nan)
 
 
-def taught(found: xr.Dataset) -> xr.Dataset:
+def taught(found: xr.Dataset, trained: Sequence[str] = TRAINED) -> xr.Dataset:
     """An observation in the languages that the report's models were trained on, the pivot left out."""
-    return found.sel(lang=[code for code in found["lang"].values if code in TRAINED and code != found.attrs["pivot"]])
+    return found.sel(lang=[code for code in found["lang"].values if code in trained and code != found.attrs["pivot"]])
 
 
 def entropy_parts(
@@ -259,13 +263,15 @@ def entropy_parts(
     return np.stack([own @ slope, own @ slope - pivot @ slope, own @ step]) / np.log(experts)
 
 
-def strangers(codes: Iterable[str]) -> tuple[list[str], list[str]]:
+def strangers(
+    codes: Iterable[str], trained: Sequence[str] = TRAINED, unknown: Sequence[str] = UNKNOWN
+) -> tuple[list[str], list[str]]:
     """Languages that the report's models were never trained on, and those they were that share a script with one, the
     pivot left out."""
     held = list(codes)
-    unknown = [code for code in held if code in UNKNOWN]
-    scripts = {script_of(code) for code in unknown}
-    return unknown, [c for c in held if c in TRAINED and c != "en" and script_of(c) in scripts]
+    strange = [code for code in held if code in unknown]
+    scripts = {script_of(code) for code in strange}
+    return strange, [c for c in held if c in trained and c != "en" and script_of(c) in scripts]
 
 
 def quality_and_divergence(found: xr.Dataset, codes: Sequence[str]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from ..base import runs as training_runs
 from ..base.probe_log import ProbeLog, join_probes, write_stats
 from ..grid.english import english_tokens
 from ..grid.run import Planned, RecordedRun, RunGrid, Workshop
-from .clone_routing import PACKED, HeldOut, held_segments, observe_clones, summed_up
+from .routing import PACKED, HeldOut, held_segments, observe_clones, summed_up
 
 ENGLISH = DATA / "tokenizer_english"
 SEGMENTS, PROBES = "segments.nc", "probes.nc"

@@ -12,13 +12,13 @@ from mechanism.corpus.library import committed
 from mechanism.corpus.mixture import Column
 from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.study.base import runs as training_runs
+from mechanism.study.clones import grid as clones
+from mechanism.study.clones.grid import ENGLISH, PROBES, SEGMENTS, CloneGrid
+from mechanism.study.clones.routing import HeldOut, held_segments
 from mechanism.study.grids import load_grid
-from mechanism.study.r_multilingual import clones
-from mechanism.study.r_multilingual.clone_routing import HeldOut, held_segments
-from mechanism.study.r_multilingual.clones import ENGLISH, PROBES, SEGMENTS, CloneGrid
 
 TOY: dict[str, Any] = {
-    "made_by": "r_multilingual.clones",
+    "made_by": "clones.grid",
     "model": {"vocab": 4096, "hidden": 16, "layers": 3, "heads": 1, "head_dim": 16, "experts": 4, "top_k": 2,
               "expert_width": 8, "context": 128},
     "train": {"tokens": 512, "batch": 4, "length": 32, "lr": 0.01, "warmup": 1, "compile": False, "probes": [256]},
@@ -64,10 +64,7 @@ def test_the_committed_grid_is_what_was_planned():
     assert len(set(hashes)) == len(hashes)
     sizes = {name: grid.run(name, 0).train.model for name in grid.cells}
     assert sizes["64 experts"].active_parameters() - sizes["base"].active_parameters() == 48 * 96 * 12  # routers alone
-    assert set(grid.rules) == {"unit", "trained", "windows", "R1", "R2", "R3", "R4", "R9", "R10", "R11", "R12"}
-    for name, rule in grid.rules.items():
-        if name.startswith("R"):
-            assert set(rule) == {"effect", "smallest", "against", "replicated", "partly"}
+    assert set(grid.rules) == {"claims", "unit", "trained", "windows", "controls"}
 
 
 def test_every_run_leaves_a_small_record_and_its_losses(grid):
