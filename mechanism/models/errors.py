@@ -5,7 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import SafetensorError
 
 from .memory import free_memory
@@ -24,7 +29,12 @@ def explained(spec: str, where: str) -> Iterator[None]:
         if Path(where).is_dir():
             raise ModelError(f"the model in {where} cannot be loaded: {_first_line(error)}") from error
         raise ModelError(_not_from_hub(spec, where, error)) from error
-    except ValueError as error:
+    except ModelError:
+        raise
+    except ImportError as error:
+        told = _first_line(error)
+        raise ModelError(f"{spec} needs a package that is not here: {told}; install it and run it again") from error
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, StrictDataclassError) as error:
         raise ModelError(f"{spec} cannot be loaded: {_first_line(error)}") from error
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):

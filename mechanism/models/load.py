@@ -1,7 +1,6 @@
 """Models by name: committed with the report, on disk, or on a hub."""
 
 import copy
-import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,8 @@ from ..corpus.library import DATA
 from ..corpus.store import sha256
 from ..nn import auto
 from .errors import ModelError, explained
-from .memory import Footprint, footprint, free_memory, lacking, routed_experts
+from .integrity import content_hash, padded, refuse_adapter, refuse_mute, refuse_partial
+from .memory import Footprint, footprint, free_memory, lacking, routed_experts, skeleton
 from .passes import encode, pad, padding_token, room
 
 MODELS = DATA / "models"
@@ -60,7 +60,7 @@ class Loaded:
     @property
     def moe(self) -> bool:
         """Whether it has routed experts."""
-        return routed_experts(self.model.config) > 1
+        return routed_experts(self.model) > 1
 
     @torch.no_grad()
     def __call__(self, texts: str | Sequence[str]) -> Any:
@@ -126,18 +126,17 @@ def _commit(where: str, revision: Mapping[str, str], spec: str) -> str | None:
 
 
 def model_hash(spec: str) -> str:
-    """Sixteen hexadecimal digits over a model's configuration, weights and tokenizer; of a model on a hub, its id and
-    revision."""
+    """Sixteen hexadecimal digits over a model's configuration, weights and tokenizer, see `content_hash`; of a model on
+    a hub, its id and revision."""
     where = Path(resolve(spec))
     if not where.is_dir():
         return sha256(pinned(spec).encode())[:16]
-    digest = hashlib.sha256()
-    for path in sorted([where / "config.json", *where.glob("*.safetensors"), *where.glob("tokenizer*")]):
-        digest.update(f"{path.name}\0{sha256(path.read_bytes())}\n".encode())
-    return digest.hexdigest()[:16]
+    return content_hash(where)
 
 
-def load(spec: str = "embedded", device: str = "auto", dtype: str = "float32", moe: bool = False) -> Loaded:
+def load(
+    spec: str = "embedded", device: str = "auto", dtype: str = "float32", moe: bool = False, partial: bool = False
+) -> Loaded:
     """A causal language model with its tokenizer.
 
     Args:
@@ -145,32 +144,34 @@ def load(spec: str = "embedded", device: str = "auto", dtype: str = "float32", m
         device: `auto` takes the GPU where there is one; `balanced` spreads the layers over all GPUs (needs accelerate).
         dtype: torch dtype name.
         moe: refuse a model without routed experts.
+        partial: take a checkpoint whose weights are not those of its architecture: what is missing is drawn at random.
 
     Raises:
         ModelError: no such model or revision, a gated one, no network for a hub id, an architecture that transformers
-            does not know, a dense model where `moe`, damaged weights, an unknown dtype or device, too little memory.
+            does not know, a dense model where `moe`, damaged, missing, unused or misshapen weights, an adapter, a
+            tokenizer that is not the model's, an unknown dtype or device, too little memory.
     """
     precision, target = parse_dtype(dtype), parse_device(device)
     where, revision = _source(spec)
     verify_weights(Path(where))
+    refuse_adapter(spec, where)
     transformers_logging.disable_progress_bar()
     config = load_config(spec)
-    if moe and routed_experts(config) < 2:
-        raise ModelError(f"{spec} is a dense model ({config.model_type}): it has no routed experts to study")
+    with explained(spec, where):
+        if moe and routed_experts(skeleton(config)) < 2:
+            raise ModelError(f"{spec} is a dense model ({config.model_type}): it has no routed experts to study")
     spread = {"device_map": BALANCED} if target == BALANCED else {}
     with explained(spec, where):
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=precision, **revision, **spread)
-        tokenizer = _tokenizer(where, revision)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            where, dtype=precision, output_loading_info=True, ignore_mismatched_sizes=True, **revision, **spread
+        )
+        if not partial:
+            refuse_partial(spec, info)
+        tokenizer = padded(model, AutoTokenizer.from_pretrained(where, **revision))
+        refuse_mute(spec, model, tokenizer)
         if not Path(where).is_dir():
             model.config._commit_hash = _commit(where, revision, spec)  # read by `trace.attachable.provenance`
         return Loaded((model if spread else model.to(target)).eval(), tokenizer, spec, dtype, target)
-
-
-def _tokenizer(where: str, revision: Mapping[str, str]) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(where, **revision)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
-    return tokenizer
 
 
 def as_loaded(model: Loaded | nn.Module) -> Loaded:
@@ -185,7 +186,8 @@ def as_loaded(model: Loaded | nn.Module) -> Loaded:
     if not isinstance(model, PreTrainedModel) or not where:
         raise ModelError(f"a {type(model).__name__} does not say where its tokenizer is: save it and load its folder")
     with explained(where, where):
-        tokenizer = _tokenizer(where, {})
+        tokenizer = padded(model, AutoTokenizer.from_pretrained(where))
+        refuse_mute(where, model, tokenizer)
     return Loaded(model.eval(), tokenizer, where, str(model.dtype).removeprefix("torch."), str(model.device))
 
 
@@ -198,13 +200,13 @@ def load_model(
 
 
 def require_memory(spec: str, device: str = "auto", dtype: str = "float32") -> Footprint:
-    """Memory that a model needs, from its configuration and the headers of its weights.
+    """Memory that a model needs, from its configuration.
 
     Raises:
         ModelError: there is less; the sentence has the numbers. See `load` for others.
     """
-    where, target = Path(resolve(spec)), parse_device(device)
-    found = footprint(load_config(spec), where if where.is_dir() else None, parse_dtype(dtype))
+    target = parse_device(device)
+    found = footprint(load_config(spec), parse_dtype(dtype))
     if missing := lacking(found, target, free_memory):
         raise ModelError(
             f"{spec} does not fit: {missing}; take --dtype bfloat16, another device, --device {BALANCED} over several "

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-_EXPERT_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+from ..trace.errors import DenseModelError, RouterError
+from ..trace.sites import find_sites
+
 PASS_TOKENS = 4096
 """Tokens of one pass; the studies make batches of at most so many."""
 
@@ -50,24 +51,30 @@ class Footprint:
         return f"{_size(self.needed)} ({weights}; a pass: {_size(self.capture)}; the process: {_size(PROCESS)})"
 
 
-def footprint(config: Any, folder: Path | None, dtype: torch.dtype) -> Footprint:
-    """Estimate from the headers of safetensors files where there are any, else from the architecture alone, built
-    without memory.
+def footprint(config: Any, dtype: torch.dtype) -> Footprint:
+    """Estimate from the architecture, built without memory.
 
     Args:
-        config: of transformers; folder: of the model, None for one on a hub that is not here yet.
+        config: of transformers.
     """
-    parameters = sum(map(_elements, sorted(folder.glob("*.safetensors")))) if folder else 0
-    if not parameters:
-        with torch.device("meta"):
-            parameters = AutoModelForCausalLM.from_config(config).num_parameters()
-    return Footprint(parameters, dtype, _capture(config))
+    model = skeleton(config)
+    return Footprint(model.num_parameters(), dtype, _capture(config, routed_experts(model)))
 
 
-def routed_experts(config: Any) -> int:
-    """Routed experts per layer as a transformers configuration says; 0 for a dense model."""
-    text = getattr(config, "text_config", config)
-    return max(int(getattr(text, name, None) or 0) for name in _EXPERT_FIELDS)
+def skeleton(config: Any) -> PreTrainedModel:
+    """A model without weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def routed_experts(model: nn.Module) -> int:
+    """Routed experts of the layer that has most, found as capture finds them; 0 for a dense model."""
+    try:
+        return max(site.num_experts for site in find_sites(model))
+    except DenseModelError:
+        return 0
+    except RouterError:
+        return 2  # it routes in a way that attaching names
 
 
 def lacking(found: Footprint, device: str, free: Callable[[str], int]) -> str:
@@ -94,23 +101,14 @@ def free_memory(device: str) -> int:
     return min(psutil.virtual_memory().available, _left_of_limit())
 
 
-def _elements(path: Path) -> int:
-    """Elements of the tensors of a safetensors file, by its header."""
-    try:
-        with safe_open(path, "np") as tensors:
-            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    except SafetensorError:
-        return 0  # a damaged file is named where it is loaded
-
-
-def _capture(config: Any) -> int:
+def _capture(config: Any, experts: int) -> int:
     """Bytes that a pass adds, in float32: the model's logits, a copy and their log-probabilities; hidden states; and
     of each layer router logits, probabilities, counts (64 bit) and weights."""
     text = config.get_text_config()
     layers = int(getattr(text, "num_hidden_layers", 0))
     per_token = 3 * 4 * int(getattr(text, "vocab_size", 0))
     per_token += 4 * (layers + 1) * int(getattr(text, "hidden_size", 0))
-    return PASS_TOKENS * (per_token + 20 * layers * routed_experts(config))
+    return PASS_TOKENS * (per_token + 20 * layers * experts)
 
 
 def _left_of_limit() -> int:

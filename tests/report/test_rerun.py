@@ -271,7 +271,7 @@ def test_too_little_memory_is_told_in_numbers_before_loading(tmp_path, monkeypat
 
 def test_memory_for_a_gpu_counts_what_passes_through_the_host():
     config = load_config("tiny")
-    found = footprint(config, None, torch.bfloat16)
+    found = footprint(config, torch.bfloat16)
     assert (
         found.parameters
         == require_memory("tiny").parameters

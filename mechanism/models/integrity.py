@@ -1,0 +1,115 @@
+"""Is what was loaded what was named? Weights that fit the architecture, a tokenizer that reads, and a hash of both."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .errors import ModelError
+
+ADAPTER = "adapter_config.json"
+PROBE = "Hello world"
+"""Text that every tokenizer encodes into something."""
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.ckpt", "*.msgpack", "*.h5", "*.npz")
+_WHOLE = 2 * 10**9  # bytes that are hashed as a whole; of larger models each file is sampled
+_BLOCK, _BLOCKS = 1 << 20, 64
+
+
+def refuse_adapter(spec: str, where: str) -> None:
+    """Refuse a folder that holds an adapter beside, or in place of, a model.
+
+    Raises:
+        ModelError: it does; transformers would apply or ignore it without a word, as peft is installed or not.
+    """
+    if (Path(where) / ADAPTER).exists():
+        raise ModelError(
+            f"{spec} holds an adapter ({ADAPTER}): merge it into its base first (peft: `merge_and_unload`, then "
+            "`save_pretrained`) and name that folder"
+        )
+
+
+def refuse_partial(spec: str, info: Mapping[str, Any]) -> None:
+    """Refuse a model whose weights are not those of its architecture.
+
+    Args:
+        info: what transformers says of loading: missing, unexpected and mismatched keys.
+
+    Raises:
+        ModelError: a weight is missing and was filled at random, has another shape, or is not used.
+    """
+    kinds = {
+        "missing_keys": "lacks weights, which would be drawn at random",
+        "mismatched_keys": "has weights of another shape than its configuration says",
+        "unexpected_keys": "has weights that its architecture does not use",
+    }
+    for kind, told in kinds.items():
+        names = sorted(one if isinstance(one, str) else str(one[0]) for one in info.get(kind) or ())
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ModelError(
+                f"{spec} {told}: {', '.join(names[:3])}{more}; name a whole checkpoint, or take it as it is in "
+                "Python with `load(..., partial=True)`"
+            )
+
+
+def refuse_mute(spec: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that does not belong to the model.
+
+    Raises:
+        ModelError: it encodes two words into nothing, or into ids that the model has no embedding for.
+    """
+    ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ModelError(
+            f"the tokenizer of {spec} encodes {PROBE!r} into nothing: its files are missing or not its own; put the "
+            "tokenizer's files beside the model"
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if max(ids) >= rows:
+        raise ModelError(
+            f"the tokenizer of {spec} gives the id {max(ids)}, and the model embeds {rows} ids: it is not its own"
+        )
+
+
+def padded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer with a token to pad with that the model embeds; what stands behind a text is never read."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
+        known = (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token)
+        usable = (token for token in known if token and tokenizer.convert_tokens_to_ids(token) < rows)
+        tokenizer.pad_token = next(usable, None) or tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
+
+
+def content_hash(folder: Path) -> str:
+    """Sixteen hexadecimal digits over the configuration, the weights of any format and the tokenizer of a folder. The
+    weights of a large model are sampled: size, ends and evenly spaced blocks of every file."""
+    digest, weights = hashlib.sha256(), set(_files(folder))
+    sampled = sum(path.stat().st_size for path in weights) > _WHOLE
+    for path in sorted({folder / "config.json", *weights, *folder.glob("tokenizer*")}):
+        own = _sampled(path) if sampled and path in weights else _sha256(path)
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{own}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for pattern in _WEIGHTS:
+        yield from (path for path in folder.glob(pattern) if path.is_file())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sampled(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        for number in range(_BLOCKS):
+            stream.seek(max(0, (size - _BLOCK) * number // (_BLOCKS - 1)))
+            digest.update(stream.read(_BLOCK))
+    return digest.hexdigest()
