@@ -34,7 +34,7 @@ class Trace:
     def __init__(
         self,
         model: nn.Module,
-        interventions: Sequence[Intervention] = (),
+        interventions: Intervention | Sequence[Intervention] = (),
         *,
         keep: bool = True,
         stats: RoutingStats | None = None,
@@ -43,7 +43,10 @@ class Trace:
         seed: int = 0,
         first: int = 0,
     ) -> None:
-        self.model, self.interventions, self.keep, self.stats = model, tuple(interventions), keep, stats
+        given = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+        if strange := [one for one in given if not isinstance(one, Intervention)]:
+            raise InterventionError(f"{strange[0]!r} is no intervention; see `from_json` for those in JSON")
+        self.model, self.interventions, self.keep, self.stats = model, given, keep, stats
         self.masks, self.means, self.seed = dict(masks or {}), dict(means or {}), seed
         self.sites = [s for s in find_sites(model) if s.layer >= first]
         refuse_unobservable(model, self.sites)

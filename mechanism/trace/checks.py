@@ -135,7 +135,7 @@ def require(model: nn.Module) -> None:
 
 
 def attach(
-    model: nn.Module, interventions: Sequence[Intervention] = (), *, check: bool = True, **options: Any
+    model: nn.Module, interventions: Intervention | Sequence[Intervention] = (), *, check: bool = True, **options: Any
 ) -> Trace:
     """Watch, and on request edit, the routing of a mixture-of-experts model: `with attach(model) as trace: model(...)`.
 

@@ -5,9 +5,11 @@ Three seams: router logits before the family's own rule (`SoftSteer`, `Activate`
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+import operator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,17 +17,54 @@ from torch import Tensor
 from .errors import InterventionError
 
 Targets = tuple[tuple[int, int], ...]
+if TYPE_CHECKING:
+    _Targets: TypeAlias = Targets
+    _Positions: TypeAlias = tuple[int, int | None] | None
+    _Phase: TypeAlias = Literal["prefill", "decode"] | None
+    _Word: TypeAlias = str | None
+    _Number: TypeAlias = float
+    _Flag: TypeAlias = bool
+else:  # whatever users hand over is checked below, and refused in a sentence
+    _Targets = _Positions = _Phase = _Flag = _Word = _Number = Any
 
 
-def pairs(layers: int | Iterable[int], experts: int | Iterable[int]) -> Targets:
-    """Every (layer, expert) of the given layers and experts.
+def pairs(layers: Any, experts: Any) -> Targets:
+    """Every (layer, expert) of the given layers and experts, each a whole number or several.
 
     >>> pairs(layers=2, experts=[0, 5])
     ((2, 0), (2, 5))
     """
-    layers = (layers,) if isinstance(layers, int) else tuple(layers)
-    experts = (experts,) if isinstance(experts, int) else tuple(experts)
-    return tuple((layer, expert) for layer in layers for expert in experts)
+    rows, columns = ([_index(i) for i in (own if _iterable(own) else [own])] for own in (layers, experts))
+    return tuple((layer, expert) for layer in rows for expert in columns)
+
+
+def _iterable(value: Any) -> bool:
+    """Whether it holds several values; an array or tensor without axes is one number."""
+    return hasattr(value, "__iter__") and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
+
+
+def _index(value: Any) -> int:
+    """A whole number of Python, numpy or torch.
+
+    Raises:
+        InterventionError: anything else.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InterventionError(f"{value!r} is no whole number: layers, experts and positions are counted") from None
+
+
+def _number(name: str, value: Any) -> float:
+    """A finite number of Python, numpy or torch.
+
+    Raises:
+        InterventionError: anything else.
+    """
+    number = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise InterventionError(f"{name} is {value!r}; a finite number is needed")
+    return float(number)
 
 
 @dataclass(frozen=True)
@@ -40,20 +79,24 @@ class Intervention:
         where: name of a token mask handed over when attaching; all tokens when None.
 
     Raises:
-        InterventionError: no targets, a repeated or negative one, an empty range.
+        InterventionError: no targets, a repeated or negative one, an empty range, an unknown phase, or a value of
+            another kind than its field's.
     """
 
-    targets: Targets
-    positions: tuple[int, int | None] | None = None
-    phase: Literal["prefill", "decode"] | None = None
-    where: str | None = None
+    targets: _Targets
+    positions: _Positions = None
+    phase: _Phase = None
+    where: _Word = None
 
     seam: ClassVar[str] = ""
     wants: ClassVar[bool | None] = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", tuple((int(layer), int(expert)) for layer, expert in self.targets))
         name = type(self).__name__
+        if not all(_iterable(pair) and len(pair) == 2 for pair in self.targets):
+            raise InterventionError(f"{name}: targets are (layer, expert) pairs, not {self.targets!r}")
+        object.__setattr__(self, "targets", tuple((_index(layer), _index(expert)) for layer, expert in self.targets))
+        self._check_fields(name)
         if not self.targets:
             raise InterventionError(f"{name} has no targets; give at least one (layer, expert)")
         if len(set(self.targets)) < len(self.targets):
@@ -61,9 +104,25 @@ class Intervention:
         if min(min(pair) for pair in self.targets) < 0:
             raise InterventionError(f"{name} has a negative layer or expert: {self.targets}")
         if self.positions is not None:
-            start, stop = self.positions
+            if not _iterable(self.positions) or len(self.positions) != 2:
+                raise InterventionError(f"{name}: positions are (first, end), the end may be None: {self.positions!r}")
+            start, stop = _index(self.positions[0]), None if self.positions[1] is None else _index(self.positions[1])
+            object.__setattr__(self, "positions", (start, stop))
             if start < 0 or (stop is not None and stop <= start):
                 raise InterventionError(f"{name}: positions {self.positions} are an empty or negative range")
+
+    def _check_fields(self, name: str) -> None:
+        """Words are among those that act, and numbers are finite ones of Python."""
+        if self.phase not in (None, "prefill", "decode"):
+            raise InterventionError(f"{name} has no phase {self.phase!r}; choose prefill, decode, or None for both")
+        if not isinstance(self.where, str | None):
+            raise InterventionError(f"{name}: where names a mask of `masks`, and is {self.where!r}")
+        for own in fields(self):
+            value = getattr(self, own.name)
+            if isinstance(own.default, bool) and not isinstance(value, bool):
+                raise InterventionError(f"{name}: {own.name} is {value!r}; True or False is needed")
+            if isinstance(own.default, float):
+                object.__setattr__(self, own.name, _number(f"{name}: {own.name}", value))
 
     def experts(self, layer: int) -> list[int]:
         """Targets in a layer."""
@@ -78,7 +137,7 @@ class Intervention:
 class SoftSteer(Intervention):
     """`z_e <- z_e + strength * std(z)`, the standard deviation over a token's experts (arXiv 2510.04694, section 5)."""
 
-    strength: float = 0.0
+    strength: _Number = 0.0
     seam: ClassVar[str] = "logits"
 
     def logits(self, logits: Tensor, experts: Sequence[int], seed: int) -> Tensor:
@@ -99,7 +158,7 @@ class Activate(Intervention):
     `(max, max + epsilon]`, in an order drawn from the seed. Where selection does not follow the logits it is translated
     into a selection, and `Trace.notes` says so."""
 
-    epsilon: float = 0.01
+    epsilon: _Number = 0.01
     seam: ClassVar[str] = "logits"
     wants: ClassVar[bool | None] = True
 
@@ -114,7 +173,7 @@ class Activate(Intervention):
 class Deactivate(Intervention):
     """`z_e <- min(z) - epsilon` (SteerMoE, arXiv 2509.09660), ties and translation as in `Activate`."""
 
-    epsilon: float = 0.01
+    epsilon: _Number = 0.01
     seam: ClassVar[str] = "logits"
     wants: ClassVar[bool | None] = False
 
@@ -147,8 +206,8 @@ class ScaleWeight(Intervention):
     """`w_e <- factor * w_e` where the expert is selected; with `renormalise` the token's weights are scaled back to
     their former sum."""
 
-    factor: float = 1.0
-    renormalise: bool = False
+    factor: _Number = 1.0
+    renormalise: _Flag = False
     seam: ClassVar[str] = "weight"
 
 
@@ -203,18 +262,23 @@ def from_json(text: str) -> list[Intervention]:
     True
 
     Raises:
-        InterventionError: an unknown kind or field.
+        InterventionError: no list of objects, an unknown kind or field, or no targets; see `Intervention` for others.
     """
+    try:
+        payload = json.loads(text.removeprefix("\ufeff"))
+    except json.JSONDecodeError as error:
+        raise InterventionError(f"the interventions are no JSON: {error}") from None
+    if not isinstance(payload, list) or not all(isinstance(entry, dict) for entry in payload):
+        raise InterventionError('interventions are a list of objects: [{"kind": ..., "targets": [[layer, expert]]}]')
     found: list[Intervention] = []
-    for entry in map(dict, json.loads(text)):
+    for entry in map(dict, payload):
         kind = entry.pop("kind", None)
         if kind not in KINDS:
             raise InterventionError(f"no intervention is called {kind!r}; known: {', '.join(KINDS)}")
         unknown = set(entry) - {f.name for f in fields(KINDS[kind])}
         if unknown:
             raise InterventionError(f"{kind} has no field {', '.join(sorted(unknown))}")
-        entry["targets"] = tuple(map(tuple, entry["targets"]))
-        if entry.get("positions") is not None:
-            entry["positions"] = tuple(entry["positions"])
+        if "targets" not in entry:
+            raise InterventionError(f"{kind} names no targets: [[layer, expert], ...]")
         found.append(KINDS[kind](**entry))
     return found

@@ -1,3 +1,6 @@
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,6 +23,7 @@ from mechanism.trace import (
 )
 from mechanism.trace.edit import SiteEdit
 from mechanism.trace.families import tiny_model
+from mechanism.trace.interventions import KINDS
 from mechanism.trace.validate import validate
 
 ALL = [
@@ -31,6 +35,11 @@ ALL = [
     ScaleWeight(pairs(2, 2), factor=2.0, renormalise=True),
     Ablate(pairs(1, [0, 5]), mode="mean"),
 ]
+
+
+ONE = ((0, 1),)
+KIND: dict[str, Any] = KINDS
+"""The same classes without their types: what users hand over is of any."""
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +60,40 @@ def test_json_round_trip_and_hash():
 
 
 @pytest.mark.parametrize(
-    "text", ['[{"kind": "Steer", "targets": [[0, 1]]}]', '[{"kind": "Forbid", "target": [[0, 1]]}]']
+    ("text", "said"),
+    [
+        ('[{"kind": "Steer", "targets": [[0, 1]]}]', "no intervention is called 'Steer'"),
+        ('[{"kind": "Forbid", "target": [[0, 1]]}]', "no field target"),
+        ('[{"kind": "Forbid"}]', "names no targets"),
+        ('[{"kind": "Forbid", "targets": [0, 1]}]', "pairs"),
+        ('{"kind": "Forbid", "targets": [[0, 1]]}', "a list of objects"),
+        ('[["Forbid", [[0, 1]]]]', "a list of objects"),
+        ('[{"kind": "Forbid", "targets": [[0, 1]], "phase": "decoding"}]', "no phase 'decoding'"),
+        ('[{"kind": "SoftSteer", "targets": [[0, 1]], "strength": null}]', "strength is None"),
+        ('[{"kind": "SoftSteer", "targets": [[0, 1]], "strength": NaN}]', "strength is nan"),
+        ("Forbid 0 1", "no JSON"),
+    ],
 )
-def test_json_of_something_else(text):
-    with pytest.raises(InterventionError, match=r"no intervention|no field"):
+def test_json_of_something_else(text, said):
+    with pytest.raises(InterventionError, match=said):
         from_json(text)
+
+
+def test_json_of_an_editor_that_marks_its_byte_order():
+    assert from_json("\ufeff" + to_json(ALL)) == ALL
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.int32, torch.tensor, np.array])
+def test_whole_numbers_of_every_library_are_the_same(kind):
+    assert pairs(kind(2), kind(5)) == pairs(2, 5) == ((2, 5),)
+    assert pairs([kind(2)], range(2)) == ((2, 0), (2, 1))
+    assert Forbid(((kind(2), kind(5)),), positions=(kind(0), kind(3))) == Forbid(pairs(2, 5), positions=(0, 3))
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64, torch.tensor, int])
+def test_numbers_of_every_library_are_the_same(kind):
+    one = SoftSteer(pairs(0, 1), strength=kind(2.0))
+    assert (one, hash(one), to_json([one])) == (own := SoftSteer(pairs(0, 1), strength=2.0), hash(own), to_json([own]))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +103,20 @@ def test_json_of_something_else(text):
         (lambda: Forbid(((0, 1), (0, 1))), "twice"),
         (lambda: Forbid(((0, -1),)), "negative"),
         (lambda: Forbid(((0, 1),), positions=(4, 4)), "empty"),
+        (lambda: KIND["Forbid"](((0, 1),), positions=(3,)), "positions are"),
+        (lambda: KIND["Forbid"](((0, 1),), positions=(0.0, 4.0)), "no whole number"),
+        (lambda: KIND["Forbid"](((0, 1.7),)), "no whole number"),
+        (lambda: KIND["Forbid"]((("0", "1"),)), "no whole number"),
+        (lambda: KIND["Forbid"]((0, 1)), "pairs"),
+        *(
+            (lambda p=p: KIND["Forbid"](((0, 1),), phase=p), "no phase")
+            for p in ("generate", "Prefill", "decoded", "", 0)
+        ),
+        *((lambda s=s: KIND["SoftSteer"](ONE, strength=s), "finite") for s in ("2", None, True, np.inf, [1.0])),
+        *((lambda f=f: KIND["ScaleWeight"](((0, 1),), factor=f), "finite") for f in (float("nan"), "0.5")),
+        (lambda: KIND["ScaleWeight"](((0, 1),), renormalise="no"), "True or False"),
+        (lambda: KIND["Activate"](((0, 1),), epsilon=float("nan")), "finite"),
+        (lambda: KIND["Forbid"](((0, 1),), where=3), "names a mask"),
     ],
 )
 def test_senseless_interventions(make, said):
@@ -90,6 +142,13 @@ def test_refused_before_anything_runs(model, sites, chosen, said):
         validate(chosen, sites)
     with pytest.raises(InterventionError, match=said):
         attach(model, chosen)
+
+
+def test_a_single_intervention_is_a_list_of_one(model):
+    ids = torch.tensor([[5, 6, 7]])
+    with attach(model, Forbid(pairs(0, 1))) as trace, torch.no_grad():
+        model(input_ids=ids)
+    assert trace.interventions == (Forbid(pairs(0, 1)),)
 
 
 def test_disjoint_scopes_do_not_contradict(sites):
