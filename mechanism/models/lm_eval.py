@@ -3,8 +3,9 @@
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,14 @@ from ..corpus.library import load
 from ..corpus.store import CorpusError
 from ..corpus.tasks import next_segment
 from .load import ModelError
+
+OWN = ("pretrained", "edits", "device", "dtype", "seed")
+"""Arguments of `lm_eval_model.EditedLM` itself; a revision is part of `pretrained`."""
+TAKEN = (
+    "backend", "truncation", "logits_cache", "max_length", "softmax_dtype", "mixed_precision_dtype", "batch_size",
+    "max_batch_size", "add_bos_token", "prefix_token_id", "think_end_token", "enable_thinking", "chat_template_args",
+)  # fmt: skip
+"""Those of the harness's `HFLM` that act on a model which is loaded already."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,6 +37,18 @@ def main(arguments: Sequence[str]) -> None:
 
     sys.argv = ["lm-eval", *arguments]
     cli_evaluate()
+
+
+def refuse_unknown(given: Iterable[str]) -> None:
+    """Refuse arguments of the harness's model that would do nothing: it is handed a model that is loaded already.
+
+    Raises:
+        ModelError: one of them is not among `TAKEN`, or belongs to loading.
+    """
+    if strange := sorted(set(given) - set(TAKEN)):
+        near = get_close_matches(strange[0], [*OWN, *TAKEN], 1)
+        meant = f"; did you mean {near[0]}?" if near else f"; known are {', '.join((*OWN, *TAKEN))}"
+        raise ModelError(f"the model has no argument {strange[0]!r}: it would do nothing{meant}")
 
 
 def write_tasks(folder: Path, data: str, languages: Sequence[str], split: str, max_items: int) -> list[str]:

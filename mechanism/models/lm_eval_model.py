@@ -8,7 +8,9 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from ..trace import attach, from_json
+from .lm_eval import refuse_unknown
 from .load import ModelError, load_model
+from .scoring import plain_decoding
 
 
 @register_model("mechanism")
@@ -20,10 +22,12 @@ class EditedLM(HFLM):
         pretrained: a committed model's name, a folder, or a hub id, with `@revision` or without.
         edits: file with interventions as JSON (`trace.to_json`); without it routing is only watched.
         device, dtype: see `load_model`; seed: breaks ties of edits.
-        more: of the harness's own class `HFLM`, such as `batch_size` and `add_bos_token`.
+        more: of the harness's own class `HFLM`, those of `lm_eval.TAKEN`.
+
+    Decoding has no settings of the checkpoint, such as a penalty on repetition; what a task says of it applies.
 
     Raises:
-        ModelError: see `load_model`; or the file of edits cannot be read.
+        ModelError: see `load_model`; the file of edits cannot be read; or an argument that would do nothing.
         TraceError: the model cannot be observed, or cannot carry out an edit.
     """
 
@@ -36,6 +40,7 @@ class EditedLM(HFLM):
         seed: int = 0,
         **more: Any,
     ) -> None:
+        refuse_unknown(more)
         self.edits, self.seed = _read(edits) if edits else [], seed
         model, tokenizer = load_model(pretrained, device or "auto", dtype, moe=True)
         with attach(model, self.edits, keep=False, seed=seed):
@@ -47,7 +52,7 @@ class EditedLM(HFLM):
             return super()._model_call(*args, **kwargs)
 
     def _model_generate(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with attach(self.model, self.edits, keep=False, seed=self.seed):
+        with attach(self.model, self.edits, keep=False, seed=self.seed), plain_decoding(self.model):
             return super()._model_generate(*args, **kwargs)
 
 

@@ -1,11 +1,12 @@
 """Scores of a causal language model: running text, choices, greedy answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.tasks import ChoiceItem
 from .passes import batches_by_length, next_token_nll, opening_token, pad_left, padded_batches
@@ -130,17 +131,31 @@ def margin(scores: np.ndarray, answer: np.ndarray) -> np.ndarray:
         return right - np.logaddexp.reduce(others, -1)
 
 
+@contextmanager
+def plain_decoding(model: PreTrainedModel) -> Iterator[None]:
+    """Generation without the checkpoint's own settings, but for its special tokens."""
+    own = model.generation_config
+    kept = {name: getattr(own, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**kept)
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
 def exact_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[ChoiceItem]) -> np.ndarray:
-    """Whether greedy decoding up to the end of the line gives the true answer, per item."""
+    """Whether greedy decoding up to the end of the line gives the true answer, per item; what the checkpoint says of
+    decoding, such as a penalty on repetition, does not apply."""
     room = 2 + max(len(_ids(tokenizer, c)) for item in items for c in item.choices)
     hits = np.zeros(len(items))
     prompts = [[opening_token(tokenizer), *_ids(tokenizer, i.context)] for i in items]
     for batch in batches_by_length(prompts):
         ids, mask = pad_left([prompts[i] for i in batch], tokenizer.pad_token_id)
-        out = model.generate(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=room,
-            do_sample=False, pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
+        with plain_decoding(model):
+            out = model.generate(
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=room,
+                do_sample=False, pad_token_id=tokenizer.pad_token_id,
+            )  # fmt: skip
         for row, i in enumerate(batch):
             line = tokenizer.decode(out[row, ids.shape[1] :], skip_special_tokens=True).split("\n")[0]
             hits[i] = line.strip() == items[i].choices[items[i].answer].strip()

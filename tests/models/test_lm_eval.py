@@ -1,5 +1,6 @@
 """The bridge to lm-evaluation-harness: local tasks, and a steered model whose scores are those of steered passes."""
 
+import inspect
 import json
 import math
 from pathlib import Path
@@ -39,6 +40,24 @@ def test_without_the_harness_it_is_one_sentence(monkeypatch):
     monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"lm_eval and accelerate not installed: pip install 'mechanism\[lm-eval\]'"):
         harness.main(["--help"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("edit", "did you mean edits"), ("load_in_4bit", "known are"), ("revision", "known are"),
+     ("parallelize", "known are"), ("batchsize", "did you mean batch_size"), ("peft", "known are"), ("trust_remote_code", "known are")],
+)  # fmt: skip
+def test_an_argument_that_would_do_nothing_is_refused(name, said):
+    with pytest.raises(ModelError, match=rf"no argument '{name}': it would do nothing; {said}"):
+        harness.refuse_unknown([name])
+    harness.refuse_unknown(harness.TAKEN)
+
+
+def test_the_arguments_that_are_taken_exist():
+    pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
+    from lm_eval.models.huggingface import HFLM
+
+    assert set(harness.TAKEN) <= set(inspect.signature(HFLM.__init__).parameters)
 
 
 def score(model, tokenizer, context: str, choice: str, edits) -> float:

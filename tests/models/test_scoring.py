@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logit, softmax
+from transformers import GenerationConfig
 
 from mechanism.corpus.tasks import ChoiceItem
 from mechanism.models.load import load_model
-from mechanism.models.scoring import exact_match, judged, score_choices, score_text, token_logprobs
+from mechanism.models.scoring import exact_match, judged, plain_decoding, score_choices, score_text, token_logprobs
 from mechanism.models.segments import segment_pass
 
 TEXTS = ["In the beginning God created the heavens and the earth.", "Click OK.", "Öffnet das Fenster Ausrichtung."]
@@ -91,6 +92,27 @@ def test_exact_match_follows_greedy_decoding(tiny):
     right = ChoiceItem("a", "a", context, (greedy, "xx"), 0)
     wrong = ChoiceItem("b", "b", context, (greedy, "xx"), 1)
     assert list(exact_match(model, tokenizer, [right, wrong])) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"repetition_penalty": 5.0}, {"min_new_tokens": 3}, {"suppress_tokens": [5, 6]}, {"num_beams": 3}]
+)
+def test_greedy_decoding_is_ours_and_not_the_checkpoints(tiny, settings):
+    model, tokenizer = tiny
+    contexts = ["Click OK. Click", "In the beginning God created the heavens and the", "3 + 4 ="]
+    items = [ChoiceItem(str(i), str(i), c, (" OK", " earth", " 7"), i) for i, c in enumerate(contexts)]
+    ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer(contexts[0])["input_ids"]]])
+    asked = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    plain, hits = model.generate(ids, **asked), exact_match(model, tokenizer, items)
+    own = model.generation_config
+    model.generation_config = GenerationConfig(**{**own.to_dict(), **settings})
+    try:
+        with plain_decoding(model):
+            assert torch.equal(model.generate(ids, **asked), plain)
+        assert (exact_match(model, tokenizer, items) == hits).all()
+        assert all(getattr(model.generation_config, name) == value for name, value in settings.items()), "given back"
+    finally:
+        model.generation_config = own
 
 
 def test_the_margin_is_the_log_odds_of_the_true_choice():
