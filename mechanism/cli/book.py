@@ -1,5 +1,6 @@
 """Commands on the report: `mechanism claims`, `notebooks`, `book`, `check` and `pdf`."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -22,13 +23,11 @@ def claims(json_: Json = False) -> None:
     print_rows(rows, [brief(row) for row in rows], json_, "Claims")
 
 
-def _parameters(pairs: list[str] | None) -> dict[str, object]:
-    import yaml
-
+def _parameters(pairs: list[str] | None) -> Mapping[str, str]:
     for pair in pairs or ():
         if "=" not in pair:
             raise typer.BadParameter(f"{pair!r} is not NAME=VALUE")
-    return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs or ())}
+    return dict(pair.split("=", 1) for pair in pairs or ())
 
 
 def notebooks(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from ..corpus.store import absent
 from ..study.embedded.train import KEEP_MEMORY
-from .execute import CellFailure, declared_parameters, execute
+from .execute import CellFailure, declared_parameters, execute, typed
 from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, tree_hash, write_atomic
 from .normalise import normalise
 from .provenance import cpu_name
@@ -98,12 +98,13 @@ def build_notebooks(
         progress: show progress on the terminal.
 
     Raises:
-        BuildError: no such notebook or parameter, before anything runs; or notebooks failed, after all have run.
+        BuildError: no such notebook or parameter, or a value of another type than declared, before anything runs; or
+            notebooks failed, after all have run.
     """
     jobs = _jobs(only, parameters, output, sources, results, inputs)
     todo = [job for job in jobs if force or not job.fresh]
     built = Built(skipped=[job.name for job in jobs if job not in todo])
-    with variables(**_environment(parameters or {})):
+    with variables(**_environment({name: value for job in jobs for name, value in job.parameters.items()})):
         for job in todo:
             start = time.monotonic()
             failure = _run(job, progress)
@@ -148,7 +149,7 @@ def _jobs(
     results: Path | None = None,
     inputs: Iterable[Path] | str = INPUTS,
 ) -> list[_Job]:
-    given = {name: _absolute(value) for name, value in (parameters or {}).items()}
+    given = dict(parameters or {})
     results = own_results(output) if results is None and given else results_folder(results)
     paths = select(sources, [name.removesuffix(".ipynb") for name in only])
     read = {path: _read(path) for path in paths}
@@ -157,9 +158,17 @@ def _jobs(
     hashed = inputs if isinstance(inputs, str) else tree_hash(inputs)
     jobs = []
     for path, notebook in read.items():
-        taken = {name: value for name, value in given.items() if name in declared[path]}
+        known = declared[path]
+        taken = {name: _taken(name, value, known[name]) for name, value in given.items() if name in known}
         jobs.append(_Job(path, output / path.name, results, taken, stamp(notebook, taken, hashed)))
     return jobs
+
+
+def _taken(name: str, value: Any, declared: Mapping[str, Any]) -> Any:
+    try:
+        return _absolute(typed(name, value, declared))
+    except ValueError as error:
+        raise BuildError(str(error)) from None
 
 
 def _read(path: Path) -> NotebookNode:

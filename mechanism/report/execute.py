@@ -1,10 +1,13 @@
 """One notebook through papermill: its declared parameters, its execution, and the cell at which it failed."""
 
+import ast
 import copy
 import logging
+import math
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,79 @@ def declared_parameters(path: Path) -> dict[str, dict[str, Any]]:
     import papermill
 
     return dict(papermill.inspect_notebook(str(path)))
+
+
+def typed(name: str, value: Any, declared: Mapping[str, Any]) -> Any:
+    """A parameter's value as its declared type, or that of its default, from such a value or from a command line's text.
+
+    >>> typed("languages", "[en, no]", {"inferred_type_name": "list", "default": "None"})
+    ['en', 'no']
+    >>> typed("seed", "1e3", {"inferred_type_name": "int", "default": "0"})
+    1000
+
+    Args:
+        declared: of `declared_parameters`.
+
+    Raises:
+        ValueError: it is none of that type.
+    """
+    kind = declared["inferred_type_name"]
+    if kind == "None":  # no annotation
+        with suppress(ValueError, SyntaxError):
+            kind = type(ast.literal_eval(declared["default"])).__name__
+    if declared["default"] == "None" and (value is None or str(value).lower() in ("none", "null")):
+        return None
+    try:
+        found = _TYPES[kind](value) if kind in _TYPES else value
+    except (ValueError, TypeError):
+        raise ValueError(f"parameter {name!r} is {value!r}: {_TOLD[kind]} is needed") from None
+    return found
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not float(value).is_integer():
+        raise ValueError
+    return int(value) if isinstance(value, int) else int(float(value))
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in words:
+        raise ValueError
+    return words[value.lower()]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str | Path):
+        raise TypeError
+    return str(value)
+
+
+def _list(value: Any) -> list[Any]:
+    """Of `[a, b]` or `a,b`, where nothing but whole numbers has a meaning of its own: `no` is Norwegian."""
+    if isinstance(value, str):
+        inner = value.strip().removeprefix("[").removesuffix("]")
+        parts = [part.strip().strip("'\"") for part in inner.split(",")]
+        return [int(part) if part.isdecimal() else part for part in parts if part]
+    if not isinstance(value, list | tuple) or any(isinstance(one, bool) for one in value):
+        raise TypeError
+    return list(value)
+
+
+_TYPES: Mapping[str, Callable[[Any], Any]] = {
+    "int": _whole, "float": _number, "bool": _truth, "str": _text, "list": _list,
+}  # fmt: skip
+_TOLD = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "list": "a list (a,b)",
+}  # fmt: skip
 
 
 def execute(source: Path, parameters: Mapping[str, Any], progress: bool) -> NotebookNode | CellFailure:

@@ -45,7 +45,8 @@ def test_without_the_harness_it_is_one_sentence(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "said"),
     [("edit", "did you mean edits"), ("load_in_4bit", "known are"), ("revision", "known are"),
-     ("parallelize", "known are"), ("batchsize", "did you mean batch_size"), ("peft", "known are"), ("trust_remote_code", "known are")],
+     ("parallelize", "known are"), ("batchsize", "did you mean batch_size"), ("peft", "known are"),
+     ("trust_remote_code", "known are")],
 )  # fmt: skip
 def test_an_argument_that_would_do_nothing_is_refused(name, said):
     with pytest.raises(ModelError, match=rf"no argument '{name}': it would do nothing; {said}"):

@@ -10,9 +10,19 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mechanism.report.build import BuildError, Built, build_notebooks, stale
+from mechanism.report.execute import typed
 from mechanism.report.normalise import normalise, texts
 from mechanism.report.stamp import read_notebook, recorded, stamp
 
+DECLARED = {
+    "seed": {"inferred_type_name": "int", "default": "0"},
+    "size": {"inferred_type_name": "int", "default": "None"},
+    "rate": {"inferred_type_name": "float", "default": "0.1"},
+    "fast": {"inferred_type_name": "bool", "default": "True"},
+    "model": {"inferred_type_name": "str", "default": "'tiny'"},
+    "codes": {"inferred_type_name": "list", "default": "None"},
+    "plain": {"inferred_type_name": "None", "default": "2"},
+}
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
 WRITES = """
 import json, os, pathlib
@@ -50,6 +60,67 @@ def build(sources: Path) -> Callable[..., Built]:
         })  # fmt: skip
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("seed", "1e3", 1000),
+        ("seed", "7", 7),
+        ("seed", 7.0, 7),
+        ("seed", "-2", -2),
+        ("size", "none", None),
+        ("size", "null", None),
+        ("size", "12", 12),
+        ("rate", "1e-3", 0.001),
+        ("rate", 1, 1.0),
+        ("fast", "no", False),
+        ("fast", "True", True),
+        ("model", "123", "123"),
+        ("model", "no", "no"),
+        ("codes", "en,de", ["en", "de"]),
+        ("codes", "[en, no]", ["en", "no"]),
+        ("codes", "['en', \"de\"]", ["en", "de"]),
+        ("codes", "en", ["en"]),
+        ("codes", ("en", "de"), ["en", "de"]),
+        ("codes", "none", None),
+        ("codes", "2, 3", [2, 3]),
+        ("plain", "5", 5),
+        ("plain", "1e2", 100),
+    ],
+)
+def test_a_parameter_is_read_as_its_declared_type(name, text, value):
+    found = typed(name, text, DECLARED[name])
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "needed"),
+    [
+        ("seed", "abc", "a whole number"),
+        ("seed", "1.5", "a whole number"),
+        ("seed", True, "a whole number"),
+        ("seed", None, "a whole number"),
+        ("seed", "none", "a whole number"),
+        ("rate", "fast", "a number"),
+        ("rate", "nan", "a number"),
+        ("fast", "maybe", "true or false"),
+        ("fast", 2, "true or false"),
+        ("codes", ["en", False], "a list"),
+        ("codes", 5, "a list"),
+        ("model", 5, "a text"),
+        ("plain", "x", "a whole number"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_anything_runs(name, text, needed):
+    with pytest.raises(ValueError, match=rf"parameter '{name}' is .*: {needed}"):
+        typed(name, text, DECLARED[name])
+
+
+def test_the_build_refuses_it_by_name(build: Callable[..., Built]):
+    with pytest.raises(BuildError, match="parameter 'n' is 'two': a whole number is needed"):
+        build(parameters={"n": "two"})
+    assert build(parameters={"n": "3"}).executed == ["00_a"]
 
 
 def output_text(root: Path, name: str = "00_a") -> str:
