@@ -5,7 +5,8 @@ from pathlib import Path
 
 from .build import check_file, read_manifest
 from .languages import LANGUAGES
-from .store import DATA, INDEX_FILE, Corpus, CorpusError, decode_index, decode_lines, load_folder, load_table
+from .reader import load_folder, load_table
+from .store import DATA, INDEX_FILE, Corpus, CorpusError, decode_index, decode_lines
 from .text import hash_fraction
 
 ROOT = DATA / "corpus"
@@ -51,7 +52,7 @@ def load(data: str, languages: tuple[str, ...] = ()) -> Corpus:
     if data in PARALLEL + DOMAINS:
         return committed(data)
     path = Path(data)
-    if path.suffix in {".csv", ".tsv"}:
+    if path.name.lower().removesuffix(".xz").endswith((".csv", ".tsv")):
         return load_table(path)
     if path.is_dir():
         return load_folder(path)

@@ -1,7 +1,4 @@
-"""Corpora as folders: one file per language, one segment a line, rows aligned over languages.
-
-The committed corpora, a user's own folder and a user's table all become the same `Corpus`.
-"""
+"""Corpora: segments aligned over languages, and the files that hold the committed ones."""
 
 import csv
 import hashlib
@@ -12,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from .text import NEWLINE_MARK, nfc
+from .text import NEWLINE_MARK
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 """The repository's data; an installed package comes without them."""
@@ -51,6 +48,7 @@ class Corpus:
         rows: one `Segment` per row.
         columns: language code -> list of texts, one per row; an empty text means the row is missing there.
         joiner: what stands between two consecutive segments of a group when they are read as running text.
+        told: what was read of a user's files as which language, and what was left out.
     """
 
     name: str
@@ -58,6 +56,7 @@ class Corpus:
     rows: list[Segment]
     columns: Mapping[str, list[str]] = field(repr=False)
     joiner: str = "\n"
+    told: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:
@@ -160,56 +159,3 @@ def read_payload(path: Path) -> bytes:
         raise CorpusError(f"no corpus file at {path}") from None
     except lzma.LZMAError as error:
         raise CorpusError(f"corpus file {path} is corrupted ({error}); restore it from version control") from None
-
-
-def load_folder(folder: Path) -> Corpus:
-    """A folder of one text file per language (`en.txt`, `sw.txt`, ... or `.txt.xz`), one segment a line, aligned.
-
-    With an `index.tsv` (columns id, group, split) rows keep its splits; without one every row is a test row, and
-    all are one group. Texts are NFC-normalised.
-
-    Raises:
-        CorpusError: no folder, no language file, a language file that is empty, or files of unequal length.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CorpusError(f"no corpus folder at {folder}: it should hold one <language>.txt per language")
-    files = {f.name.split(".")[0]: f for f in sorted(folder.glob("*.txt*")) if f.suffix in {".txt", ".xz"}}
-    if not files:
-        raise CorpusError(f"corpus folder {folder} is empty: it should hold one <language>.txt per language")
-    columns = {code: [nfc(line) for line in decode_lines(read_payload(f))] for code, f in files.items()}
-    for code, texts in columns.items():
-        if not any(texts):
-            raise CorpusError(f"corpus file {files[code]} is empty")
-    return Corpus(folder.name, folder.name, _index(folder, columns), columns)
-
-
-def _index(folder: Path, columns: Mapping[str, list[str]]) -> list[Segment]:
-    for file in (folder / f"{INDEX_FILE}.xz", folder / INDEX_FILE):
-        if file.exists():
-            return decode_index(read_payload(file))
-    lengths = {code: len(texts) for code, texts in columns.items()}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{code} {n}" for code, n in lengths.items())
-        raise CorpusError(f"corpus folder {folder} is misaligned: lines per file are {told}; they must be equal")
-    return [Segment(str(i), folder.name, "test") for i in range(next(iter(lengths.values())))]
-
-
-def load_table(path: Path) -> Corpus:
-    """A table (`.csv` or `.tsv`) with one column per language code and one row per segment; optional columns `id`,
-    `group`, `split`.
-
-    Raises:
-        CorpusError: no file, no rows, or no language column.
-    """
-    path = Path(path)
-    payload = read_payload(path).decode("utf-8-sig")
-    reader = csv.DictReader(io.StringIO(payload), delimiter="\t" if path.suffix == ".tsv" else ",")
-    table = list(reader)
-    codes = [c for c in reader.fieldnames or () if c not in {"id", "group", "split"}]
-    rows = [
-        Segment(r.get("id") or str(i), r.get("group") or path.stem, r.get("split") or "test")
-        for i, r in enumerate(table)
-    ]
-    columns = {code: [nfc(r[code] or "") for r in table] for code in codes}
-    return Corpus(path.stem, path.stem, rows, columns)

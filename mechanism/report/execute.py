@@ -75,7 +75,7 @@ def declared_parameters(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def typed(name: str, value: Any, declared: Mapping[str, Any]) -> Any:
-    """A parameter's value as its declared type, or that of its default, from such a value or from a command line's text.
+    """A parameter's value as its declared type, or that of its default, from such a value or a command line's text.
 
     >>> typed("languages", "[en, no]", {"inferred_type_name": "list", "default": "None"})
     ['en', 'no']

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mechanism.corpus.reader import load_folder, load_table
 from mechanism.corpus.store import (
     Corpus,
     CorpusError,
@@ -14,8 +15,6 @@ from mechanism.corpus.store import (
     decode_lines,
     encode_index,
     encode_lines,
-    load_folder,
-    load_table,
     read_payload,
 )
 
