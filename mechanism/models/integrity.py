@@ -87,12 +87,19 @@ def padded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTra
 def content_hash(folder: Path) -> str:
     """Sixteen hexadecimal digits over the configuration, the weights of any format and the tokenizer of a folder. The
     weights of a large model are sampled: size, ends and evenly spaced blocks of every file."""
-    digest, weights = hashlib.sha256(), set(_files(folder))
-    sampled = sum(path.stat().st_size for path in weights) > _WHOLE
-    for path in sorted({folder / "config.json", *weights, *folder.glob("tokenizer*")}):
-        own = _sampled(path) if sampled and path in weights else _sha256(path)
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{own}\n".encode())
+    weights = weight_hashes(folder)
+    others = {path.name: _sha256(path) for path in (folder / "config.json", *folder.glob("tokenizer*"))}
+    digest = hashlib.sha256()
+    for name, own in sorted({**others, **weights}.items()):
+        digest.update(f"{name}\0{own}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def weight_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every weight file of a folder by name; of a sample of each where they are large, see `content_hash`."""
+    files = sorted(_files(folder))
+    hashed = _sampled if sum(path.stat().st_size for path in files) > _WHOLE else _sha256
+    return {path.name: hashed(path) for path in files}
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from ..corpus.build import read_manifest
 from ..corpus.library import ROOT
 from ..corpus.store import sha256
+from ..models.integrity import weight_hashes
 from .files import REPOSITORY, code_hash, file_sha256, tree_hash
 
 SHORT = 12
@@ -53,7 +54,7 @@ class Provenance:
 def provenance(
     model_path: str | Path | None = None,
     run: str | None = None,
-    data: str | Path | None = None,
+    data: str | Path | Sequence[str] | None = None,
     seed: int | None = None,
     dtype: object = None,
     device: Any = None,
@@ -64,8 +65,8 @@ def provenance(
     Args:
         model_path: folder of a model, which is hashed, or a hub id, which is only named.
         run: hash of the training run.
-        data: a committed corpus' name, or a file or folder of the user's, which is hashed; None for all committed
-            corpora.
+        data: a committed corpus' name, or a file or folder of the user's, which is hashed, or several; without any, all
+            committed corpora.
         seed, dtype, device: settings of the computation.
         more: further labels and values.
     """
@@ -110,22 +111,23 @@ def _model(path: str | Path | None) -> dict[str, str]:
     folder = Path(path)
     if not folder.is_dir():
         return {"model": str(path) if len(folder.parts) <= 2 and not folder.is_absolute() else folder.name}
-    weights = sorted(folder.glob("*.safetensors"))
     found = {"model": folder.resolve().name}
     if (folder / "config.json").exists():
         found["model config"] = f"sha256 {file_sha256(folder / 'config.json')[:SHORT]}"
-    if weights:
-        found["model weights"] = f"sha256 {', '.join(file_sha256(file)[:SHORT] for file in weights)}"
+    if weights := weight_hashes(folder):
+        found["model weights"] = f"sha256 {', '.join(own[:SHORT] for own in weights.values())}"
     return found
 
 
-def _data(data: str | Path | None) -> str:
+def _data(data: str | Path | Sequence[str] | None) -> str:
     hashes = data_hashes()
-    if data is None:
+    if data and not isinstance(data, str | Path):
+        return ", ".join(map(_data, data))
+    if not data:
         return ", ".join(f"{name} {digest[:SHORT]}" for name, digest in hashes.items())
     if str(data) in hashes:
         return f"{data} {hashes[str(data)][:SHORT]}"
-    path = Path(data)
+    path = Path(str(data))
     return f"{path.name} {tree_hash([path])[:SHORT]}" if path.exists() else str(data)
 
 

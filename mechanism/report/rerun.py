@@ -58,6 +58,8 @@ def rerun(
     where: dict[str, Any] = {
         "output": folder / PAGES, "sources": sources, "results": folder / RECORDS, "inputs": hashed,
     }  # fmt: skip
+    for line in chosen.read:
+        tell(f"read: {line}")
     for name, reason in chosen.skipped.items():
         tell(f"{name}: skipped, {reason}")
     with _saved(folder, summary), variables(**{RUN: identity["id"], OWN: str(folder / STUDIES)}):
@@ -99,7 +101,8 @@ def _identify(spec: str, former: Mapping[str, Any]) -> tuple[str, dict[str, str]
 
 def _head(asked: Rerun, identity: Mapping[str, str], chosen: Plan) -> dict[str, Any]:
     device = parse_device(asked.device)
-    origin = provenance(resolve(identity["id"]), device=device, dtype=asked.dtype, seed=asked.seed)
+    texts = [*filter(None, [asked.parallel]), *asked.domains]
+    origin = provenance(resolve(identity["id"]), data=texts, device=device, dtype=asked.dtype, seed=asked.seed)
     names = ("device", "dtype", "profile", "languages", "parallel", "domains", "max_segments", "seed")
     return {
         "model": dict(identity),
@@ -107,6 +110,7 @@ def _head(asked: Rerun, identity: Mapping[str, str], chosen: Plan) -> dict[str, 
         "settings": {name: getattr(asked, name) for name in names},
         "environment": dict(origin.rows()),
         "skipped": dict(chosen.skipped),
+        "read": list(chosen.read),
     }
 
 

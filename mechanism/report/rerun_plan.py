@@ -4,7 +4,7 @@ A notebook's metadata say it, under `mechanism`: `about`, why it is not run for 
 where its texts are domains and not parallel text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,12 @@ class Rerun:
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters of each notebook that is run, and of each other the reason why it is not."""
+    """Parameters of each notebook that is run, and of each other the reason why it is not; and what was read of the
+    user's texts."""
 
     pages: Mapping[str, Mapping[str, Any]]
     skipped: Mapping[str, str]
+    read: Sequence[str] = ()
 
 
 def plan(asked: Rerun, model: str, sources: Path = NOTEBOOKS) -> Plan:
@@ -72,8 +74,9 @@ def plan(asked: Rerun, model: str, sources: Path = NOTEBOOKS) -> Plan:
         check_profile(asked.profile)
     except ValueError as error:
         raise RerunError(str(error)) from None
-    parallel = _text(asked.parallel) if asked.parallel else None
-    asked = replace(asked, parallel=parallel, domains=tuple(map(_text, asked.domains)))
+    given, read = (asked.parallel, *asked.domains), list[str]()
+    parallel, *domains = (None if data is None else _text(data, read) for data in given)
+    asked = replace(asked, parallel=parallel, domains=tuple(filter(None, domains)))
     named = select(sources, asked.notebooks)
     pages, skipped = {}, {}
     for path in select(sources):
@@ -86,16 +89,18 @@ def plan(asked: Rerun, model: str, sources: Path = NOTEBOOKS) -> Plan:
         if reason and (path not in named or not asked.notebooks):
             skipped[path.stem] = reason
         else:
-            given = _parameters(asked, model, about.get("texts") == "domains")
-            pages[path.stem] = {key: value for key, value in given.items() if key in known and value is not None}
-    return Plan(pages, skipped)
+            wanted = _parameters(asked, model, about.get("texts") == "domains")
+            pages[path.stem] = {key: value for key, value in wanted.items() if key in known and value is not None}
+    return Plan(pages, skipped, read)
 
 
-def _text(data: str) -> str:
-    """Data as a notebook finds it from its own folder, read once so that what is wrong with it is said now."""
+def _text(data: str, read: list[str]) -> str:
+    """Data as a notebook finds it from its own folder, read once so that what is wrong with it is said now; what was
+    read of it is added to the list."""
     if data.startswith("hub:") or data in PARALLEL + DOMAINS:
         return data
-    load(data)
+    corpus = load(data)
+    read += [f"{corpus.name}, {line}" for line in corpus.told]
     return str(Path(data).resolve())
 
 
