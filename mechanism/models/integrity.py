@@ -96,7 +96,7 @@ def content_hash(folder: Path) -> str:
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every weight file of a folder by name; of a sample of each where they are large, see `content_hash`."""
+    """SHA-256 of every weight file of a folder by name; of samples where they are large, see `content_hash`."""
     files = sorted(_files(folder))
     hashed = _sampled if sum(path.stat().st_size for path in files) > _WHOLE else _sha256
     return {path.name: hashed(path) for path in files}
