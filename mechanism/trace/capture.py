@@ -109,7 +109,8 @@ class Trace:
             call = Call(self, site, self._of(site))
             self._open[site.layer] = call
             self._keep(site.router.register_forward_pre_hook(call.before, with_kwargs=True))
-            self._keep(site.router.register_forward_hook(call.after, with_kwargs=True, always_call=True))
+            # First of all hooks, so that those of transformers (`output_router_logits`) see what was edited.
+            self._keep(site.router.register_forward_hook(call.after, prepend=True, with_kwargs=True, always_call=True))
             if site.kind == "block":
                 call.wrap_selection(self._stack)
             if site.kind in ("standard", "block"):
@@ -163,7 +164,9 @@ class Trace:
         silent = [c.site.name for c in self._open.values() if c.routing is None]
         if silent:
             self._abandon()
-            raise CaptureError(f"these routers did not run in this pass: {', '.join(silent)}")
+            whole = len(silent) == len(self._open)
+            told = "; a forward that was compiled before attaching runs without them: attach first" if whole else ""
+            raise CaptureError(f"these routers did not run in this pass: {', '.join(silent)}{told}")
         if self.stats is not None:
             self.stats.commit(self._rows(at))
         if self.keep:

@@ -19,7 +19,8 @@ class Pass:
 
     Attributes:
         mask: `(batch, pos)` bool, True for real tokens.
-        position: `(batch, pos)` index among a sequence's real tokens, those of earlier passes counted.
+        position: `(batch, pos)` index among a text's real tokens, those of earlier passes counted. A row is one text,
+            unless its position ids begin again: then it is packed, and each of its texts is counted from 0.
         phase: `prefill`, or `decode` when tokens lie in a cache already.
         ids: `(batch, pos)` token ids; None when the model was given embeddings.
     """
@@ -89,6 +90,8 @@ def read_pass(given: Mapping[str, Any]) -> Pass:
     if not bool(mask[:, -length:].any()):
         raise CaptureError("the batch is all padding: the attention mask has no real token")
     position = (mask.long().cumsum(1) - 1)[:, -length:] + (past if mask.shape[1] == length else 0)
+    if not past:
+        position = position - _before(given.get("position_ids"), mask, position)
     phase = "decode" if past else "prefill"
     return Pass(mask[:, -length:], position, phase, None if ids is None else ids.detach())
 
@@ -103,15 +106,47 @@ def _mask(given: Mapping[str, Any], batch: int, length: int, device: torch.devic
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise CaptureError(
             f"the attention mask is {shape}; to know which of {(batch, length)} tokens are padding it has to be "
-            "(batch, cached + new) with ones for real tokens"
+            "(batch, cached + new) with ones for real tokens. Generation with a static cache makes another one of it: "
+            "leave `cache_implementation` out"
         )
     return mask.to(device) != 0, max(cached, mask.shape[1] - length)
 
 
 def _cached(given: Mapping[str, Any]) -> int:
-    """Tokens in the cache: its own count, else the first position (MiniMax's cache always counts zero)."""
+    """Tokens in the cache: its own count, else the first position, if it holds anything (MiniMax's cache always counts
+    zero)."""
     cache, positions = given.get("past_key_values"), given.get("position_ids")
     if cache is None:
         return 0
     counted = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
-    return counted or (int(positions[..., 0].max()) if isinstance(positions, Tensor) else 0)
+    if counted or not isinstance(positions, Tensor) or not _holds(vars(cache)):
+        return counted
+    return int(positions[..., 0].max())
+
+
+def _holds(value: Any) -> bool:
+    """Whether there is a tensor with anything in it, in lists, mappings and objects of lists."""
+    if isinstance(value, Tensor):
+        return value.numel() > 0
+    if isinstance(value, Mapping):
+        return any(map(_holds, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds, value))
+    return (
+        hasattr(value, "__dict__")
+        and not isinstance(value, type)
+        and type(value).__name__.endswith("Layer")
+        and _holds(vars(value))
+    )
+
+
+def _before(positions: Any, mask: Tensor, index: Tensor) -> Tensor:
+    """`(batch, pos)` real tokens of a row that stand before the text of each token: those of a packed row's earlier
+    texts, 0 in a row of one text. A text begins where position ids come back to that of the row's first token."""
+    if not isinstance(positions, Tensor) or positions.ndim != 2 or positions.shape[-1] != mask.shape[-1]:
+        return torch.zeros_like(index)
+    own = positions.to(index.device).expand_as(index)
+    first = own.gather(1, mask.long().argmax(1, keepdim=True))
+    starts = mask & (own == first) & (index > 0)
+    same = (own == first).all(1, keepdim=True)  # position ids that say nothing
+    return torch.where(starts & ~same, index, 0).cummax(1).values
