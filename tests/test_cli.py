@@ -1,11 +1,14 @@
 """The front door: every expected failure is one sentence on standard error and a non-zero exit."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from mechanism import cli
 from mechanism.cli import console
 
 
@@ -28,6 +31,26 @@ def test_a_table_that_is_too_wide_cuts_nothing_off(capsys, monkeypatch):
     assert ["".join(part.strip() for part in cell) for cell in zip(*rows, strict=True)] == [
         f"{i}.23456" for i in range(6)
     ]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("three\nlines\nlong"), AttributeError("x"), OSError(28, "No space left")]
+)
+def test_a_failure_that_nobody_foresaw_is_a_sentence_too(error, monkeypatch, capsys):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr().err.strip()
+    assert (ended.value.code, told.count("\n")) == (70, 0)
+    path = re.search(r"the full report is in (\S+),", told)
+    assert path
+    report = Path(path[1])
+    assert f"{type(error).__name__}: " in report.read_text("utf-8")
+    assert "Traceback" not in told
+    report.unlink()
 
 
 def test_claims_as_json():

@@ -1,6 +1,9 @@
 """The front door: `mechanism COMMAND`."""
 
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 
 import typer
@@ -39,7 +42,8 @@ app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unkno
 
 
 def main() -> None:
-    """Run a command; an expected failure is one sentence and exit code 1."""
+    """Run a command; an expected failure is one sentence and exit code 1, any other one is a sentence with the file of
+    the full report and exit code 70."""
     try:
         app()
     except KeyboardInterrupt as stop:
@@ -47,10 +51,22 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if not isinstance(error, _expected()):
-            raise
+            err.print(f"mechanism: {_unexpected(error)}", style="red", markup=False, soft_wrap=True)
+            sys.exit(70)
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         err.print(f"mechanism: {message}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _unexpected(error: Exception) -> str:
+    """A sentence for a failure that nobody foresaw, and where its full report was written."""
+    handle, name = tempfile.mkstemp(prefix="mechanism-", suffix=".txt", text=True)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(f"{' '.join(sys.argv)}\n\n{''.join(traceback.format_exception(error))}")
+    told = next(iter(str(error).strip().splitlines()), "")
+    return (
+        f"an unexpected {type(error).__name__}{': ' * bool(told)}{told}; the full report is in {name}, please send it"
+    )
 
 
 def _expected() -> tuple[type[Exception], ...]:
