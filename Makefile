@@ -43,6 +43,7 @@ pdf: setup ## print the built book to PDF
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
+	$(BIN)/ruff check --isolated --select F821 notebooks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
