@@ -22,6 +22,7 @@ EFFECTS: Mapping[str, Callable[[xr.Dataset], np.ndarray]] = MappingProxyType({
     "at the tokens that follow": lambda text: text["probe_later"].values,
 })  # fmt: skip
 """Ways to count an effect, the one that is judged first."""
+FEWEST = 10
 BOUNDS = MappingProxyType({"0.23 (v2)": 0.23, "0.17 (v1)": 0.17})
 """Largest Cohen's d that the source saw, by its version."""
 
@@ -61,14 +62,16 @@ class Foretold:
         return np.stack([_first_less_last(np.where(np.isnan(own), -np.inf, own), own, effects) for own in metrics])
 
     def d(self, times: np.ndarray | None = None) -> np.ndarray:
-        """`(metric, layer)` Cohen's d, sequences counting so many times; 0 where nothing differs."""
+        """`(metric, layer)` Cohen's d, sequences counting so many times; 0 where nothing differs, or a metric ranks the
+        experts of fewer than `FEWEST` tokens: the spread of so few says nothing."""
         weight = np.ones(self.swept.found.sizes["sequence"]) if times is None else times
         known = ~np.isnan(self.differences)
         values, each = np.where(known, self.differences, 0), weight[self.text["probe_sequence"].values]
         count, first, second = (np.einsum("p,mpl->ml", each, own) for own in (known * 1.0, values, values**2))
         mean = first / np.maximum(count, 1)
         spread = np.sqrt(np.maximum(second / np.maximum(count, 1) - mean**2, 0))
-        return np.asarray(np.where(spread > 1e-12, mean / np.where(spread > 0, spread, 1), 0))
+        tokens = (known & (each > 0)[:, None]).sum(1)
+        return np.asarray(np.where((spread > 1e-12) & (tokens >= FEWEST), mean / np.where(spread > 0, spread, 1), 0))
 
     def best(self, kind: str = "routing", kept: np.ndarray | None = None) -> Sampled:
         """Cohen's d of the pair of metric and layer with the largest, of a kind: chosen on one half of the documents
