@@ -51,12 +51,14 @@ def warn_unsupported(version: str = transformers.__version__) -> None:
 
 
 def provenance(model: nn.Module, interventions: Sequence[Intervention] = (), seed: int = 0) -> dict[str, Any]:
-    """What captured numbers come from: model, revision, dtype, device, implementations, versions, interventions."""
+    """What captured numbers come from: model, revision, `weights_hash`, dtype, device, implementations, versions,
+    interventions."""
     config = getattr(model, "config", None)
     first = next(model.parameters())
     return {
         "model": str(getattr(config, "_name_or_path", "")) or type(model).__name__,
         "revision": str(getattr(config, "_commit_hash", None)),
+        "weights": weights_hash(model),
         "class": type(model).__name__,
         "dtype": str(first.dtype).removeprefix("torch."),
         "device": first.device.type,
@@ -67,6 +69,32 @@ def provenance(model: nn.Module, interventions: Sequence[Intervention] = (), see
         "interventions": to_json(interventions),
         "seed": seed,
     }
+
+
+WHOLE, SAMPLED = 1 << 18, 1024
+
+
+@torch.no_grad()
+def weights_hash(model: nn.Module) -> str:
+    """Sixteen hexadecimal digits over names, shapes and values of a model's parameters: all values of those with at most
+    2^18, routers among them, and 1,024 evenly spaced ones of each other. Where the model lies does not count."""
+    digest, taken = hashlib.sha256(), list[Tensor]()
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
+        flat = parameter.detach().reshape(-1)[: 0 if parameter.is_meta else None]
+        stride = flat.numel() // SAMPLED if flat.numel() > WHOLE else 1
+        taken.append(flat[::stride].contiguous().view(torch.uint8))
+    places: dict[torch.device, list[int]] = {}
+    for number, values in enumerate(taken):
+        places.setdefault(values.device, []).append(number)
+    found: dict[int, Tensor] = {}
+    for device, numbers in places.items():
+        if device.type != "meta":  # one copy from each device
+            sizes = [len(taken[number]) for number in numbers]
+            found |= dict(zip(numbers, torch.cat([taken[n] for n in numbers]).cpu().split(sizes), strict=True))
+    for number in sorted(found):
+        digest.update(found[number].numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def contents(masks: Mapping[str, Any], means: Mapping[int, Tensor]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from .errors import CaptureError
 from .fixed_point import BITS, check_exact, check_room, group_sums, slot_sums
 from .passes import Pass
 from .seam import Routing
-from .sums import PHASES, RoutingSums, plain
+from .sums import PHASES, RoutingSums, named_by_content, plain
 
 # Logits held back at most before they are summed: 32 MB.
 _HELD = 2**23
@@ -44,7 +44,7 @@ class RoutingStats(RoutingSums):
             self._allocate(tuple(layers), classes, observed)
             self.provenance = plain(provenance)
         kept = tuple(key for key in BITS if key in observed)
-        if (tuple(layers), classes, kept, plain(provenance)) != self._identity:
+        if (tuple(layers), classes, kept, named_by_content(plain(provenance))) != self._identity:
             raise CaptureError("these statistics were begun with another model or setting; use a fresh RoutingStats")
 
     def observe(self, layer: int, routing: Routing, at: Pass, rows: Sequence[str]) -> None:

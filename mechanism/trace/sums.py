@@ -82,7 +82,7 @@ class RoutingSums:
 
     @property
     def _identity(self) -> tuple:
-        return self.layers, self.classes, self.observed, self.provenance
+        return self.layers, self.classes, self.observed, named_by_content(self.provenance)
 
     def _allocate(self, layers: tuple[int, ...], classes: int, observed: Sequence[str]) -> None:
         self.layers, self.classes = layers, classes
@@ -185,6 +185,13 @@ class RoutingSums:
         stats.sums = {key: data[key].values for key in stats.observed}
         stats.importance = list(zip(header["sequence_groups"], data["importance"].values, strict=True))
         return stats
+
+
+def named_by_content(provenance: Mapping) -> dict:
+    """Provenance without the names of a model whose weights it knows: two places may hold the same model, and one
+    place two."""
+    names = {"model", "revision"} if "weights" in provenance else set()
+    return {key: value for key, value in provenance.items() if key not in names}
 
 
 def plain(provenance: Mapping) -> dict:

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from mechanism.trace import CaptureError, RoutingStats, attach
 from mechanism.trace.families import tiny_model
@@ -381,3 +382,34 @@ def test_another_model_or_intervention_needs_fresh_statistics(model: Any):
         ):
             pass
     assert set(BITS) == set(stats.observed)
+
+
+def watched(model, stats=None):
+    stats = stats or RoutingStats()
+    with attach(model, stats=stats, keep=False, check=False), torch.no_grad():
+        model(input_ids=torch.tensor([[5, 6, 7, 8]]))
+    return stats
+
+
+def test_a_model_is_known_by_its_weights_and_not_by_its_name(tmp_path):
+    first, second = tiny_model("olmoe", seed=0), tiny_model("olmoe", seed=1)
+    for folder, model in (("one", first), ("two", first), ("other", second)):
+        model.save_pretrained(tmp_path / folder)
+    loaded = {name: AutoModelForCausalLM.from_pretrained(tmp_path / name).eval() for name in ("one", "two", "other")}
+    both = watched(loaded["one"]).merge(watched(loaded["two"]))
+    assert both.tokens.sum() == 2 * watched(loaded["one"]).tokens.sum(), "the same weights at two places"
+    with pytest.raises(CaptureError, match="cannot be merged"):
+        watched(first).merge(watched(second))
+    second.save_pretrained(tmp_path / "one")
+    with pytest.raises(CaptureError, match="cannot be merged"):
+        watched(loaded["one"]).merge(watched(AutoModelForCausalLM.from_pretrained(tmp_path / "one").eval()))
+
+
+@pytest.mark.parametrize("part", ["mlp.gate.weight", "mlp.experts.down_proj", "self_attn.q_proj.weight", "norm.weight"])
+def test_a_model_that_was_changed_in_place_is_another(part):
+    model = tiny_model("olmoe")
+    stats = watched(model)
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if name.endswith(part)).mul_(-1)
+    with pytest.raises(CaptureError, match="begun with another model"):
+        watched(model, stats)
