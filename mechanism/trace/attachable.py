@@ -76,8 +76,8 @@ WHOLE, SAMPLED = 1 << 18, 1024
 
 @torch.no_grad()
 def weights_hash(model: nn.Module) -> str:
-    """Sixteen hexadecimal digits over names, shapes and values of a model's parameters: all values of those with at most
-    2^18, routers among them, and 1,024 evenly spaced ones of each other. Where the model lies does not count."""
+    """Sixteen hexadecimal digits over names, shapes and values of all parameters: every value of those with at most 2^18,
+    routers among them, and 1,024 evenly spaced ones of each other. Where the model lies does not count."""
     digest, taken = hashlib.sha256(), list[Tensor]()
     for name, parameter in model.named_parameters():
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
