@@ -76,7 +76,7 @@ WHOLE, SAMPLED = 1 << 18, 1024
 
 @torch.no_grad()
 def weights_hash(model: nn.Module) -> str:
-    """Sixteen hexadecimal digits over names, shapes and values of all parameters: every value of those with at most 2^18,
+    """Sixteen hexadecimal digits over names, shapes and values of all parameters: every value of those with up to 2^18,
     routers among them, and 1,024 evenly spaced ones of each other. Where the model lies does not count."""
     digest, taken = hashlib.sha256(), list[Tensor]()
     for name, parameter in model.named_parameters():
