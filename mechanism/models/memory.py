@@ -28,7 +28,7 @@ class Footprint:
     """Memory of a model under study, an estimate.
 
     Attributes:
-        parameters: their number; dtype: of the weights; capture: bytes that a pass of 4,096 tokens adds.
+        parameters: their number, with that of buffers that are saved; dtype: of the weights; capture: bytes that a pass of 4,096 tokens adds.
     """
 
     parameters: int
@@ -58,7 +58,9 @@ def footprint(config: Any, dtype: torch.dtype) -> Footprint:
         config: of transformers.
     """
     model = skeleton(config)
-    return Footprint(model.num_parameters(), dtype, _capture(config, routed_experts(model)))
+    kept = model.state_dict().keys()
+    buffers = sum(values.numel() for name, values in model.named_buffers() if name in kept)
+    return Footprint(model.num_parameters() + buffers, dtype, _capture(config, routed_experts(model)))
 
 
 def skeleton(config: Any) -> PreTrainedModel:

@@ -58,7 +58,7 @@ def test_it_runs_on_a_model_of_another_family_and_own_text(family, own_text, tmp
     assert list(main["lang"].values) == ["en", "de"]
     assert "ko: there are no word problems in it" in main.attrs["left_out"]
     assert set(scope["claims"].index) == {"R6", "R7", "R8"}
-    assert scope["claims"].loc["R8", "verdict"] == "undecided", "one language has no slope"
+    assert scope["claims"].loc["R8", "verdict"] in ("undecided", "not testable here"), "one language has no slope"
     assert not list((tmp_path / "results").glob("*.json")), "verdicts on another model are not recorded"
 
 

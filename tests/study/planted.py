@@ -65,7 +65,7 @@ def folders(parent: Path) -> list[str]:
         folder.mkdir()
         (folder / "index.tsv").write_bytes(encode_index(corpus.rows))
         for code, texts in corpus.columns.items():
-            (folder / f"{code}.txt").write_bytes(encode_lines(texts))
+            (folder / f"{'sw' if code == 'xx' else code}.txt").write_bytes(encode_lines(texts))
     return [str(folder) for folder in sorted(parent.iterdir())]
 
 

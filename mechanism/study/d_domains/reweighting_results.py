@@ -146,7 +146,7 @@ class Reweighted(Trials):
                         own = paired(scores[self.unedited], scores[setting], self.data["cluster"].values)
                         factor = f"{self.data['factor'].values[setting]:g}"
                         choices = {"experts": kind, "factor": factor, "task": tasks, "right": right}
-                        found.append(Cell(choices, own.gain.against(null, min(1, 2 * _no_gain(own)))))
+                        found.append(Cell(choices, own.gain.against(null, min(1.0, 2 * _no_gain(own)))))
         return found
 
     @property
