@@ -28,7 +28,8 @@ class Footprint:
     """Memory of a model under study, an estimate.
 
     Attributes:
-        parameters: their number, with that of buffers that are saved; dtype: of the weights; capture: bytes that a pass of 4,096 tokens adds.
+        parameters: their number, with that of buffers that are saved; dtype: of the weights; capture: bytes that a pass
+            of 4,096 tokens adds.
     """
 
     parameters: int
