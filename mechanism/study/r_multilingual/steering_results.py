@@ -177,9 +177,11 @@ class SteeringResults(Trials):
         """Other analyses of R6 and R7. R6: every threshold, window and way of steering on dev items, where none of them
         is chosen, and every upward dose of the chosen setting on test items; the null is the 95th percentile of the
         chosen setting's random sets. R7: every control alone, and every downward dose. Both over all languages, and
-        over the halves of them that lag and that lead before steering."""
+        over the halves of them that lag and that lead before steering. None where no random set could be steered."""
         paired, dev = replace(self.paired, n_perm=1), self._dev
         found: dict[str, list[Cell]] = {"R6": [], "R7": []}
+        if not self._drawn:
+            return found
         for told, codes in self._parts().items():
             choices = {"task": str(self.data.attrs["task"]), "languages": told}
             rows, base = [self.groups.index(code) for code in codes], self.scores(self.unedited, codes)
@@ -236,12 +238,11 @@ class SteeringResults(Trials):
         own = found.gain.mapped(_points)
         told = f"{own.estimate:+.2f} [{own.low:+.2f}, {own.high:+.2f}] points"
         none = NotTestable(f"steering gains {told} on average: there is no gain that could concentrate anywhere")
-        slope = self.gap_slope()
         few = "fewer than three languages, or all have the same gap"
         return {
             "R6": self._raised(own) if len(self.null) else "no set of random experts could be steered",
             "R7": self.hurt(),
-            "R8": none if own.low <= 0 else few if slope is None else slope,
+            "R8": (self.gap_slope() or few) if own.low > 0 else none,
         }
 
     def _raised(self, own: Evidence) -> Evidence:
