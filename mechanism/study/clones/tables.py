@@ -64,6 +64,10 @@ class Clones:
         bound = loss[self.unread(cell)].min(axis=1) - MODELLED
         return [name for name in loss if (loss[name] < bound).all()]
 
+    def learnt(self, cell: str) -> list[str]:
+        """`trained` without English."""
+        return [name for name in self.trained(cell) if name != "en"]
+
     def losses(self, cell: str) -> pd.DataFrame:
         """Nats per token of test text: a row a seed, a column a language."""
         rows = {run.train.seed: run.result()["loss"] for run in self.made[cell]}
@@ -81,7 +85,7 @@ class Clones:
     def over_seeds(self, cell: str, quantity: str = "divergence") -> pd.DataFrame:
         """Mean over trained clones by layer (`divergence`, `shuffled`, `entropy`) or state (`hits_centred`):
         `estimate`, and where there are several seeds Student's interval, `low` and `high`."""
-        clones = [name for name in self.trained(cell) if name != "en"]
+        clones = self.learnt(cell)
         each = [own[quantity].sel(lang=clones).mean(("lang", "segment")).to_pandas() for own in self.observations(cell)]
         table = pd.DataFrame(each)
         rows = {at: _over(table[at].to_numpy(np.float64)).row() for at in table}
@@ -90,7 +94,7 @@ class Clones:
     def deepest(self, cell: str) -> list[np.ndarray]:
         """For each seed, the third of the layers, contiguous and between the first and the last sixth, where divergence
         of trained clones is lowest in the other seeds; in its own where there is no other."""
-        clones = [name for name in self.trained(cell) if name != "en"]
+        clones = self.learnt(cell)
         each = [own["divergence"].sel(lang=clones).mean(("lang", "segment")).values for own in self.observations(cell)]
         layers = len(each[0])
         size = int(depth_windows(layers)["middle"].sum())
@@ -112,7 +116,7 @@ class Clones:
         rows = {}
         for cell in self.made:
             if "divergence" in self.observations(cell)[0]:
-                clones = [name for name in self.trained(cell) if name != "en"]
+                clones = self.learnt(cell)
                 rows[cell] = {"runs": len(self.made[cell]), "clones": len(clones)} | self._dials(cell, clones)
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
 
@@ -123,14 +127,9 @@ class Clones:
         for own, deepest in zip(self.observations(cell), self.deepest(cell), strict=True):
             part = own.sel(lang=clones)
             means = {name: part[name].mean("segment").transpose("lang", "layer").values for name in QUANTITIES}
-            middle = depth_windows(part.sizes["layer"])["middle"]
-            found = {"U": dip(means["divergence"]).mean(), "U, shuffled": dip(means["shuffled"]).mean()}
+            found = _shared(means, part["hits_centred"].mean("segment"))
+            found["U, shuffled"] = dip(means["shuffled"]).mean()
             found["U, deepest"] = _dip_at(means["divergence"], deepest).mean()
-            inside = {name: values[:, middle].mean(1) for name, values in means.items()}
-            found["middle"] = inside["divergence"].mean()
-            found["content"] = float((1 - inside["divergence"] / np.maximum(inside["shuffled"], 1e-9)).mean())
-            states = part["hits_centred"].isel(state=slice(1, None)).isel(state=middle)
-            found["retrieval"] = states.mean(("segment", "lang")).max().item()
             found["loss"] = part["nll"].mean().item()
             for name, value in found.items():
                 by_name.setdefault(name, []).append(float(value))
@@ -143,7 +142,7 @@ class Clones:
     def emergence(self, cell: str) -> pd.DataFrame:
         """Over training tokens, mean over trained clones and seeds: `U`, `middle` (divergence there), `content`, and
         `retrieval` in the best middle state."""
-        clones = [name for name in self.trained(cell) if name != "en"]
+        clones = self.learnt(cell)
         tables = [
             pd.DataFrame(dict(_emerged(xr.load_dataset(run.record / PROBES), clones))).T for run in self.made[cell]
         ]
@@ -154,14 +153,22 @@ def _emerged(probes: xr.Dataset, clones: list[str]) -> Iterator[tuple[int, dict[
     for tokens in map(int, probes["tokens_seen"].values):
         own = probes.sel(tokens_seen=tokens, lang=clones)
         means = {name: own[name].transpose("lang", "layer").values.astype(np.float64) for name in QUANTITIES}
-        middle = depth_windows(means["divergence"].shape[1])["middle"]
-        inside = {name: value[:, middle].mean(1) for name, value in means.items()}
-        retrieval = own["hits"].isel(state=slice(1, None)).isel(state=middle).mean("lang").max().item()
-        yield tokens, {
-            "U": float(dip(means["divergence"]).mean()), "middle": float(inside["divergence"].mean()),
-            "content": float((1 - inside["divergence"] / np.maximum(inside["shuffled"], 1e-9)).mean()),
-            "retrieval": retrieval,
-        }  # fmt: skip
+        yield tokens, _shared(means, own["hits"])
+
+
+def _shared(means: dict[str, np.ndarray], hits: xr.DataArray) -> dict[str, float]:
+    """`U`, `middle`, `content` and `retrieval` (see `Clones.dials`), means over languages.
+
+    Args:
+        means: of `QUANTITIES`, `(lang, layer)`; hits: retrieval, over `lang` and `state`.
+    """
+    middle = depth_windows(means["divergence"].shape[1])["middle"]
+    inside, shuffled = (means[name][:, middle].mean(1) for name in QUANTITIES)
+    return {
+        "U": float(dip(means["divergence"]).mean()), "middle": float(inside.mean()),
+        "content": float((1 - inside / np.maximum(shuffled, 1e-9)).mean()),
+        "retrieval": hits.isel(state=slice(1, None)).isel(state=middle).mean("lang").max().item(),
+    }  # fmt: skip
 
 
 def _dip_at(profile: np.ndarray, place: np.ndarray) -> np.ndarray:

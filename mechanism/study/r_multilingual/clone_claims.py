@@ -88,7 +88,7 @@ def _beside_twin(clones: Clones, seed: int) -> Evidence:
 
 
 def _learnt(clones: Clones) -> list[str]:
-    return [name for name in clones.trained(BASE) if name != "en"]
+    return clones.learnt(BASE)
 
 
 def by_clone(clones: Clones, own: xr.Dataset, number: int) -> pd.DataFrame:
