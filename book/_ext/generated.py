@@ -1,19 +1,22 @@
 """Directives whose content is made at build time from records, stamps, docstrings and the citation file.
 
-`{claims} LETTER`, `{sources}`, `{board}`, `{scoreboard}`, `{hero}`, `{api} ROOM`, `{contracts}`, `{environment}`,
-`{runs}`, `{timings}`, `{error-rates}` and `{citation}`.
+`{claims} LETTER`, `{sources}`, `{findings}`, `{board}`, `{scoreboard}`, `{verdict-bar}`, `{hero}`, `{story} LETTER`,
+`{api} ROOM`, `{contracts}`, `{environment}`, `{runs}`, `{timings}`, `{error-rates}` and `{citation}`.
 """
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from matplotlib.figure import Figure
+from myst_nb import sphinx_
 from sphinx.util.docutils import SphinxDirective
 
-from mechanism.report import api, environment, error_rates, scoreboard
+from mechanism.report import api, environment, error_rates, findings, scoreboard, story
 from mechanism.report.files import PACKAGE
 from mechanism.report.tables import markdown_table
 
@@ -84,27 +87,50 @@ class Api(Sources):
         return self.sections(api.room_markdown(self.arguments[0]))
 
 
-class Hero(Markdown):
+class Drawn(Markdown):
+    """Something with a figure that is drawn at build time."""
+
+    def figure(self, name: str, made: Figure, alt: str, caption: str) -> nodes.figure:
+        from mechanism.report.figures import png
+
+        path, content = Path(self.env.srcdir) / GENERATED / f"{name}.png", png(made)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+        found = nodes.figure("", nodes.image(uri=f"/{GENERATED}/{name}.png", alt=alt), classes=["drawn"])
+        found += nodes.caption("", "", *self.parsed(nodes.caption(), caption).children[0].children)
+        return found
+
+
+class Hero(Drawn):
     """The front page's figure."""
 
     def run(self) -> list[nodes.Node]:
-        from mechanism.report.figures import png
         from mechanism.report.hero import hero
 
         self.env.note_reread()
         made = hero()
-        path, content = Path(self.env.srcdir) / GENERATED / "hero.png", png(made.figure)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_bytes() != content:
-            path.write_bytes(content)
-        figure = nodes.figure("", nodes.image(uri=f"/{GENERATED}/hero.png", alt=made.alt), classes=["hero"])
-        figure += nodes.caption("", "", *self.parsed(nodes.caption(), made.caption).children[0].children)
-        return [figure]
+        return [self.figure("hero", made.figure, made.alt, made.caption)]
+
+
+class Story(Drawn):
+    """A source by its letter: what it asks, what became of its claims, and how large their effects are."""
+
+    required_arguments, optional_arguments = 1, 0
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_reread()
+        (letter,) = self.arguments
+        told = self.parsed(nodes.container(classes=["story"]), story.source_markdown(letter, **self.place))
+        figure, alt, caption = story.effects_figure(letter)
+        return [told, self.figure(f"effects-{letter}", figure, alt, caption)]
 
 
 MARKDOWN: dict[str, Callable[[Markdown], str]] = {
     "claims": lambda asked: scoreboard.claims_markdown(asked.arguments[0], **asked.place),
     "board": lambda asked: scoreboard.board_markdown(**asked.place),
+    "findings": lambda asked: findings.findings_markdown(**asked.place),
+    "verdict-bar": lambda asked: story.bar_html(),
     "testbeds": lambda asked: scoreboard.on_testbeds_markdown(**asked.place),
     "scoreboard": lambda asked: scoreboard.scoreboard_markdown(asked.env.docname),
     "error-rates": lambda asked: error_rates.rates_markdown(),
@@ -116,8 +142,26 @@ MARKDOWN: dict[str, Callable[[Markdown], str]] = {
 }
 
 
+def first_only(context: Any) -> Any:
+    """MyST-NB would wrap each output of a cell in the cell's figure, and its label would be ambiguous: only the first
+    output is one, and what comes after it, the link to its numbers, stands below."""
+
+    def chosen(renderer: Any, options: Any, line: int) -> Any:
+        name = nodes.fully_normalize_name(str((options or {}).get("name", "")))
+        return nullcontext() if name and name in renderer.document.nameids else context(renderer, options, line)
+
+    return chosen
+
+
 def setup(app: Any) -> dict[str, bool]:
-    kinds = dict.fromkeys(MARKDOWN, Markdown) | {"claims": Named, "sources": Sources, "hero": Hero, "api": Api}
+    sphinx_.create_figure_context = first_only(sphinx_.create_figure_context)
+    kinds = dict.fromkeys(MARKDOWN, Markdown) | {
+        "claims": Named,
+        "sources": Sources,
+        "hero": Hero,
+        "story": Story,
+        "api": Api,
+    }
     for name, kind in kinds.items():
         app.add_directive(name, kind)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

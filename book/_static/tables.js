@@ -119,7 +119,24 @@
     show();
   }
 
+  // One switch for the code of all cells of a page.
+  function makeSwitch(cells) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "all-code";
+    const show = (open) => {
+      cells.forEach((cell) => { cell.open = open; });
+      button.textContent = open ? "hide all code" : "show all code";
+      button.setAttribute("aria-pressed", String(open));
+    };
+    button.addEventListener("click", () => show(button.getAttribute("aria-pressed") !== "true"));
+    show(false);
+    document.querySelector(".bd-article h1").after(button);
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
+    const cells = [...document.querySelectorAll(".bd-article div.cell details.hide")];
+    if (cells.length) makeSwitch(cells);
     document.querySelectorAll(".bd-article div.board").forEach(makeBoard);
     [...document.querySelectorAll(".bd-article table")].filter(sortable).forEach(makeSortable);
     // What scrolls sideways has to be reachable by keyboard.

@@ -1,7 +1,8 @@
 """What the charts have in common: the axis they draw on, colours by level, legends, and names beside points."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,16 +19,20 @@ MANY, SMALL = 8, 9
 # Where a name may stand beside its point: to the right or the left of it or in the middle, and how far up, in points.
 _SIDES = ((5, 2), (5, -10), (-5, 2), (-5, -10), (0, 6), (0, -14))
 Styles = Mapping[Any, Mapping[str, Any]]
+BEHIND: MutableMapping[Axes, pd.DataFrame | pd.Series] = WeakKeyDictionary()
+"""The table that each axis shows."""
 Number = int | float
 Size = tuple[Number, Number]
 """Width and height in inches."""
 
 
-def start(axis: Axes | None, size: Size, shown: Any) -> Axes:
-    """The axis to draw on, or that of a new figure; ValueError if nothing is shown."""
+def start(axis: Axes | None, size: Size, shown: Any, table: pd.DataFrame | pd.Series) -> Axes:
+    """The axis to draw a table on, or that of a new figure; ValueError if nothing is shown of it."""
     if not len(shown):
         raise ValueError("nothing to draw: the table has no numbers")
-    return plt.subplots(figsize=size)[1] if axis is None else axis
+    axis = plt.subplots(figsize=size)[1] if axis is None else axis
+    BEHIND[axis] = table
+    return axis
 
 
 def figure_of(axis: Axes) -> Figure:

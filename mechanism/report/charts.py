@@ -57,7 +57,7 @@ def lines(
     level = table.columns.names[0]
     names = ordered(table.columns.get_level_values(0), level)
     shown = {name: own for name in names if len(own := _line_of(table, name))}
-    axis = start(axis, size, shown)
+    axis = start(axis, size, shown, table)
     for name, look in looks(list(shown), level, styles or {}).items():
         _line(axis, shown[name], {"marker": marker, "label": text(name), **look})
     if reference is not None:
@@ -108,7 +108,8 @@ def heat(
     Raises:
         ValueError: there is nothing to draw.
     """
-    axis = start(axis, size or (2.0 + 0.55 * table.shape[1], 1.2 + 0.3 * len(table)), table.stack().dropna())
+    size = size or (2.0 + 0.55 * table.shape[1], 1.2 + 0.3 * len(table))
+    axis = start(axis, size, table.stack().dropna(), table)
     if diverging:
         most = float(np.nanmax(np.abs(table.to_numpy(float)))) or 1.0
         limits = -most, most
@@ -148,7 +149,7 @@ def bars(
         ValueError: there is nothing to draw.
     """
     table = table.dropna()
-    axis = start(axis, size, table)
+    axis = start(axis, size, table, table)
     colours = language_colours(table.index)
     axis.barh([language_label(code) for code in colours], table[list(colours)], color=list(colours.values()))
     if reference is not None:
@@ -165,7 +166,7 @@ def stacked(table: pd.DataFrame, *, axis: Axes | None = None, size: Size = (7.4,
     Raises:
         ValueError: there is nothing to draw.
     """
-    axis = start(axis, size, table.stack().dropna())
+    axis = start(axis, size, table.stack().dropna(), table)
     table.plot.bar(stacked=True, rot=0, width=0.8, color=palette(table.shape[1]), legend=False, ax=axis)
     axis.grid(axis="x", visible=False)
     axis.set(**{"xlabel": table.index.name or "", **properties})

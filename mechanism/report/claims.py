@@ -30,6 +30,7 @@ class Source:
     Attributes:
         letter: with which the ids of its claims begin; title; name: of the chapter about it, for readers.
         chapter: folder of `mechanism/study` with the chapter's code; key: in the bibliography.
+        asks: its question, for the front page; headline: ids of the claims that stand for it there.
         arxiv: id, None for a work that is not there; about: a remark below the chapter's name.
     """
 
@@ -38,6 +39,8 @@ class Source:
     name: str
     chapter: str
     key: str
+    asks: str
+    headline: tuple[str, ...]
     arxiv: str | None = None
     about: str = ""
 
@@ -188,9 +191,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _source(letter: str, entry: Mapping[str, Any]) -> Source:
     known = [field.name for field in fields(Source)][1:]
-    if wrong := sorted(set(entry) - set(known)) or [name for name in known[:4] if not entry.get(name)]:
+    if wrong := sorted(set(entry) - set(known)) or [name for name in known[:6] if not entry.get(name)]:
         raise ClaimError(f"source {letter}: {wrong[0]} is unknown or missing; a source has {', '.join(known)}")
-    return Source(letter, **entry)
+    return Source(letter, **{**entry, "headline": tuple(entry["headline"])})
 
 
 def _claim(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> Claim:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from .axes import BEHIND
 from .figures import DIVERGING, PALETTE, SEQUENTIAL, Interactive, interactive
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def static_maps(
     )
     look = {"cmap": DIVERGING, "vmin": -scale, "vmax": scale} if not isinstance(scale, Normalize) else {"norm": scale}
     for axis, name in zip(axes.flat, names, strict=False):
+        BEHIND[axis] = values.sel({groups: name}, drop=True).transpose("layer", "expert").to_pandas()
         axis.imshow(values.sel({groups: name}), aspect="auto", **({"cmap": SEQUENTIAL} | look))
         axis.set_title(str(name))
         axis.grid(False)

@@ -40,6 +40,8 @@ OTHER_COLOUR = "#767676"
 RESOURCE_LINES = dict(zip(RESOURCES, ("-", "--", "-.", ":"), strict=True))
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
+MOST = 150_000
+"""Characters of SVG that a figure may have."""
 _FADE = 0.5
 _STYLE: Any = {
     "figure.figsize": (6.4, 4.2),
@@ -119,13 +121,28 @@ def png(figure: Figure, **options: Any) -> bytes:
     return small.getvalue()
 
 
+def svg(figure: Figure) -> str:
+    """A figure as SVG; the same text for the same figure and matplotlib."""
+    stream = io.StringIO()
+    with plt.rc_context({"svg.hashsalt": "mechanism"}):
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return stream.getvalue()
+
+
 def show(figure: Figure) -> None:
-    """Put a figure below the cell, once, and close it."""
+    """Put a figure below the cell, once, with a link to its numbers, and close it: as SVG, or as PNG where that would
+    be larger than a page can bear."""
     from IPython import get_ipython
-    from IPython.display import display
+    from IPython.display import HTML, display
+
+    from .behind import csv_link, drawn
 
     if get_ipython() is not None:
-        display({"image/png": base64.b64encode(png(figure)).decode(), "text/plain": repr(figure)}, raw=True)
+        table, lines = drawn(figure), svg(figure)
+        image = {"image/svg+xml": lines} if len(lines) < MOST else {"image/png": base64.b64encode(png(figure)).decode()}
+        display({**image, "text/plain": repr(figure)}, raw=True)
+        if len(table):
+            display(HTML(csv_link(table)))
     plt.close(figure)
 
 

@@ -10,6 +10,8 @@ from ..corpus.library import DATA
 
 PACKAGE = Path(__file__).resolve().parents[1]
 REPOSITORY = PACKAGE.parent
+HOME = "https://github.com/mechanism-report/mechanism"
+"""Where the repository is published."""
 NOTEBOOKS = REPOSITORY / "notebooks"
 BOOK = REPOSITORY / "book"
 COPIES = BOOK / "notebooks"

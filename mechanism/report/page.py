@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from IPython.display import Markdown
 
 from ..models.load import load_model, resolve, training_run
-from . import charts, figures
+from . import behind, charts, figures
 from .expert_maps import lift_map, lift_panels, static_maps
 from .judge import Judge, planted_found
 from .provenance import Provenance, provenance
@@ -52,6 +53,7 @@ def open_page(model: str, device: str, dtype: str, **settings: Any) -> Page:
     """
     figures.use_style()
     loaded, tokenizer = load_model(model, device, dtype, moe=True)
+    behind.ABOUT |= {"model": Path(resolve(model)).name}
     return Page(model, loaded, tokenizer, training_run(model), {"dtype": dtype, **settings})
 
 

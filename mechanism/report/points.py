@@ -35,7 +35,7 @@ def forest(
     points = pd.DataFrame() if points is None else points.dropna(how="all")
     present = {*known.index, *points.index}
     names = ordered((name for name in table.index if name in present), table.index.name)
-    axis = start(axis, size or (6.8, 1.0 + 0.33 * len(names)), names)
+    axis = start(axis, size or (6.8, 1.0 + 0.33 * len(names)), names, table)
     groups = dict(list(known.groupby(by, sort=False))) if by else {"ours": known}
     shifts = np.linspace(-0.15, 0.15, len(groups)) if known.index.has_duplicates else np.zeros(len(groups))
     if by:
@@ -76,7 +76,7 @@ def scatter(
         ValueError: there is nothing to draw, or a column is lacking.
     """
     need(table, (x, y, by, ring))
-    axis = start(axis, size, table)
+    axis = start(axis, size, table, table)
     if pd.api.types.is_numeric_dtype(table[by]):
         dots = axis.scatter(table[x], table[y], c=table[by], cmap=SEQUENTIAL, s=24)
         figure_of(axis).colorbar(dots, ax=axis, label=by)
@@ -107,7 +107,7 @@ def language_scatter(
     """
     need(table, (x, y, other))
     table = table.dropna(subset=[x, y])
-    axis = start(axis, size, table)
+    axis = start(axis, size, table, table)
     for code, colour in language_colours(table.index).items():
         own = table.loc[code]
         if {"low", "high"} <= set(table):

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from ..measure.evidence import Evidence
 from .amendments import Amendment, load_amendments
 from .claims import Claim, ClaimError, load_claims, load_sources, load_testbeds
+from .files import HOME
 from .multiverse import agreement
 from .record import claim_anchor, evidence_of, read_records
 from .verdicts import Verdict
@@ -20,11 +22,11 @@ _HEADER = ("Id", "Claim", "Verdict", "Source says", "Here [95 % interval]", "Hel
 
 def claim_rows(folder: Path | None = None) -> list[dict[str, Any]]:
     """One mapping per claim, in the file's order: `id`, `source` (arXiv id or title), `statement`, `source_figure`,
-    `effect`, `unit`, `resampled`, `smallest`, `because`, `null_name`, `test`, `criterion`, `rule`, `scale`, `label`
-    (the verdict as readers see it), `notebook`, `amendments` (in words), `testbeds` (the same of each testbed on which
-    it was judged, with its title as `testbed`), and from its record `verdict`, `estimate`,
-    `interval`, `n`, `null`, `p`, `note`, each None while it is undecided, and `deciding_n`; see `Rule.deciding_n`; and
-    `analyses`, see `agreement`.
+    `effect`, `unit`, `resampled`, `smallest`, `because`, `null_name`, `test`, `criterion`, `rule`, `digest` (hash of
+    what decides), `scale`, `label` (the verdict as readers see it), `notebook`, `amendments` (in words), `testbeds`
+    (the same of each testbed on which it was judged, with its title as `testbed`), and from its record `verdict`,
+    `estimate`, `interval`, `n`, `null`, `p`, `note`, each None while it is undecided, and `deciding_n`; see
+    `Rule.deciding_n`; and `analyses`, see `agreement`.
 
     Args:
         folder: results folder; see `record`.
@@ -83,8 +85,8 @@ def on_testbeds_markdown(page: str, folder: Path | None = None, single: bool = F
     lines = [_line(["Id", "Claim", "Natural languages", *(title.capitalize() for title in titles)])]
     lines.append(_line(["---"] * (3 + len(titles))))
     for row in rows:
-        others = {own["testbed"]: _lines(_badge(own, page, single), _estimate(own)) for own in row["testbeds"]}
-        own = _lines(_badge(row, page, single), _estimate(row))
+        others = {own["testbed"]: _lines(badge(own, page, single), estimate_text(own)) for own in row["testbeds"]}
+        own = _lines(badge(row, page, single), estimate_text(row))
         lines.append(_line([f"**{row['id']}**", row["statement"], own, *(others.get(title, "") for title in titles)]))
     apart = [row["id"] for row in rows if any(own["verdict"] != row["verdict"] for own in row["testbeds"])]
     told = f"They disagree on {len(apart)} of {len(rows)} claims{': ' + ', '.join(apart) if apart else ''}."
@@ -143,6 +145,7 @@ def _row(claim: Claim, record: Mapping[str, Any], amendments: list[Amendment]) -
         "test": claim.test,
         "criterion": claim.criterion,
         "rule": str(claim.rule),
+        "digest": claim.digest,
         "scale": claim.scale,
         "label": claim.label(verdict),
         **{key: record.get(key) for key in ("verdict", "estimate", "interval", "n", "null", "p", "note")},
@@ -168,27 +171,30 @@ def _history(one: Amendment, found: Evidence | None) -> str:
 
 
 def _cells(row: Mapping[str, Any], page: str, single: bool) -> list[str]:
-    elsewhere = [f"on {own['testbed']}: {_badge(own, page, single)}" for own in row["testbeds"]]
-    verdict = _lines(_badge(row, page, single), _needed(row), row["analyses"].split(" (")[0], *elsewhere)
+    elsewhere = [f"on {own['testbed']}: {badge(own, page, single)}" for own in row["testbeds"]]
+    verdict = _lines(badge(row, page, single), needed(row), row["analyses"].split(" (")[0], *elsewhere)
     head = [f"**{row['id']}**", row["statement"], verdict, row["source_figure"]]
-    here = _lines(_estimate(row), _size(row), *(f"on {own['testbed']}: {_estimate(own)}" for own in row["testbeds"]))
+    here = _lines(
+        estimate_text(row), _size(row), *(f"on {own['testbed']}: {estimate_text(own)}" for own in row["testbeds"])
+    )
     return [*head, here, _lines(*_against(row))]
 
 
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
     """A claim in a line of a terminal, its numbers rounded."""
-    found = "\n".join(filter(None, (_estimate(row).replace("\\", ""), _size(row))))
+    found = "\n".join(filter(None, (estimate_text(row).replace("\\", ""), _size(row))))
     return {
         "id": row["id"], "claim": row["statement"], "verdict": row["verdict"] or UNDECIDED, "here": found,
         "held against": "\n".join(_against(row)),
     }  # fmt: skip
 
 
-def _needed(row: Mapping[str, Any]) -> str:
+def needed(row: Mapping[str, Any]) -> str:
     """What would decide an inconclusive claim, at the same estimate; nothing of any other."""
     if row["verdict"] != Verdict.INCONCLUSIVE:
         return ""
-    return f"n of about {row['deciding_n']:,} would tell" if row["deciding_n"] else "more of the same would not tell"
+    unit = row["resampled"].split(",")[0]
+    return f"about {row['deciding_n']:,} {unit} would tell" if row["deciding_n"] else f"more {unit} would not tell"
 
 
 def _size(row: Mapping[str, Any]) -> str:
@@ -204,7 +210,7 @@ def _lines(*parts: str) -> str:
     return "<br>".join(filter(None, parts))
 
 
-def _estimate(row: Mapping[str, Any]) -> str:
+def estimate_text(row: Mapping[str, Any]) -> str:
     if row["estimate"] is None:
         return row["note"] or ""
     low, high = row["interval"]
@@ -212,7 +218,7 @@ def _estimate(row: Mapping[str, Any]) -> str:
     return f"{row['estimate']:.3g} {bounds} {row['unit'] or ''}".strip()
 
 
-def _badge(row: Mapping[str, Any], page: str, single: bool) -> str:
+def badge(row: Mapping[str, Any], page: str, single: bool) -> str:
     """The verdict, as a link to the cell that gave it; no link while it is undecided."""
     if not row["verdict"]:
         return f"[{row['label']}]{{.verdict .verdict-{UNDECIDED}}}"
@@ -234,12 +240,19 @@ def _detail(row: Mapping[str, Any]) -> list[str]:
         *([f"  *Other analyses.* {row['analyses'].capitalize()}."] if row["analyses"] else []),
         *(
             f"  *On {own['testbed']}.* {own['test']} Resampled: {own['resampled']}. {own['label']}: "
-            f"{_estimate(own)}, {_lines(*_against(own)).replace('<br>', ', ')}."
+            f"{estimate_text(own)}, {_lines(*_against(own)).replace('<br>', ', ')}."
             for own in row["testbeds"]
         ),
         *(f"  *Amended.* {history}" for history in row["amendments"]),
+        f"  *Wrong?* [Report a problem with this claim]({_complaint(row)}).",
         "",
     ]
+
+
+def _complaint(row: Mapping[str, Any]) -> str:
+    """The form for a problem with a claim, with what it is about filled in."""
+    known = {"claim": row["id"], "record": f"{row['label']}, rule {row['digest']}", "title": f"[claim] {row['id']}"}
+    return f"{HOME}/issues/new?{urlencode({'template': 'claim.yml', **known})}"
 
 
 def _link(label: str, text: str, page: str) -> str:

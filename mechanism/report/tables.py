@@ -36,9 +36,12 @@ def interval_text(table: pd.DataFrame, digits: int = 2) -> pd.Series:
 
 
 def page_table(table: pd.DataFrame, digits: int = 2, index: bool = True) -> HTML:
-    """A table for the page: numbers to so many digits, nothing where there is none."""
+    """A table for the page: numbers to so many digits, nothing where there is none; and a link to all their digits."""
+    from .behind import csv_link, flat
+
     shown = table.astype(object).where(table.notna(), "")  # na_rep leaves <NA> of nullable integers
-    return HTML(shown.to_html(classes="dataframe", float_format=f"{{:.{digits}f}}".format, index=index))
+    told = shown.to_html(classes="dataframe", float_format=f"{{:.{digits}f}}".format, index=index)
+    return HTML(told + csv_link(flat(table if index else table.reset_index(drop=True))))
 
 
 def listing(facts: Mapping[str, Any]) -> HTML:

@@ -1,8 +1,10 @@
 """Claims are complete and valid; verdicts follow from rules."""
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from mechanism.measure.evidence import Evidence, EvidenceError
 from mechanism.report.claims import Claim, ClaimError, find_claim, load_claims, load_sources
-from mechanism.report.files import BOOK, PACKAGE
+from mechanism.report.files import BOOK, PACKAGE, REPOSITORY
 from mechanism.report.scoreboard import claim_rows, claims_markdown, counts, scoreboard_markdown
 from mechanism.report.verdicts import NAMES, Comparison, Rule, RuleError, Verdict
 
@@ -21,7 +23,7 @@ finite = st.floats(-1e6, 1e6)
 RULE = Rule.parse(
     {"replicated": ["estimate >= 0.8", "interval.low > 0"], "partly": ["estimate >= 0.5"], "refuted": ["estimate < 0"]}
 )
-SOURCE = {"title": "T", "name": "n", "chapter": "c", "key": "k"}
+SOURCE = {"title": "T", "name": "n", "chapter": "c", "key": "k", "asks": "q", "headline": ["R1"]}
 ENTRY = {
     "id": "R1",
     "statement": "s",
@@ -288,3 +290,15 @@ def test_tables_have_equal_columns(tmp_path: Path):
     ):
         lines = [line for line in text.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_problem_with_a_claim_is_reported_with_its_record():
+    text = claims_markdown("R", "claims")
+    (link,) = re.findall(r"\((https://[^)]*claim=R10&[^)]*)\)", text)
+    asked = parse_qs(urlsplit(link).query)
+    form = yaml.safe_load((REPOSITORY / ".github" / "ISSUE_TEMPLATE" / asked["template"][0]).read_text("utf-8"))
+    assert {"claim", "record"} <= {field["id"] for field in form["body"]}
+    assert find_claim("R10").digest in asked["record"][0]
+    home = yaml.safe_load((REPOSITORY / "book" / "_config.yml").read_text("utf-8"))["repository"]["url"]
+    assert link.startswith(f"{home}/issues/new?")
+    assert yaml.safe_load((REPOSITORY / "CITATION.cff").read_text("utf-8"))["repository-code"] == home

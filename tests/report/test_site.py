@@ -5,6 +5,8 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -37,6 +39,13 @@ each_page = pytest.mark.parametrize("page", READ, ids=lambda page: page.relative
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    driver = opened()
+    yield driver
+    driver.quit()
+
+
+def opened() -> Any:
+    """A browser of its own."""
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
@@ -45,9 +54,67 @@ def browser() -> Iterator[Any]:
         options.add_argument(flag)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        yield driver
+        return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a browser saw of a page: addresses requested, complaints of the console, images without a description or
+    without pixels, serious findings of axe by colour scheme, the width that a phone needs, and the brightness of the
+    background, 0 to 255, by colour scheme."""
+
+    requested: list[str]
+    complaints: list[str]
+    images: list[str]
+    axe: dict[str, dict[str, list[str]]]
+    phone: int
+    brightness: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def looks() -> dict[Path, Look]:
+    """Every page, each loaded once; two browsers share them."""
+    with ThreadPoolExecutor(2) as pool:
+        halves = pool.map(look_at, (READ[::2], READ[1::2]))
+        return {page: own for half in halves for page, own in half.items()}
+
+
+def look_at(pages: list[Path]) -> dict[Path, Look]:
+    driver = opened()
+    try:
+        return {page: look(driver, page) for page in pages}
+    finally:
         driver.quit()
+
+
+def look(driver: Any, page: Path) -> Look:
+    colour_scheme(driver, "light")
+    requested(driver)
+    driver.get(page.as_uri())
+    urls = requested(driver)
+    images = driver.execute_script(
+        "return [...document.querySelectorAll('.bd-article img')].map(i => [i.src, i.alt, i.naturalWidth])"
+    )
+    bright = {"light": brightness(driver)}
+    serious = {"light": axe_findings(driver)}
+    colour_scheme(driver, "dark")
+    bright["dark"] = brightness(driver)
+    if page.name in DARK:
+        serious["dark"] = axe_findings(driver)
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    width = driver.execute_script("return document.documentElement.scrollWidth")
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    complaints = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+    bare = [source for source, alt, pixels in images if not alt.strip() or not pixels]
+    return Look(urls, complaints, bare, serious, width, bright)
+
+
+def axe_findings(driver: Any) -> dict[str, list[str]]:
+    """Serious and critical findings by rule, with some of the elements."""
+    axe = pytest.importorskip("axe_core_python.selenium")
+    found = axe.Axe().run(driver, options={"resultTypes": ["violations"]})["violations"]
+    grave = [v for v in found if v["impact"] in ("serious", "critical")]
+    return {v["id"]: [node["html"][:120] for node in v["nodes"]][:3] for v in grave}
 
 
 def colour_scheme(browser: Any, scheme: str) -> None:
@@ -82,13 +149,22 @@ def test_no_source_maps_and_a_modest_size():
 @needs_site
 @needs_browser
 @each_page
-def test_page_opens_from_disk_without_requests_elsewhere(page: Path, browser: Any):
-    requested(browser)
-    browser.get(page.as_uri())
-    urls = requested(browser)
+def test_page_opens_from_disk_without_requests_elsewhere(page: Path, looks: dict[Path, Look]):
+    urls = looks[page].requested
     assert page.as_uri() in urls
     assert [url for url in urls if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
-    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert looks[page].complaints == []
+
+
+@needs_site
+@needs_browser
+@each_page
+def test_page_can_be_used_and_read_by_everyone(page: Path, looks: dict[Path, Look]):
+    seen = looks[page]
+    assert {scheme: found for scheme, found in seen.axe.items() if found} == {}
+    assert seen.phone <= PHONE["width"]
+    assert seen.brightness["dark"] < 60 < 200 < seen.brightness["light"]
+    assert seen.images == []
 
 
 @needs_site
@@ -99,21 +175,6 @@ def test_front_page_is_light(browser: Any):
     browser.execute_script("return document.readyState")
     paths = {unquote(urlsplit(url).path) for url in requested(browser) if url.startswith("file:")}
     assert sum(Path(path).stat().st_size for path in paths) <= 1e6
-
-
-@needs_site
-@needs_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@each_page
-def test_axe_finds_nothing_serious(page: Path, scheme: str, browser: Any):
-    axe = pytest.importorskip("axe_core_python.selenium")
-    if scheme == "dark" and page.name not in DARK:
-        pytest.skip("one page of a kind is enough")
-    colour_scheme(browser, scheme)
-    browser.get(page.as_uri())
-    found = axe.Axe().run(browser, options={"resultTypes": ["violations"]})["violations"]
-    grave = [v for v in found if v["impact"] in ("serious", "critical")]
-    assert {v["id"]: [node["html"][:120] for node in v["nodes"]][:3] for v in grave} == {}
 
 
 @needs_site
@@ -149,40 +210,6 @@ def test_every_page_has_a_card_that_is_there():
         if page.name != "404.html":
             (card,) = re.findall(r'property="og:image" content="([^"]+)"', page.read_text("utf-8"))
             assert "://" in card or (page.parent / card).resolve().exists()
-
-
-@needs_site
-@needs_browser
-@each_page
-def test_page_fits_a_phone(page: Path, browser: Any):
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
-    browser.get(page.as_uri())
-    width = browser.execute_script("return document.documentElement.scrollWidth")
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert width <= PHONE["width"]
-
-
-@needs_site
-@needs_browser
-@each_page
-def test_page_follows_the_colour_scheme(page: Path, browser: Any):
-    colour_scheme(browser, "light")
-    browser.get(page.as_uri())
-    light = brightness(browser)
-    colour_scheme(browser, "dark")
-    browser.get(page.as_uri())
-    assert brightness(browser) < 60 < 200 < light
-
-
-@needs_site
-@needs_browser
-@each_page
-def test_images_are_there_and_described(page: Path, browser: Any):
-    browser.get(page.as_uri())
-    images = browser.execute_script(
-        "return [...document.querySelectorAll('.bd-article img')].map(i => [i.src, i.alt, i.naturalWidth])"
-    )
-    assert [source for source, alt, width in images if not alt.strip() or not width] == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""The front page's story: bars add up, headlines are claims of their source, effects are in units of what counts."""
+
+import re
+
+import pytest
+
+from mechanism.report.claims import load_claims, load_sources
+from mechanism.report.scoreboard import claim_rows
+from mechanism.report.story import bar_html, effects, effects_figure, source_markdown
+
+each_source = pytest.mark.parametrize("letter", load_sources())
+
+
+def test_the_bar_has_every_claim_once():
+    found = [int(count) for count in re.findall(r"<b>(\d+)</b>", bar_html())]
+    assert sum(found[:5]) >= len(load_claims()) > max(found)
+    assert f"{len(load_claims())} claims" in bar_html()
+
+
+@each_source
+def test_a_source_is_told_by_claims_of_its_own(letter: str):
+    assert load_sources()[letter].headline
+    for name in load_sources()[letter].headline:
+        assert name.startswith(letter)
+        assert f'#claim-{name}"' in source_markdown(letter, "index")
+
+
+@each_source
+def test_effects_are_over_the_smallest_that_counts(letter: str):
+    rows = {row["id"]: row for row in claim_rows()}
+    table = effects(letter)
+    assert len(table)
+    for name, own in table.iterrows():
+        row = rows[str(name)]
+        counts = row["estimate"] <= row["smallest"] if row["smallest"] < 0 else row["estimate"] >= row["smallest"]
+        if abs(own["estimate"] - 1) > 1e-9:
+            assert (own["estimate"] > 1) == counts, name
+        assert own["low"] <= own["estimate"] <= own["high"]
+        if row["verdict"] == "replicated":
+            assert own["high"] <= 1 if own["bound"] else own["estimate"] >= 1
+        if row["verdict"] == "refuted" and not own["bound"]:
+            assert own["high"] < 1
+
+
+@each_source
+def test_the_figure_says_how_many_reach_what_counts(letter: str):
+    figure, alt, caption = effects_figure(letter)
+    reach = int((effects(letter)["estimate"] >= 1).sum())
+    assert f"{reach} of {len(effects(letter))} estimates" in caption
+    assert alt.count(";") == len(effects(letter)) - 1
+    assert len(figure.axes[0].get_yticklabels()) == len(effects(letter))
