@@ -142,6 +142,20 @@ MARKDOWN: dict[str, Callable[[Markdown], str]] = {
 }
 
 
+def state_findings(app: Any, doctree: nodes.document) -> None:
+    """Let the captions of a page's figures begin with what was found."""
+    page = app.env.docname
+    if not page.startswith("notebooks/") or not any(
+        "findings" in node["classes"] for node in doctree.findall(nodes.container)
+    ):
+        return
+    told = findings.captions(page)
+    for figure in doctree.findall(nodes.figure):
+        for name in set(figure["names"]) & set(told):
+            caption = next(figure.findall(nodes.caption))
+            caption.insert(0, [nodes.strong("", told[name]), nodes.Text(" ")])
+
+
 def first_only(context: Any) -> Any:
     """MyST-NB would wrap each output of a cell in the cell's figure, and its label would be ambiguous: only the first
     output is one, and what comes after it, the link to its numbers, stands below."""

@@ -134,7 +134,49 @@
     document.querySelector(".bd-article h1").after(button);
   }
 
+  // Definitions of terms: on hover and focus, and on a phone by the first tap; the second follows the link.
+  function makeTips(links) {
+    const tip = document.createElement("div");
+    tip.id = "term-tip";
+    tip.setAttribute("role", "tooltip");
+    tip.hidden = true;
+    document.body.append(tip);
+    let shown = null;
+    const hide = () => {
+      tip.hidden = true;
+      shown?.removeAttribute("aria-describedby");
+      shown = null;
+    };
+    const show = (link) => {
+      hide();
+      shown = link;
+      tip.textContent = link.dataset.tip;
+      tip.hidden = false;
+      link.setAttribute("aria-describedby", tip.id);
+      const place = link.getBoundingClientRect();
+      const room = document.documentElement.clientWidth - tip.offsetWidth - 8;
+      tip.style.left = `${Math.max(8, Math.min(place.left, room)) + window.scrollX}px`;
+      const above = place.top > tip.offsetHeight + 12;
+      tip.style.top = `${(above ? place.top - tip.offsetHeight - 6 : place.bottom + 6) + window.scrollY}px`;
+    };
+    links.forEach((link) => {
+      link.dataset.tip = link.title;
+      link.removeAttribute("title");
+      let touched = false;
+      link.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch" && shown !== link; });
+      link.addEventListener("click", (event) => { if (touched) { event.preventDefault(); show(link); } touched = false; });
+      link.addEventListener("pointerenter", (event) => { if (event.pointerType !== "touch") show(link); });
+      link.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") hide(); });
+      link.addEventListener("focus", () => { if (!touched) show(link); });
+      link.addEventListener("blur", hide);
+    });
+    document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+    document.addEventListener("pointerdown", (event) => { if (shown && !event.target.closest("a.term")) hide(); });
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
+    const terms = [...document.querySelectorAll(".bd-article a.term[title]")];
+    if (terms.length) makeTips(terms);
     const cells = [...document.querySelectorAll(".bd-article div.cell details.hide")];
     if (cells.length) makeSwitch(cells);
     document.querySelectorAll(".bd-article div.board").forEach(makeBoard);

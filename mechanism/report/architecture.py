@@ -11,6 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 from ..nn.auto import LayerConfig
 from ..nn.feedforward import DenseConfig
 from ..nn.multihead import MultiHeadMoEConfig
+from .axes import SMALL
 from .figures import PALETTE
 
 _HEIGHT = 0.72
@@ -49,9 +50,12 @@ def stages(config: LayerConfig) -> list[Stage]:
 
 
 def draw_layers(layers: Mapping[str, LayerConfig]) -> Figure:
-    """The stages of layers from top to bottom, side by side, titled by their names."""
-    figure, axes = plt.subplots(1, len(layers), figsize=(0.5 + 2.5 * len(layers), 6.2), squeeze=False)
-    for axis, (title, config) in zip(axes[0], layers.items(), strict=True):
+    """The stages of layers from top to bottom, two layers in a row, titled by their names."""
+    rows = -(-len(layers) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(6.0, 5.8 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (title, config) in zip(axes.flat, layers.items(), strict=False):
         _draw(axis, stages(config))
         axis.set_title(title)
     return figure
@@ -66,11 +70,10 @@ def _draw(axis: Axes, found: list[Stage]) -> None:
             facecolor=_COLOURS[stage.kind], alpha=1 if stage.kind == "rows" else 0.35, edgecolor="black", linewidth=0.8,
         )  # fmt: skip
         axis.add_patch(box)
-        axis.text(0.5, y + 0.5, stage.text, ha="center", va="center", fontsize=9)
+        axis.text(0.5, y + 0.5, stage.text, ha="center", va="center", fontsize=SMALL)
         if i:
             axis.annotate(
                 "", (0.5, y + 0.5 + _HEIGHT / 2), (0.5, y + 1 + (1 - _HEIGHT) / 2),
                 arrowprops={"arrowstyle": "->", "linewidth": 0.8},
             )  # fmt: skip
     axis.set(xlim=(0, 1), ylim=(0, _PLACES))
-    axis.axis("off")

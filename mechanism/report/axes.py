@@ -8,16 +8,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+from scipy.optimize import isotonic_regression
 
 from .figures import PALETTE, RESOURCE_LINES, SEQUENTIAL, language_colours, order_languages, resource_class
 
 DASHED: Mapping[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}
-MANY, SMALL = 8, 9
-"""Entries of a legend that stands within the axes; size of small letters."""
+MANY, SMALL = 8, 12.5
+"""Entries of a legend that stands within the axes; size of the smallest letters: 9 pixels on a phone, at full width."""
+WIDEST = 6.8
+"""Width of a figure in inches, at most."""
 # Where a name may stand beside its point: to the right or the left of it or in the middle, and how far up, in points.
-_SIDES = ((5, 2), (5, -10), (-5, 2), (-5, -10), (0, 6), (0, -14))
+_SIDES = ((5, 2), (5, -12), (-5, 2), (-5, -12), (0, 6), (0, -17), (8, 15), (-8, 15), (8, -26), (-8, -26))
 Styles = Mapping[Any, Mapping[str, Any]]
 BEHIND: MutableMapping[Axes, pd.DataFrame | pd.Series] = WeakKeyDictionary()
 """The table that each axis shows."""
@@ -30,7 +34,7 @@ def start(axis: Axes | None, size: Size, shown: Any, table: pd.DataFrame | pd.Se
     """The axis to draw a table on, or that of a new figure; ValueError if nothing is shown of it."""
     if not len(shown):
         raise ValueError("nothing to draw: the table has no numbers")
-    axis = plt.subplots(figsize=size)[1] if axis is None else axis
+    axis = plt.subplots(figsize=(min(size[0], WIDEST), size[1]))[1] if axis is None else axis
     BEHIND[axis] = table
     return axis
 
@@ -83,23 +87,51 @@ def put_legend(axes: Axes | Iterable[Axes], where: str, level: Hashable = None) 
 
     Args:
         axes: whose labels it has; of several, it stands outside.
-        where: `inside` the axis, `outside` of all at the right, `auto` for one of them by the number of labels, or
-            empty for none.
+        where: `inside` the axis, `outside` of all, `auto` for one of them by the number of labels, or
+            empty for none. Outside is below the figure.
     """
     axes = [axes] if isinstance(axes, Axes) else list(axes)
     known = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if not where or not known:
         return
     look: dict[str, Any] = {"title": level if level != "lang" else None}
-    if len(known) > MANY or level == "lang":
-        look |= {"fontsize": SMALL, "ncols": 2}
     if where == "outside" or (where == "auto" and len(known) > MANY):
-        figure_of(axes[0]).legend(known.values(), known, loc="outside right upper", **look)
+        most = max(len(label) for label in known)
+        look |= {"ncols": max(1, min(len(known), 48 // (most + 5)))}
+        figure_of(axes[0]).legend(known.values(), known, loc="outside lower center", **look)
     else:
         axes[0].legend(known.values(), known, loc="best", **look)
 
 
-def name_points(axis: Axes, spots: pd.DataFrame, fontsize: int = 10) -> None:
+def name_ends(axis: Axes) -> None:
+    """Write the label of each line at its right end, darker than it; where labels would cover one another they move
+    apart, and a thin line leads to the end that they name."""
+    lines = [line for line in axis.lines if not str(line.get_label()).startswith("_") and np.size(line.get_xdata())]
+    if not lines:
+        return
+    figure_of(axis).draw_without_rendering()
+    ends = np.array([np.asarray(line.get_xydata())[-1] for line in lines], dtype=float)
+    points = axis.transData.transform(ends)[:, 1] * 72 / figure_of(axis).dpi
+    right = axis.get_xlim()[1]
+    for line, end, shift in zip(lines, ends, apart(points, 1.05 * SMALL) - points, strict=True):
+        width = axis.transData.transform([(right, 0), (end[0], 0)])[:, 0]
+        reach = float(width[0] - width[1]) * 72 / figure_of(axis).dpi + 12
+        axis.annotate(
+            str(line.get_label()), tuple(end), xytext=(reach, shift), textcoords="offset points", va="center",
+            color=tuple(0.7 * np.array(to_rgb(line.get_color()))), fontsize=SMALL, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
+
+
+def apart(places: np.ndarray, least: float) -> np.ndarray:
+    """Places in the same order, none nearer than `least` to the next, moved as little as possible in all (squares)."""
+    order = np.argsort(places, kind="stable")
+    even = np.arange(len(places)) * least
+    moved = isotonic_regression(places[order] - even).x + even
+    return moved[np.argsort(order)]
+
+
+def name_points(axis: Axes, spots: pd.DataFrame, fontsize: Number = SMALL) -> None:
     """Write the names of points beside them, each at the side where it covers least of other points and names."""
     figure = figure_of(axis)
     figure.draw_without_rendering()

@@ -1,6 +1,7 @@
 """The numbers behind a table or a figure, as a link to CSV that stands in the page itself."""
 
 import base64
+import itertools
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,6 +10,7 @@ from .axes import BEHIND
 from .files import code_hash
 from .record import running_notebook
 
+_PLACE = itertools.count(1)
 ABOUT: dict[str, str] = {}
 """What the head of each file says of the model that the page observes; see `open_page`."""
 
@@ -20,7 +22,9 @@ def csv_link(table: pd.DataFrame) -> str:
     head = {"page": page, "code": code_hash()[:12], **ABOUT}
     text = "".join(f"# {name}: {value}\n" for name, value in head.items()) + table.to_csv(index=False)
     content = base64.b64encode(text.encode()).decode()
-    return f'<p class="behind"><a download="{page}.csv" href="data:text/csv;base64,{content}">data</a></p>'
+    return (
+        f'<p class="behind"><a download="{page}-{next(_PLACE)}.csv" href="data:text/csv;base64,{content}">data</a></p>'
+    )
 
 
 def flat(table: pd.DataFrame | pd.Series) -> pd.DataFrame:

@@ -17,7 +17,23 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .axes import DASHED, MANY, SMALL, Number, Size, Styles, figure_of, looks, ordered, palette, put_legend, start, text
+from .axes import (
+    DASHED,
+    MANY,
+    SMALL,
+    WIDEST,
+    Number,
+    Size,
+    Styles,
+    figure_of,
+    looks,
+    name_ends,
+    ordered,
+    palette,
+    put_legend,
+    start,
+    text,
+)
 from .figures import DIVERGING, SEQUENTIAL, language_colours, language_label
 from .points import forest, language_scatter, scatter
 from .tables import estimates
@@ -28,6 +44,7 @@ __all__ = [
 ]  # fmt: skip
 CHANCE: Mapping[str, Any] = {"color": "black", "linestyle": "--"}
 """Style of a line for what chance, or a matched control, would give."""
+_HALF = 4.2  # inches that a panel may be wide, so that it gets half of a row
 
 
 def bounds(array: xr.DataArray, x: str) -> pd.DataFrame:
@@ -49,7 +66,8 @@ def lines(
         styles: properties of lines that differ from those of their level, by name.
         marker: on every line.
         reference: value of a dashed line across; threshold: place of a grey dashed line upright.
-        legend: `inside`, `outside` at the right, `auto` for one of them by the number of lines, or empty for none.
+        legend: `inside`, `outside`, `auto` for one of them by the number of lines, `ends` for names at the ends of the
+            lines, as languages always have them, or empty for none.
 
     Raises:
         ValueError: there is nothing to draw, or a band lacks its bounds.
@@ -67,7 +85,10 @@ def lines(
     if table.index.name == "layer":
         axis.set_xticks(table.index)
     axis.set(**{"xlabel": table.index.name or "", **properties})
-    put_legend(axis, legend, level)
+    if legend == "ends" or (legend and level == "lang"):
+        name_ends(axis)
+    else:
+        put_legend(axis, legend, level)
     return figure_of(axis)
 
 
@@ -179,13 +200,13 @@ def panels(
     legend: str = "each", size: Size = (2.6, 4.0), widths: list[Number] | None = None, bar: str | None = None,
     own: Mapping[str, Mapping[str, Any]] | None = None, **options: Any,
 ) -> Figure:  # fmt: skip
-    """A chart of each table, side by side.
+    """A chart of each table, two in a row, or one where a panel is wide: what is wider cannot be read on a phone.
 
     Args:
         names: which property of its axis the name of a table is: `title`, `xlabel` or `ylabel`.
         share: axes that all panels have in common: `x`, `y`, `xy` or none.
         legend: `each` panel has one, or the `first` or the `last`, or one stands `outside` for all of them.
-        size: width and height of a panel, in inches; widths: relative ones.
+        size: width and height of a panel, in inches; widths: relative ones, of panels in one row.
         bar: label of one colour bar for all of them.
         own: options of single panels by their names; `options` are those of all.
 
@@ -195,20 +216,30 @@ def panels(
     many = len(tables)
     if not many:
         raise ValueError("nothing to draw: there is no table")
+    across = min(many, 2 if size[0] <= _HALF else 1)
+    down = -(-many // across)
+    wide = min(WIDEST, 1.2 + size[0] * across)
     figure, axes = plt.subplots(
-        1, many, figsize=(1.2 + size[0] * many, size[1]), squeeze=False, sharex="x" in share, sharey="y" in share,
-        width_ratios=widths,
+        down, across, figsize=(wide, size[1] * down * (0.85 if down > 1 else 1)), squeeze=False, sharex="x" in share,
+        sharey="y" in share, width_ratios=widths if widths and across == len(widths) else None,
     )  # fmt: skip
-    for place, (axis, (name, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
+    for place, (axis, (name, table)) in enumerate(zip(axes.flat, tables.items(), strict=False)):
         has_legend = legend == "each" or place == {"first": 0, "last": many - 1}.get(legend)
-        key = {"bar": None} if chart is heat else {"legend": "auto" if has_legend else ""}
+        direct = chart is lines and table.columns.names[0] == "lang" and bool(legend)
+        key = {"bar": None} if chart is heat else {"legend": "ends" if direct else "auto" if has_legend else ""}
         chart(table, axis=axis, **{**key, names: name, **options, **(own or {}).get(name, {})})
-        if place and "y" in share:
+        if place % across and "y" in share:
             axis.set_ylabel("")
-    if legend == "outside":
-        put_legend(axes[0], "outside", table.columns.names[0] if chart is not forest else None)
+        if "x" in share and place + across < many:
+            axis.set_xlabel("")
+    for axis in axes.flat[many:]:
+        axis.set_axis_off()
+    if "x" in share and many % across:
+        axes[-2, -1].tick_params(labelbottom=True)
+    if legend == "outside" and not direct:
+        put_legend(axes.flat[:many], "outside", table.columns.names[0] if chart is not forest else None)
     if bar is not None:
-        figure.colorbar(axes[0, -1].collections[0], ax=axes, label=bar)
+        figure.colorbar(axes.flat[many - 1].collections[0], ax=axes, label=bar)
     return figure
 
 

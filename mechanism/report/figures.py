@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ..corpus.languages import LANGUAGES, language
 
@@ -42,6 +43,8 @@ SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 MOST = 150_000
 """Characters of SVG that a figure may have."""
+PHONE = 358
+"""Pixels of text width on a phone 390 pixels wide."""
 _FADE = 0.5
 _STYLE: Any = {
     "figure.figsize": (6.4, 4.2),
@@ -52,9 +55,9 @@ _STYLE: Any = {
     "font.size": 13,
     "axes.titlesize": 14,
     "axes.labelsize": 13,
-    "xtick.labelsize": 12,
-    "ytick.labelsize": 12,
-    "legend.fontsize": 12,
+    "xtick.labelsize": 12.5,
+    "ytick.labelsize": 12.5,
+    "legend.fontsize": 12.5,
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -129,6 +132,14 @@ def svg(figure: Figure) -> str:
     return stream.getvalue()
 
 
+def smallest(figure: Figure) -> float:
+    """Size of a figure's smallest letters on a phone, in pixels, where the figure is as wide as the text."""
+    figure.draw_without_rendering()
+    inches = figure.get_tightbbox().width
+    sizes = [float(own.get_fontsize()) for own in figure.findobj(Text) if own.get_visible() and own.get_text().strip()]
+    return round(min(sizes, default=0) / (72 * inches) * PHONE, 1)
+
+
 def show(figure: Figure) -> None:
     """Put a figure below the cell, once, with a link to its numbers, and close it: as SVG, or as PNG where that would
     be larger than a page can bear."""
@@ -138,9 +149,9 @@ def show(figure: Figure) -> None:
     from .behind import csv_link, drawn
 
     if get_ipython() is not None:
-        table, lines = drawn(figure), svg(figure)
+        table, least, lines = drawn(figure), smallest(figure), svg(figure)
         image = {"image/svg+xml": lines} if len(lines) < MOST else {"image/png": base64.b64encode(png(figure)).decode()}
-        display({**image, "text/plain": repr(figure)}, raw=True)
+        display({**image, "text/plain": repr(figure)}, raw=True, metadata={"smallest": least})
         if len(table):
             display(HTML(csv_link(table)))
     plt.close(figure)

@@ -112,6 +112,18 @@ def findings_markdown(page: str, folder: Path | None = None, single: bool = Fals
     return "\n".join(lines)
 
 
+def captions(page: str, folder: Path | None = None) -> dict[str, str]:
+    """What a page's figures show of its claims, by the name of the figure, for its caption; arguments as in
+    `findings_markdown`."""
+    told: dict[str, list[str]] = {}
+    shown = figures_of(Path(page).name)
+    for row in claim_rows(folder):
+        if row["estimate"] is not None and row["id"] in shown and row["notebook"] == Path(page).name:
+            found = f"{row['id']} {row['verdict']}: {estimate_text(row)}".replace("\\", "")
+            told.setdefault(shown[row["id"]], []).append(found)
+    return {figure: f"{'; '.join(found)}." for figure, found in told.items()}
+
+
 def _elsewhere(row: Mapping[str, Any], page: str, single: bool) -> list[str]:
     """The verdicts on other testbeds."""
     return [f"On {own['testbed']}: {badge(own, page, single)} {estimate_text(own)}." for own in row["testbeds"]]

@@ -9,7 +9,7 @@ from nbformat import NotebookNode
 
 from mechanism.report.claims import load_claims
 from mechanism.report.execute import declared_parameters
-from mechanism.report.files import BOOK, NOTEBOOKS, PACKAGE
+from mechanism.report.files import BOOK, COPIES, NOTEBOOKS, PACKAGE
 from mechanism.report.normalise import tagged
 from mechanism.report.stamp import read_notebook
 
@@ -65,6 +65,16 @@ def test_figures_have_alternative_text_caption_and_name(path: Path):
     shown = [cell for cell in codes(read_notebook(path)) if SHOWS.search(cell.source)]
     problems = {cell.id: figure_problems(cell.metadata) for cell in shown}
     assert not {cell: found for cell, found in problems.items() if found}
+
+
+@each_source
+def test_figures_can_be_read_on_a_phone(path: Path):
+    copy = COPIES / path.name
+    if not copy.exists():
+        pytest.skip("it has not been executed: make book")
+    outputs = [(cell.id, own.get("metadata", {})) for cell in codes(read_notebook(copy)) for own in cell.outputs]
+    sizes = {cell: metadata["smallest"] for cell, metadata in outputs if "smallest" in metadata}
+    assert {cell: size for cell, size in sizes.items() if size < 9} == {}, "smallest letters, in pixels"
 
 
 @each_source

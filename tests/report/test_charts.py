@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import same_color
@@ -12,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mechanism.report import charts
-from mechanism.report.figures import PALETTE, RESOURCE_LINES, language_colours
+from mechanism.report.axes import WIDEST, apart
+from mechanism.report.figures import PALETTE, RESOURCE_LINES, language_colours, smallest, use_style
 
 mpl.use("Agg")
 BOUNDS = ["estimate", "low", "high"]
@@ -24,7 +27,9 @@ CURVES = pd.DataFrame({"main": [3.0, 2.0, 1.0], "tiny": [4.0, 3.5, np.nan]}, ind
 
 @pytest.fixture(autouse=True)
 def closed():
-    yield
+    with plt.rc_context():
+        use_style()
+        yield
     plt.close("all")
 
 
@@ -102,6 +107,48 @@ def test_an_array_with_bounds_is_drawn_by_language():
     assert [line.get_linestyle() for line in axis.lines] == [RESOURCE_LINES["high"], RESOURCE_LINES["unknown"]]
     plain = charts.bounds(array.sel(bound="low"), "layer")
     assert (plain.columns.name, plain["sw"].tolist()) == ("lang", [2, 3])
+
+
+def test_languages_are_named_at_the_ends_of_their_lines():
+    table = pd.DataFrame([[0.1, 0.2, 0.2], [0.5, 0.3, 0.3]], columns=pd.Index(["sw", "en", "de"], name="lang"))
+    axis = only(charts.lines(table))
+    assert axis.get_legend() is None
+    spots = {text.get_text(): (text.xy, text.xyann[1] + 50 * text.xy[1]) for text in axis.texts}  # type: ignore[attr-defined]
+    assert {name: spot for name, (spot, _) in spots.items()} == {"en": (1, 0.3), "de": (1, 0.3), "sw": (1, 0.5)}
+    assert spots["en"][1] < spots["de"][1] or spots["de"][1] < spots["en"][1]
+    assert [legend(only(charts.lines(table, legend="")))] == [[]]
+    assert not only(charts.lines(table, legend="")).texts
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.floats(0.1, 20))
+def test_names_move_apart_and_no_more(places: list[float], least: float):
+    given = np.array(places)
+    moved = apart(given, least)
+    order = np.argsort(given, kind="stable")
+    assert (np.diff(moved[order]) >= least * (1 - 1e-6)).all()
+    assert np.isclose(moved.mean(), given.mean(), atol=1e-6)
+    if (np.diff(given[order]) >= least).all():
+        np.testing.assert_allclose(moved, given, atol=1e-6)
+
+
+def test_figures_can_be_read_on_a_phone():
+    wide = pd.DataFrame(np.ones((3, 4)), columns=list("abcd"))
+    drawn = [
+        charts.lines(CURVES, size=(9.0, 4.0)),
+        charts.panels(charts.lines, dict.fromkeys("abcde", CURVES), size=(3.8, 3.8)),
+        charts.panels(charts.heat, {"a": wide, "b": wide}, size=(5.0, 3.0)),
+        charts.forest(LANGUAGES),
+    ]
+    assert [figure.get_figwidth() <= WIDEST for figure in drawn] == [True] * 4
+    assert min(map(smallest, drawn)) >= 9
+    grid = [axis.get_subplotspec() for axis in drawn[1].axes[:5]]
+    assert [(spec.rowspan.start, spec.colspan.start) for spec in grid if spec] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (2, 0),
+    ]
 
 
 def test_numbers_go_from_dark_to_light():

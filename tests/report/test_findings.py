@@ -8,7 +8,7 @@ import pytest
 
 from mechanism.measure.evidence import Evidence
 from mechanism.report.claims import find_claim, load_claims
-from mechanism.report.findings import figures_of, findings_markdown, why
+from mechanism.report.findings import captions, figures_of, findings_markdown, why
 from mechanism.report.record import evidence_of, read_records
 from mechanism.report.verdicts import Rule, Verdict
 
@@ -90,3 +90,11 @@ def test_a_claim_has_the_figure_beside_its_verdict():
     named = {name for claim in load_claims().values() for name in figures_of(claim.notebook)}
     assert named <= set(load_claims())
     assert len(named) > 30
+
+
+def test_captions_begin_with_what_was_found():
+    told = captions("notebooks/11_steering")
+    assert set(told) == {"fig-random-experts", "fig-controls"}
+    record = read_records()["R6"]
+    assert told["fig-random-experts"].startswith(f"R6 {record['verdict']}: {record['estimate']:.3g} [")
+    assert captions("notebooks/30_multi_head")["fig-mh-differences"].count(";") == 3
