@@ -5,6 +5,8 @@ ARGS ?=
 BIN := .venv/bin
 # A test file, or a notebook, to a process with one thread: two small models side by side beat one on two threads.
 WORKERS := -n auto --dist loadfile
+UNIT := tests/measure tests/corpus tests/report/test_claims.py tests/report/test_amendments.py tests/report/test_charts.py \
+  tests/report/test_findings.py tests/report/test_story.py tests/report/test_tables.py tests/report/test_behind.py tests/test_rooms.py
 STAMP := .venv/.installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
@@ -12,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks book pdf test lint clean
+.PHONY: help setup notebooks book pdf check test lint clean
 
 help: ## list the targets
 	@echo "Targets (each makes .venv on first use):"
@@ -46,6 +48,9 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff check --isolated --select F821 notebooks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint ## lint, and the tests that need no model
+	HF_HUB_OFFLINE=1 $(BIN)/pytest $(WORKERS) -q $(UNIT)
 
 test: export HF_HUB_OFFLINE = 1
 test: lint ## lint, the tests, and the notebooks under nbval

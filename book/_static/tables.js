@@ -183,6 +183,9 @@
     [...document.querySelectorAll(".bd-article table")].filter(sortable).forEach(makeSortable);
     // What scrolls sideways has to be reachable by keyboard.
     document.querySelectorAll(".bd-article .cell_output, .bd-article .pst-scrollable-table-container, .bd-article pre")
-      .forEach((box) => { if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0; });
+      .forEach((box) => {
+        if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+        box.classList.toggle("scrolls", box.scrollWidth > box.clientWidth && box.querySelector("table") !== null);
+      });
   });
 })();

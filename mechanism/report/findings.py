@@ -8,7 +8,8 @@ from typing import Any
 
 from ..measure.evidence import Evidence
 from .claims import Claim, load_claims
-from .files import NOTEBOOKS
+from .execute import declared_parameters
+from .files import HOME, NOTEBOOKS
 from .record import evidence_of, read_records
 from .scoreboard import badge, claim_rows, estimate_text, needed
 from .stamp import read_notebook
@@ -109,7 +110,22 @@ def findings_markdown(page: str, folder: Path | None = None, single: bool = Fals
             f"  {' '.join(filter(None, (told, _sentence(needed(row)), *_elsewhere(row, page, single), *more)))}",
             "",
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, _again(Path(page).name)])
+
+
+def _again(notebook: str) -> str:
+    """How to run a page again, here or where notebooks are hosted."""
+    asked = declared_parameters(NOTEBOOKS / f"{notebook}.ipynb")
+    number = notebook.split("_")[0]
+    own = f"`mechanism run --model MODEL --notebooks {number} --out FOLDER` on your model" if "model" in asked else ""
+    given = ", ".join(f"`{name}`" for name in asked if name != "model")
+    place = f"{HOME.removeprefix('https://github.com/')}"
+    hosts = [
+        f"[Binder](https://mybinder.org/v2/gh/{place}/main?urlpath=lab/tree/notebooks/{notebook}.ipynb)",
+        f"[Colab](https://colab.research.google.com/github/{place}/blob/main/notebooks/{notebook}.ipynb)",
+    ]
+    here = f"`mechanism notebooks --only {number} -p NAME=VALUE` with any of {given}"
+    return f"*Rerun this page:* {', or '.join(filter(None, (own, here)))}; on {' or '.join(hosts)}."
 
 
 def captions(page: str, folder: Path | None = None) -> dict[str, str]:

@@ -42,7 +42,7 @@ def _bar(name: str, rows: Iterable[Mapping[str, Any]]) -> str:
         for verdict, count in found.items()
     )
     title = f"{sum(found.values())} claims" + (f" on {name}" if name else "")
-    return f'<div class="verdict-bar"><p>{html.escape(title)}</p><div>{parts}</div></div>'
+    return f'<div class="bar"><p>{html.escape(title)}</p><div>{parts}</div></div>'
 
 
 def source_markdown(letter: str, page: str, folder: Path | None = None, single: bool = False) -> str:

@@ -40,8 +40,14 @@ def page_table(table: pd.DataFrame, digits: int = 2, index: bool = True) -> HTML
     from .behind import csv_link, flat
 
     shown = table.astype(object).where(table.notna(), "")  # na_rep leaves <NA> of nullable integers
+    shown = shown.rename(columns=_words).rename_axis(index=_words, columns=_words)
     told = shown.to_html(classes="dataframe", float_format=f"{{:.{digits}f}}".format, index=index)
     return HTML(told + csv_link(flat(table if index else table.reset_index(drop=True))))
+
+
+def _words(name: Any) -> Any:
+    """A name as readers see it."""
+    return name.replace("_", " ") if isinstance(name, str) else name
 
 
 def listing(facts: Mapping[str, Any]) -> HTML:
