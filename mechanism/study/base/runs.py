@@ -47,14 +47,21 @@ class Addressed:
 
 @dataclass(frozen=True)
 class Run(Addressed):
-    """A training run: its `name`, its configuration `train`, the `mixture` that it reads, and `data`, the content hash
-    of the training corpora, the word-problem templates and the tokenizer."""
+    """A training run: its `name`, its configuration `train`, the `mixture` that it reads, `data`, the content hash of
+    the training corpora, the word-problem templates and the tokenizer, and `base`, the hash of the run with whose last
+    weights it begins; empty for a random start."""
 
     aside = ("name",)
     name: str
     train: TrainConfig
     mixture: MixtureConfig
     data: str
+    base: str = ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers; without a base it is not named, as before there were any."""
+        return {name: value for name, value in super().identity.items() if name != "base" or value}
 
     @property
     def record(self) -> Path:
@@ -81,12 +88,18 @@ def data_hash() -> str:
 
 
 def load_run(config: Path) -> Run:
-    """The run of a configuration file: a mapping with `train` and `mixture`."""
+    """The run of a configuration file: a mapping with `train`, `mixture`, and `base`, a configuration of that name beside
+    it, where the run goes on from another's weights.
+
+    Raises:
+        FileNotFoundError: there is no base of that name.
+    """
     payload = yaml.safe_load(config.read_text("utf-8"))
     mixture = payload.get("mixture", {})
     if "languages" in mixture:
         mixture["languages"] = tuple(mixture["languages"])
-    return Run(config.stem, read_config(payload.get("train", {})), MixtureConfig(**mixture), data_hash())
+    base = find_run(str(config.with_name(f"{payload['base']}.yaml"))).hash if "base" in payload else ""
+    return Run(config.stem, read_config(payload.get("train", {})), MixtureConfig(**mixture), data_hash(), base)
 
 
 def config_file(name: str, folder: Path, kind: str) -> Path:

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rich.console import Console
 from ...corpus.mixture import Mixture
 from ...corpus.tokenizer import load_tokenizer
 from ...models.load import MODELS, save_model
-from ...nn.checkpoint import TrainingError, checkpoint_files, checkpoint_path, dump_json, read_checkpoint
+from ...nn.checkpoint import Checkpoint, TrainingError, checkpoint_files, checkpoint_path, dump_json, read_checkpoint
 from ...nn.training import Trainer
 from ..base.probe_log import ProbeLog, join_probes, shown, thin, write_stats
 from ..base.runs import EVALUATION, SHARES, TOKENIZER, Run
@@ -72,7 +72,7 @@ def _write_record(run: Run, step: int, restarts: tuple[int, ...], finished: bool
     """The record of a run up to a step, from what its workspace holds; `made_on` goes into its result."""
     record = run.record
     record.mkdir(parents=True, exist_ok=True)
-    config = {"name": run.name, "train": asdict(run.train), "mixture": asdict(run.mixture), "data": run.data}
+    config = {"name": run.name, **run.identity}
     dump_json(record / "config.json", config)
     metrics = pd.read_csv(run.workspace / "metrics.csv")
     metrics = metrics[metrics["step"] <= step]
@@ -110,19 +110,40 @@ def stage(run: Run) -> Path:
 
 
 def _restore(run: Run) -> None:
-    """Fill a workspace without checkpoints from the stage of the record, if it has one: weights, metrics and probes.
+    """Fill a workspace without checkpoints from the stage of the record, if it has one: weights, metrics and probes;
+    else with the weights of its base, if it has one, as step 0.
 
     Raises:
-        TrainingError: the stage is corrupted.
+        TrainingError: the stage is corrupted, or the base's last weights are not there.
     """
     path = run.record / STAGE
-    if checkpoint_files(run.workspace) or not path.exists():
+    if checkpoint_files(run.workspace):
+        return
+    if not path.exists():
+        if run.base:
+            _begin(run)
         return
     found = read_checkpoint(path, "restore it from version control, or delete it to begin from the first step")
     run.workspace.mkdir(parents=True, exist_ok=True)
     shutil.copy(run.record / "metrics.csv", run.workspace)
     split_probes(run.record / "stats.nc", run.workspace / "probes", found.step * run.train.step_tokens)
     found.write(checkpoint_path(run.workspace, found.step))
+
+
+def _begin(run: Run) -> None:
+    """Put the last weights of a run's base into its workspace, as step 0."""
+    config = run.record.with_name(run.base) / "config.json"
+    known = json.loads(config.read_text("utf-8")) if config.exists() else {}
+    finished = known and json.loads((config.parent / "result.json").read_text("utf-8"))
+    files = checkpoint_files(run.workspace.with_name(run.base))
+    if not (finished and finished["finished"] and finished["steps"] in files):
+        raise TrainingError(
+            f"{run.name} begins with the last weights of its base {known.get('name', run.base)}, which are not in "
+            f"{run.workspace.with_name(run.base)}: train the base first, `mechanism train --config NAME`"
+        )
+    weights = {k: v for k, v in read_checkpoint(files[finished["steps"]]).state.items() if k.startswith("model.")}
+    run.workspace.mkdir(parents=True, exist_ok=True)
+    Checkpoint(weights, 0).write(checkpoint_path(run.workspace, 0))
 
 
 def branch(run: Run, parent: Run) -> int:

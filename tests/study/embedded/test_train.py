@@ -221,3 +221,42 @@ def test_thinned_metrics_count_the_steps_between_rows():
     whole = pd.DataFrame({"step": range(1, 31), "seconds": 2.0, "loss": 1.0})
     assert seconds(whole) == seconds(thin(whole)) == 60
     assert final_loss(whole.assign(loss=whole["step"]), 4) == 28.5
+
+
+def test_a_run_begins_with_the_last_weights_of_its_base(place):
+    base = write(place, "base")
+    path = place / "skill.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "base": "base", "mixture": {"languages": ["om", "km"]}}))
+    run = load_run(path)
+    assert run.base == base.hash
+    assert run.hash != load_run(write_again(path, base=None)).hash
+    with pytest.raises(TrainingError, match=r"skill begins with the last weights of its base .* train the base first"):
+        trainer(run)
+    run_training(base, 3, None, quiet())
+    with pytest.raises(TrainingError, match="last weights of its base base, which are not in"):
+        trainer(run)
+    run_training(base, None, None, quiet())
+    begun = trainer(run)
+    assert (begun.step, begun.restarts) == (0, ())
+    last = read_checkpoint(checkpoint_files(base.workspace)[8]).state
+    for name, own in begun.model.named_parameters():
+        torch.testing.assert_close(own, last[f"model.{name}"], rtol=0, atol=0)
+    run_training(run, None, None, quiet())
+    config = json.loads((run.record / "config.json").read_text())
+    assert config["base"] == base.hash
+    assert "base" not in json.loads((base.record / "config.json").read_text())
+
+
+def write_again(path, **changed):
+    """Another file beside it, with some keys changed or, as None, left out."""
+    payload = {**yaml.safe_load(path.read_text()), **changed}
+    other = path.with_name("other.yaml")
+    other.write_text(yaml.safe_dump({key: value for key, value in payload.items() if value is not None}))
+    return other
+
+
+def test_a_base_that_is_not_there_is_one_sentence(place):
+    path = place / "skill.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "base": "nothing"}))
+    with pytest.raises(FileNotFoundError, match="no training configuration at"):
+        load_run(path)
