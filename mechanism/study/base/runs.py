@@ -88,7 +88,7 @@ def data_hash() -> str:
 
 
 def load_run(config: Path) -> Run:
-    """The run of a configuration file: a mapping with `train`, `mixture`, and `base`, a configuration of that name beside
+    """The run of a configuration file: a mapping with `train`, `mixture`, and `base`, a configuration of a name beside
     it, where the run goes on from another's weights.
 
     Raises:
