@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,11 @@ from .interventions import Intervention, pairs
 from .passes import Pass
 from .route import Route, Texts
 from .sites import Site
+
+if TYPE_CHECKING:
+    _Route: TypeAlias = Route
+else:  # whatever users hand over is checked below
+    _Route = Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +35,7 @@ class Replay:
         InterventionError: no route, an unknown word, no layers, or weights that the route does not have.
     """
 
-    route: Route
+    route: _Route
     weights: Any = "rule"
     layers: Any = None
     same_text: bool = True

@@ -88,11 +88,13 @@ class Route:
         some = np.any([self.entries(layer) for layer in self.index], axis=0)
         lacking = [(s, to, at) for s, to, at in named if to < 0 or not 0 <= at < self.shape[1] or not some[s, at]]
         if lacking:
-            raise InterventionError("sequence {}: position {} takes the entry of {}, where none is".format(*lacking[0]))
-        row, to, at = np.array(named).T
+            s, to, at = lacking[0]
+            raise InterventionError(f"sequence {s}: position {to} takes the entry of {at}, where the route has none")
+        places: np.ndarray = np.array(named)
+        row, new, old = places[:, 0], places[:, 1], places[:, 2]
 
         def move(values: np.ndarray) -> np.ndarray:
-            return _laid((len(values), to.max() + 1), row, to, values[row, at])
+            return _laid((len(values), int(new.max()) + 1), row, new, values[row, old])
 
         return replace(self._each(move), ids=None)
 

@@ -54,7 +54,7 @@ class Selection:
         if self.given is None:
             return None if self.force is None else self.force[..., :width]
         index, has = self.given
-        return has.new_zeros(len(index), width).scatter(1, index, has.expand_as(index))
+        return has.new_zeros(len(index), width).scatter(1, index.clamp_min(0), has.expand_as(index))
 
 
 class RouterTap(TorchFunctionMode):
