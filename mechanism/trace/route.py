@@ -115,8 +115,8 @@ class Route:
         length = max(own.shape[1] for own in routes)
 
         def longer(values: np.ndarray) -> np.ndarray:
-            row, at = np.indices(values.shape[:2])
-            return _laid((len(values), length), row, at, values)
+            place = np.indices(values.shape[:2])
+            return _laid((len(values), length), place[0], place[1], values)
 
         even = [own._each(longer) for own in routes]
 
