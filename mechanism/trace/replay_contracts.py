@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from .capture import Trace
 from .contributions import ExpertsInput
 from .outputs import read_output
-from .probe import Probe, expect, identical, near
+from .probe import Probe, expect, identical
 from .replay import Replay
-from .rules import infer_rule
+from .rules import SCORES, infer_rule
 from .seam import RouterTap
 from .sites import Site
+
+NOTHING = 1e-6
+"""A probability that float16 may round to a weight of 0."""
 
 
 def own_route_identical(p: Probe) -> None:
@@ -68,11 +71,14 @@ def other_route_followed(p: Probe) -> None:
         expect(bool(torch.isfinite(routing.weight).all()), f"{site.name}: weights on a replayed route are not finite")
         expect(bool(found.other_slots[site.layer] > 0), f"{site.name}: another route is said to be its own")
         if rule.scoring != "other":
-            now = infer_rule(routing)
-            same = (now.scoring, now.normalised) == (rule.scoring, rule.normalised) and near(
-                torch.tensor(now.scale), torch.tensor(rule.scale), 0.05
+            now, index = infer_rule(routing), routing.index
+            same = (now.scoring, now.normalised) == (rule.scoring, rule.normalised)
+            expect(
+                same and abs(now.scale / rule.scale - 1) < 0.05, f"{site.name}: replayed, {now}; the rule was {rule}"
             )
-            expect(same, f"{site.name}: weights on a replayed route follow {now}, the rule was {rule}")
+            score = SCORES[rule.scoring](routing.logits).gather(-1, index.clamp(0, site.classes - 1))
+            gone = (routing.weight == 0) & (score > NOTHING) & (index < site.num_experts)
+            expect(not bool(gone.any()), f"{site.name}: an expert of a replayed route has the weight 0, as if masked")
 
 
 def _next(index: np.ndarray, experts: int) -> np.ndarray:

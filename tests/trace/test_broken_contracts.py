@@ -1,6 +1,7 @@
 """A contract that is broken is noticed: wrong routing planted into what a probe recorded."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -71,6 +72,7 @@ SABOTAGED: dict[str, tuple[type, str, Callable[..., object], str, str]] = {
     "equal weights": (
         SiteEdit, "received", lambda self, weight: weight * 0 + 0.5, "other_route_followed", "layer 0: .*the rule was",
     ),
+    "a mask over groups": (Selection, "wanted", lambda *_: None, "other_route_followed", "layer 1: .*as if masked"),
     "an empty report": (
         Count, "row", lambda self, *_: ROW, "other_route_followed", "layer 0: .*said to be its own",
     ),
@@ -80,7 +82,9 @@ SABOTAGED: dict[str, tuple[type, str, Callable[..., object], str, str]] = {
 @pytest.mark.parametrize("name", SABOTAGED)
 def test_a_sabotaged_replay_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch):
     kind, method, broken, contract, message = SABOTAGED[name]
-    probe, run = Probe(tiny_model("qwen3_moe")), getattr(replay_contracts, contract)
+    grouped = {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 1}
+    model: Any = tiny_model("deepseek_v2", **grouped) if "groups" in name else tiny_model("qwen3_moe")  # type: ignore
+    probe, run = Probe(model), getattr(replay_contracts, contract)
     run(probe)
     monkeypatch.setattr(kind, method, broken)
     with pytest.raises(ContractError, match=message):
