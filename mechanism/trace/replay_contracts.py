@@ -73,9 +73,8 @@ def other_route_followed(p: Probe) -> None:
         if rule.scoring != "other":
             now, index = infer_rule(routing), routing.index
             same = (now.scoring, now.normalised) == (rule.scoring, rule.normalised)
-            expect(
-                same and abs(now.scale / rule.scale - 1) < 0.05, f"{site.name}: replayed, {now}; the rule was {rule}"
-            )
+            same &= abs(now.scale / rule.scale - 1) < 0.05
+            expect(same, f"{site.name}: weights on a replayed route follow {now}, the rule was {rule}")
             score = SCORES[rule.scoring](routing.logits).gather(-1, index.clamp(0, site.classes - 1))
             gone = (routing.weight == 0) & (score > NOTHING) & (index < site.num_experts)
             expect(not bool(gone.any()), f"{site.name}: an expert of a replayed route has the weight 0, as if masked")

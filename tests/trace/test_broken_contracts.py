@@ -82,8 +82,8 @@ SABOTAGED: dict[str, tuple[type, str, Callable[..., object], str, str]] = {
 @pytest.mark.parametrize("name", SABOTAGED)
 def test_a_sabotaged_replay_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch):
     kind, method, broken, contract, message = SABOTAGED[name]
-    grouped = {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 1}
-    model: Any = tiny_model("deepseek_v2", **grouped) if "groups" in name else tiny_model("qwen3_moe")  # type: ignore
+    grouped: dict[str, Any] = {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 1}
+    model: Any = tiny_model("deepseek_v2", **grouped) if "groups" in name else tiny_model("qwen3_moe")
     probe, run = Probe(model), getattr(replay_contracts, contract)
     run(probe)
     monkeypatch.setattr(kind, method, broken)
