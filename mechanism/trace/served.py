@@ -125,8 +125,8 @@ class Served:
         """One request as the route of one sequence, to be replayed; `Route.joined` makes one of several.
 
         Args:
-            ids, weights: as for `count`, prompt and generated text one after the other; a row is a position, one without
-                a filled slot in a layer has no entry there.
+            ids, weights: as for `count`, prompt and generated text one after the other; a row is a position, and one
+                without a filled slot in a layer has no entry there.
             mask: `(token,)` false for rows that have no entry either.
             tokens: `(pos,)` token ids of the whole text, which a replay compares.
             first: position of the first row, where the engine recorded the text from there on.
