@@ -30,6 +30,8 @@ from .interventions import (
     pairs,
     to_json,
 )
+from .replay import Replay
+from .route import Route
 from .served import Served, decode_routed_experts
 from .sites import Site, find_sites
 from .stats import RoutingStats
@@ -46,6 +48,8 @@ __all__ = [
     "ForceSelection",
     "Intervention",
     "InterventionError",
+    "Replay",
+    "Route",
     "RouterError",
     "RoutingStats",
     "ScaleWeight",

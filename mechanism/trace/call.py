@@ -51,10 +51,11 @@ class Call:
         """A pass begins."""
         self.stop()
         self.edit = None
-        if self.own:
+        given = self.host.given(self.site)
+        if self.own or given is not None:
             scopes = [rows_of(at.scope(i, self.host.masks), self.site) for i in self.own]
             means = self.host.means.get(self.site.layer)
-            self.edit = SiteEdit(self.site, self.own, scopes, means, self.host.seed)
+            self.edit = SiteEdit(self.site, self.own, scopes, means, self.host.seed, given=given)
 
     def stop(self) -> None:
         """Forget the pass; leave the tap if an error left it active."""
@@ -118,7 +119,7 @@ class Call:
         """Sites whose experts module receives no weights: edit and record the router's output."""
         assert self.tap is not None
         index, weight = read_output(self.site, output, self.tap)
-        edited = weight if self.edit is None else self.edit.weights(index, weight)
+        edited = weight if self.edit is None else self.edit.weights(index, self.edit.received(weight))
         self._record(index, edited)
         return output if edited is weight else write_output(self.site, output, index, edited)
 
@@ -129,11 +130,12 @@ class Call:
         values = [*args, *kwargs.values()]
         slots = [t for t in values[1:] if isinstance(t, Tensor) and t.shape[-1] == self.site.top_k]
         at = next(i for i, t in enumerate(values) if t is next(s for s in slots if s.is_floating_point()))
-        index, weight = next(s for s in slots if not s.is_floating_point()), values[at]
+        index = next(s for s in slots if not s.is_floating_point())
+        weight = values[at] if self.edit is None else self.edit.received(values[at])
         edited = weight if self.edit is None else self.edit.weights(index, weight)
         self.received = (index, weight)
         self._record(index, edited)
-        if edited is weight:
+        if edited is values[at]:
             return None
         values[at] = edited
         return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))

@@ -16,6 +16,8 @@ from .errors import AttachError, CaptureError, InterventionError
 from .interventions import Intervention
 from .passes import Pass, TokenMask, read_pass
 from .records import Record, to_dataset
+from .replay import Following, Given, Replay
+from .route import Route
 from .seam import Routing, refuse_nan
 from .sites import Site, find_sites
 from .stats import RoutingStats
@@ -42,6 +44,7 @@ class Trace:
         means: Mapping[int, Tensor] | None = None,
         seed: int = 0,
         first: int = 0,
+        replay: Replay | Route | None = None,
     ) -> None:
         given = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
         if strange := [one for one in given if not isinstance(one, Intervention)]:
@@ -53,12 +56,16 @@ class Trace:
         warn_unsupported()
         validate(self.interventions, self.sites)
         self._check_means()
+        self.replay = replay if isinstance(replay, Replay | None) else Replay(replay)
+        self._following: Following | None = None
+        if self.replay is not None:
+            self._following = Following(self.replay, self.replay.sites(self.sites, self.interventions))
         self.records: list[Record] = []
         self.notes: list[str] = []
         self.groups: tuple[str, ...] | None = None
         self._checkpointable: list[Any] = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
         self._arguments = tuple(inspect.signature(model.forward).parameters)
-        self._changes = {s.layer: Change() for s in self.sites if self._of(s)}
+        self._changes = {s.layer: Change() for s in self.sites if self._of(s) or self._follows(s)}
         self._stack = ExitStack()
         self._pass: Pass | None = None
         self._open: dict[int, Call] = {}
@@ -66,6 +73,13 @@ class Trace:
 
     def _of(self, site: Site) -> list[Intervention]:
         return [i for i in self.interventions if i.experts(site.layer)]
+
+    def _follows(self, site: Site) -> bool:
+        return self._following is not None and site.layer in self._following.sites
+
+    def given(self, site: Site) -> Given | None:
+        """What a replayed route says to a router in the current pass."""
+        return None if self._following is None else self._following.given(site)
 
     def _check_means(self) -> None:
         targets = [target for i in self.interventions if i.seam == "output" for target in i.targets]
@@ -102,6 +116,7 @@ class Trace:
         if self.stats is not None:
             classes = max(s.classes for s in self.sites)
             origin = provenance(self.model, self.interventions, self.seed) | contents(self.masks, self.means)
+            origin |= {} if self.replay is None else self.replay.origin()
             self.stats.bind([s.layer for s in self.sites], classes, origin)
         self._keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
         self._keep(self.model.register_forward_hook(self._end, always_call=True))
@@ -152,6 +167,8 @@ class Trace:
         at = read_pass({**dict(zip(self._arguments, args, strict=False)), **kwargs})
         if self.stats is not None:
             self._rows(at)
+        if self._following is not None:
+            self._following.begin(at)
         self._pass = at
         for call in self._open.values():
             call.start(at)
@@ -173,6 +190,8 @@ class Trace:
             self.records.append(Record(at, {layer: c.kept(at) for layer, c in self._open.items()}))
         for layer, change in self._changes.items():
             self._open[layer].count(change, at)
+        if self._following is not None:
+            self._following.end(at, self._open.values())
         return None
 
     def _abandon(self) -> None:
@@ -230,6 +249,28 @@ class Trace:
             for k, c in self._changes.items()
         ]
         return pd.DataFrame(rows, columns=["layer", "tokens", "changed", "weight_moved"]).set_index("layer")
+
+    def route(self) -> Route:
+        """The route of the kept records, to be replayed: `attach(model, replay=trace.route())`.
+
+        Raises:
+            CaptureError: nothing was recorded, or a token twice.
+        """
+        return Route.of(self.records)
+
+    def replayed(self) -> pd.DataFrame:
+        """How far the model, at the states that it was in, agreed with the route that it was made to follow, by layer:
+        real `tokens` with an entry, `unrouted` real tokens without one, share of `other_tokens` whose router would have
+        selected another set of experts (1 minus it is exact-set agreement), share of `other_slots` with an expert that
+        it would not have selected, and `weight_gap`, the mean over tokens of half the sum of |w of the route - w of the
+        rule|, NaN where the route has no weights. A token counts once for each head.
+
+        Raises:
+            CaptureError: no route is replayed, or no pass has run.
+        """
+        if self._following is None:
+            raise CaptureError("no route is replayed; attach with replay=...")
+        return self._following.table()
 
     def dataset(self) -> xr.Dataset:
         """Kept records as one dataset over `(batch, pos, layer, expert | slot)`: `router_logits`, `expert_index`,

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from . import contracts, contribution_contracts
+from . import contracts, contribution_contracts, replay_contracts
 from .capture import Trace
 from .errors import ContractError, InterventionError, TraceError
 from .interventions import Intervention
@@ -52,6 +52,8 @@ FULL: tuple[Contract, ...] = (
     contracts.unused_has_no_effect,
     contracts.padding_is_not_routed,
     contracts.generation_is_told_apart,
+    replay_contracts.own_route_identical,
+    replay_contracts.other_route_followed,
     contracts.restored_after_error,
     contracts.implementations_agree,
 )
@@ -148,6 +150,7 @@ def attach(
         means: layer -> `(class, d)` mean outputs for `Ablate(mode="mean")`.
         check: prove the quick contracts on this model first (once a model).
         seed: breaks ties of `Activate` and `Deactivate`.
+        replay: a recorded route to follow (`Route`, or `Replay` for how).
         first: watch the routers from this decoder layer on; for passes that start there (`mechanism.trace.restart`).
 
     Raises:

@@ -10,6 +10,7 @@ from torch import Tensor
 from .errors import InterventionError
 from .interventions import Ablate, Intervention, ScaleWeight
 from .outputs import selected_classes
+from .replay import Given
 from .seam import RouterTap, Selection, tapped
 from .sites import Site
 
@@ -23,6 +24,7 @@ class SiteEdit:
         scopes: for each, True (all tokens), or a `(token,)` mask.
         means: `(class, d)` mean outputs for `Ablate(mode="mean")`.
         seed: breaks ties of `Activate` and `Deactivate`.
+        given: what a replayed route says.
     """
 
     site: Site
@@ -31,6 +33,7 @@ class SiteEdit:
     means: Tensor | None = None
     seed: int = 0
     translated: list[str] = field(default_factory=list)
+    given: Given | None = None
 
     def of(self, seam: str) -> list[tuple[Intervention, Tensor | bool]]:
         """Interventions of a seam with their scopes; rerouting last, so that no rule sees its masked logits."""
@@ -40,7 +43,7 @@ class SiteEdit:
     @property
     def routes(self) -> bool:
         """Whether the router itself has to run again."""
-        return bool(self.of("logits") or self.of("selection"))
+        return bool(self.of("logits") or self.of("selection") or self.given)
 
     def logits(self, logits: Tensor) -> Tensor:
         """All steering rules, each on its tokens."""
@@ -58,7 +61,8 @@ class SiteEdit:
                     hit = self._classes(one, device) if scope is True else self._classes(one, device) & _column(scope)
                     before = masks[one.wants]
                     masks[one.wants] = hit if before is None else before | hit
-        return Selection(force=masks[True], forbid=masks[False])
+        given = None if self.given is None else (self.given.index, self.given.has.unsqueeze(-1))
+        return Selection(force=masks[True], forbid=masks[False], given=given)
 
     def _classes(self, one: Intervention, device: torch.device) -> Tensor:
         mask = torch.zeros(1, self.site.columns, dtype=torch.bool, device=device)
@@ -75,6 +79,10 @@ class SiteEdit:
             else:
                 weight = weight.masked_fill(hit, 0)
         return weight
+
+    def received(self, weight: Tensor) -> Tensor:
+        """Weights that are scaled and ablated: the router's own, or those of a replayed route."""
+        return weight if self.given is None else self.given.weights(weight)
 
     def hits(self, one: Intervention, scope: Tensor | bool, index: Tensor) -> Tensor:
         """`(token, slot)` slots that an intervention acts on."""
@@ -133,6 +141,8 @@ def run_edited(site: Site, edit: SiteEdit, call: Callable[[RouterTap], Any]) -> 
     rule = edit.logits if edit.of("logits") else None
     device = site.weight.device
     output, tap = tapped(site, call, rule, edit.selection(("selection",), device))
+    if edit.given is not None and not tap.followed:
+        raise InterventionError(f"{site.name} selects by a rule that a route cannot replace; leave its layer out")
     missed = edit.violations(selected_classes(site, output, tap))
     if missed and tap.selected is not None:
         output, tap = tapped(site, call, rule, edit.selection(("selection", "logits"), device))

@@ -18,17 +18,21 @@ from .errors import CaptureError
 from .sites import Site
 
 _TOPK = {torch.topk, Tensor.topk}
+_FILL = {torch.masked_fill, Tensor.masked_fill}
+_MAX = {torch.max, Tensor.max}
 
 
 @dataclass
 class Selection:
-    """What the selection seam adds: masks `(token, class)` or `(1, class)`, or None."""
+    """What the selection seam adds: masks `(token, class)` or `(1, class)`, or None; and given selections, classes
+    `(token, slot)` where `(token, 1)` says so."""
 
     force: Tensor | None = None
     forbid: Tensor | None = None
+    given: tuple[Tensor, Tensor] | None = None
 
     def __bool__(self) -> bool:
-        return self.force is not None or self.forbid is not None
+        return self.force is not None or self.forbid is not None or self.given is not None
 
     def apply(self, score: Tensor) -> Tensor:
         """Selection score with forced classes first and forbidden ones last."""
@@ -38,6 +42,19 @@ class Selection:
         if self.forbid is not None:
             score = score.masked_fill(self.forbid[..., :width], float("-inf"))
         return score
+
+    def replaced(self, index: Tensor, slots: slice = slice(None)) -> Tensor:
+        """Selected classes `(token, slot)` with the given ones in place of those of the rule."""
+        if self.given is None:
+            return index
+        return torch.where(self.given[1], self.given[0][:, slots].to(index.dtype), index)
+
+    def wanted(self, width: int) -> Tensor | None:
+        """`(token, class)` classes that have to be selected."""
+        if self.given is None:
+            return None if self.force is None else self.force[..., :width]
+        index, has = self.given
+        return has.new_zeros(len(index), width).scatter(1, index.clamp_min(0), has.expand_as(index))
 
 
 class RouterTap(TorchFunctionMode):
@@ -54,14 +71,20 @@ class RouterTap(TorchFunctionMode):
         self.site, self.edit, self.selection = site, edit, selection or Selection()
         self.logits: Tensor | None = None
         self.selected: Tensor | None = None
+        self.grouped, self.turn, self.followed = False, 0, False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if self.logits is None and self._makes_logits(func, args, kwargs):
             return self.made(func(*args, **kwargs))
-        if self.logits is not None and self.selected is None and func in _TOPK and self._selects(args, kwargs):
-            return self._topk(func, args, kwargs)
-        return func(*args, **kwargs)
+        if self.logits is None or self.selected is not None:
+            return func(*args, **kwargs)
+        if func in _TOPK:
+            if self._selects(args, kwargs):
+                return self._topk(func, args, kwargs)
+            self.grouped = True
+        found = func(*args, **kwargs)
+        return self._followed(func, args, kwargs, found) if self.selection else found
 
     def _makes_logits(self, func: Callable, args: tuple, kwargs: dict) -> bool:
         """The linear map whose matrix has the gate's shape; a matmul with `out_dtype` is a fused variant of it."""
@@ -92,8 +115,33 @@ class RouterTap(TorchFunctionMode):
             shape = score.shape
             chosen = self.selection.apply(score.reshape(-1, shape[-1])).view(shape)
             index = func(chosen, *args[1:], **kwargs).indices
+            index = self.selection.replaced(index.reshape(-1, self.site.top_k)).view(index.shape)
+            self.followed = True
             found = torch.return_types.topk((score.gather(-1, index), index))
         self.selected = found.indices.detach().reshape(-1, self.site.top_k)
+        return found
+
+    def _followed(self, func: Callable, args: tuple, kwargs: dict, found: Any) -> Any:
+        """What else selects: a mask over groups does not reach classes that have to be selected, and given ones take
+        the place of a maximum (sparsemixer, a slot at a time) and of a row in a table (hash layers)."""
+        if self.grouped and func in _FILL and found.shape[-1] in (self.site.columns, self.site.classes):
+            wanted = self.selection.wanted(found.shape[-1])
+            if wanted is not None:
+                wanted = wanted.expand(found.numel() // found.shape[-1], -1).view(found.shape)
+                return torch.where(wanted, args[0], found)
+        if self.selection.given is None:
+            return found
+        rows, k = self.selection.given[0].shape
+        if func in _MAX and kwargs.get("keepdim") and args[0].shape == (rows, self.site.classes):
+            self.turn += 1
+            self.followed = self.turn == k
+            index = found.indices
+            if self.turn <= k:
+                index = self.selection.replaced(index, slice(self.turn - 1, self.turn))
+            return torch.return_types.max((args[0].gather(-1, index), index))
+        if func is Tensor.__getitem__ and not args[0].is_floating_point() and found.shape == (rows, k):
+            self.followed = True
+            return self.selection.replaced(found)
         return found
 
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from .errors import CaptureError
+from .route import Route
 from .stats import RoutingStats
 from .sums import PHASES
 
@@ -111,6 +112,51 @@ class Served:
         finally:
             stats.discard()
         return stats
+
+    def route(
+        self,
+        ids: ArrayLike,
+        weights: ArrayLike | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
+        first: int = 0,
+    ) -> Route:
+        """One request as the route of one sequence, to be replayed; `Route.joined` makes one of several.
+
+        Args:
+            ids, weights: as for `count`, prompt and generated text one after the other; a row is a position, and one
+                without a filled slot in a layer has no entry there.
+            mask: `(token,)` false for rows that have no entry either.
+            tokens: `(pos,)` token ids of the whole text, which a replay compares.
+            first: position of the first row, where the engine recorded the text from there on.
+
+        Raises:
+            CaptureError: see `count`; InterventionError: a token with only some slots filled, or see `Route`.
+        """
+        index = self._index(ids)
+        real = _mask(mask, len(index))
+        gates = None if weights is None else _weights(weights, index, real, self.fill)
+        self._check(index, real)
+        layers = self._routed(index, real)
+        index = np.where((index != self.fill) & real[:, None, None], index, -1)
+        text = None if tokens is None else _array(tokens, "token ids")
+        length = max(first + len(index), 0 if text is None else len(text))
+
+        def laid(values: np.ndarray, start: int) -> np.ndarray:
+            blank = np.full((1, length, *values.shape[1:]), -1, values.dtype)
+            blank[0, start : start + len(values)] = values
+            return blank
+
+        def layered(values: np.ndarray) -> dict[int, np.ndarray]:
+            return {layer: laid(values[:, column], first) for layer, column in layers.items()}
+
+        return Route(
+            layered(index),
+            None if gates is None else layered(gates),
+            None if text is None else laid(text, 0),
+            dict.fromkeys(layers, self.experts),
+        )
 
     def _index(self, ids: ArrayLike) -> np.ndarray:
         index = _array(ids, "routed experts")

@@ -75,6 +75,20 @@ def test_capture_equals_that_on_a_cpu(family):
     assert_alike(*both(family))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_route_of_a_cpu_is_followed(family):
+    cpu = tiny_model(family)
+    with attach(cpu) as trace:
+        cpu(input_ids=IDS, attention_mask=MASK, use_cache=False)
+    route, gpu = trace.route(), copy.deepcopy(cpu).to("cuda")
+    with attach(gpu, replay=route) as again:
+        gpu(input_ids=IDS.cuda(), attention_mask=MASK.cuda(), use_cache=False)
+    for layer, wanted in again.route().index.items():
+        np.testing.assert_array_equal(wanted, route.index[layer])
+    assert (again.replayed()["weight_gap"] < 1e-3).all()
+
+
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: f"{type(edit).__name__} {getattr(edit, 'mode', '')}")
 def test_an_intervention_equals_that_on_a_cpu(edit):
     found = both("qwen3_moe", [edit], means=getattr(edit, "mode", "") == "mean")
