@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from .capture import Trace
 from .errors import ContractError
+from .inner import RELATIVE
 from .interventions import Intervention
 from .records import Record
 from .rules import Rule, infer_rule
 from .sites import Site, find_sites
-
-RELATIVE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 4e-2, torch.float16: 1e-2}
 
 
 class Probe:
