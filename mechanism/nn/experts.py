@@ -84,9 +84,8 @@ class Experts(nn.Module):
         self, hidden: Float[Tensor, "row d"], indices: Int[Tensor, "row slot"], weights: Float[Tensor, "row slot"]
     ) -> Float[Tensor, "row d"]:
         self._check(indices)
-        act = normed_int8 if self.precision == "b1.58" else _same
-        matrices = ternary if self.precision == "b1.58" else _same
-        x, up, down = autocast(act(hidden), *map(matrices, self.matrices()))
+        act, *matrices = self._precise()
+        x, up, down = autocast(act(hidden), *matrices)
         activation = ACTIVATIONS[self.activation]
         if static():
             parted = gated if self.activation == "swiglu" else activation
@@ -98,6 +97,26 @@ class Experts(nn.Module):
         inner = activation(grouped(take(x, source, place), up, counts))
         out = restore(grouped(act(inner).to(down.dtype), down, counts), place)
         return (out.view(*indices.shape, -1) * weights.unsqueeze(-1)).sum(1).to(hidden.dtype)
+
+    def _precise(self) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+        """What brings rows to the precision, and the matrices in it."""
+        low = self.precision == "b1.58"
+        up, down = map(ternary if low else _same, self.matrices())
+        return normed_int8 if low else _same, up, down
+
+    def inside(self) -> Callable[[int, Tensor], tuple[Tensor | None, Tensor, Tensor, Tensor]]:
+        """What `mechanism.trace` opens experts with: of an expert and rows `(row, d)` its gate (None without one), up,
+        the activation that its down projection receives, `(row, width)`, and its output `(row, d)`."""
+        act, *matrices = self._precise()
+        up, down = autocast(*matrices)
+
+        def one(expert: int, rows: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+            inner = F.linear(autocast(act(rows))[0], up[expert])
+            gate, upper = inner.chunk(2, -1) if self.activation == "swiglu" else (None, inner)
+            activation = act(ACTIVATIONS[self.activation](inner)).to(down.dtype)
+            return gate, upper, activation, F.linear(activation, down[expert])
+
+        return one
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """The matrices of all experts as they are used: `(expert, inner, d)` and `(expert, d, width)`."""

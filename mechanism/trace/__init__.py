@@ -17,6 +17,7 @@ from .errors import (
     RouterError,
     TraceError,
 )
+from .inside import Inside
 from .interventions import (
     Ablate,
     Activate,
@@ -44,6 +45,7 @@ __all__ = [
     "DenseModelError",
     "Forbid",
     "ForceSelection",
+    "Inside",
     "Intervention",
     "InterventionError",
     "RouterError",

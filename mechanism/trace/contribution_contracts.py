@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from .capture import Trace
 from .contributions import ExpertsInput, by_index, expert_means, experts_inputs, slot_outputs
 from .errors import InterventionError
+from .inside import Inside
 from .interventions import Ablate, Intervention
-from .probe import Probe, close, expect, near
+from .probe import Probe, close, expect, identical, near
 from .sites import Site
 
 
@@ -64,6 +66,24 @@ def _block_output(p: Probe, site: Site, keep: bool) -> tuple[Tensor, Tensor]:
         hooks.callback(site.block.register_forward_hook(block).remove)
         p.logits()
     return seen["block"].detach().clone(), seen["experts"].detach().clone()
+
+
+def inside_adds_up(p: Probe) -> None:
+    """Gate, up, activation and output found inside every expert (`Inside`) add up to what the experts give, change nothing,
+    and are the same through `eager`, `batched_mm` and `grouped_mm`, where the family has them."""
+    found: dict[str, dict[int, Any]] = {}
+    for name in p.implementations():
+        bare = p.logits()
+        inside = Inside(tokens=torch.ones_like(p.mask, dtype=torch.bool))
+        with Trace(p.model, inside=inside, keep=False):
+            identical(p.logits(), bare, f"looking inside experts of {name}")
+        found[name] = {site.layer: inside.at(site.layer) for site in p.sites}
+    first, *others = found
+    for name, layer, part in product(others, found[first], ("gate", "up", "activation", "output", "contribution")):
+        pair = [found[i][layer].get(part) for i in (name, first)]
+        if pair[1] is not None:
+            a, b = (torch.from_numpy(values.values).nan_to_num() for values in pair)
+            close(a, b, p.tolerance * 10, f"layer {layer}: {part} inside experts of {name} against {first}")
 
 
 def zero_ablation_removes(p: Probe) -> None:

@@ -101,7 +101,9 @@ def _normed(experts: Any) -> bool:
 def _split(experts: Any) -> Expert:
     """Experts of DBRX: matrices of all on top of one another."""
     glu = experts.mlp
-    gates, ups, downs = (getattr(glu, name).view(experts.num_experts, -1, glu.hidden_size) for name in ("w1", "v1", "w2"))
+    gates, ups, downs = (
+        getattr(glu, name).view(experts.num_experts, -1, glu.hidden_size) for name in ("w1", "v1", "w2")
+    )
 
     def one(expert: int, rows: Tensor) -> Parts:
         gate, up = F.linear(rows, gates[expert]), F.linear(rows, ups[expert])
@@ -198,7 +200,9 @@ class Received:
         self._prove(total, size, RELATIVE[dtype])
 
     def _prove(self, total: Tensor, size: Tensor, tolerance: float) -> None:
-        error = float(((total - self.output.float()).abs().amax(-1) / size.clamp_min(1e-30)).max()) if len(total) else 0.0
+        error = (
+            float(((total - self.output.float()).abs().amax(-1) / size.clamp_min(1e-30)).max()) if len(total) else 0.0
+        )
         if not error <= tolerance:
             raise CaptureError(
                 f"{self.site.name}: what was found inside its experts is not what they gave (relative error {error:.2g}, "

@@ -112,7 +112,9 @@ class Inside:
                 found = at.mask[row] & (at.position[row] == position)
                 chosen[row] |= found
                 if int(found.sum()) > 1:
-                    raise CaptureError(f"sequence {sequence} holds several texts; choose tokens inside experts by a mask")
+                    raise CaptureError(
+                        f"sequence {sequence} holds several texts; choose tokens inside experts by a mask"
+                    )
         self._chosen, self._sequence = chosen, first + torch.arange(at.mask.shape[0])
 
     @torch.no_grad()
@@ -281,7 +283,9 @@ def _layer(own: Mapping[str, Tensor]) -> xr.Dataset:
     shaped: dict[str, Any] = {name: ("expert", values.numpy()) for name, values in data.items()}
     shaped["activity"] = (("expert", "unit"), (own["units"] / count[:, None]).numpy())
     shaped["tokens"] = ((), own["tokens"].numpy())
-    return xr.Dataset(shaped, {name: np.arange(n) for name, n in zip(("expert", "unit"), own["units"].shape, strict=True)})
+    return xr.Dataset(
+        shaped, {name: np.arange(n) for name, n in zip(("expert", "unit"), own["units"].shape, strict=True)}
+    )
 
 
 class _Full:

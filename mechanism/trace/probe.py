@@ -1,6 +1,6 @@
 """What contracts are tried on, a model and what it does on a small random batch, and what they say it with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,22 @@ class Probe:
     def targets(self) -> tuple[tuple[int, int], ...]:
         """One selected expert a layer."""
         return tuple((s.layer, self.first(s)) for s in self.sites)
+
+    def implementations(self) -> Iterator[str]:
+        """Each of transformers' experts implementations, the model set to it meanwhile; or `own`, the model as it is."""
+        switch = self.model.set_experts_implementation
+        before = getattr(getattr(self.model, "config", None), "_experts_implementation", None)
+        try:
+            switch("grouped_mm")  # type: ignore[operator]
+        except ValueError:
+            yield "own"
+            return
+        try:
+            for name in ("eager", "batched_mm", "grouped_mm"):
+                switch(name)  # type: ignore[operator]
+                yield name
+        finally:
+            switch(before or "grouped_mm")  # type: ignore[operator]
 
     def rules(self) -> dict[int, Rule]:
         """Observed rule of every layer."""
