@@ -1,8 +1,8 @@
 """The inside of experts: gate, up, activation and output of each, from its own parameters and its own activation.
 
-The implementations of transformers (`eager`, `batched_mm`, `grouped_mm`) keep nothing of it, and fuse more of it. Here the
-rows that selected an expert pass through that expert alone, and every time the contributions are compared with what the
-experts module gave: what they do not add up to is not shown.
+No implementation of transformers (`eager`, `batched_mm`, `grouped_mm`) keeps it. Here the rows that selected an expert
+pass through that expert alone, and every time the contributions are compared with what the experts module gave: if they
+do not add up to that, nothing is shown.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,8 +28,8 @@ _ROWS = 4096
 _STEP = 0.25
 
 Parts = tuple[Tensor | None, Tensor, Tensor, Tensor]
-"""`(gate, up, activation, output)` of an expert on rows: `(row, unit)`, the output `(row, d)`; no gate where its experts
-have none, up is then what the activation receives."""
+"""`(gate, up, activation, output)` of an expert on rows: `(row, unit)`, the output `(row, d)`; no gate where experts
+have none, up is then what their activation function receives."""
 Expert = Callable[[int, Tensor], Parts]
 """An expert by number, on rows `(row, d)`."""
 
@@ -124,7 +124,7 @@ def _activate(experts: Any, inner: Tensor) -> Tensor:
 def _layout(site: Site, units: int) -> tuple[slice, slice]:
     """Where gate and up stand in a fused projection, found by trial: a unit's activation is linear in up alone."""
     generator = torch.Generator().manual_seed(0)
-    given = (2 * torch.rand(1, 2 * units, generator=generator) - 1).to(site.experts.down_proj.device)
+    given = (2 * torch.rand(1, 2 * units, generator=generator) - 1).to(site.experts.down_proj.device)  # type: ignore[arg-type]
 
     def bends(part: slice, gate: slice, at: float) -> bool:
         """Whether the activation is not linear in a part where the gate stands at some value."""
@@ -205,6 +205,6 @@ class Received:
         )
         if not error <= tolerance:
             raise CaptureError(
-                f"{self.site.name}: what was found inside its experts is not what they gave (relative error {error:.2g}, "
-                f"over {tolerance:g}); another hook may have changed their output"
+                f"{self.site.name}: what was found inside its experts is not what they gave (relative error "
+                f"{error:.2g}, over {tolerance:g}); another hook may have changed their output"
             )

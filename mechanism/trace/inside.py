@@ -3,7 +3,7 @@
 import json
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,11 @@ from torch import Tensor, nn
 
 from .errors import CaptureError
 from .inner import Expert, Parts, Received, opener
+from .inside_sums import PARTS, VALUES, added, means, measured, summed
 from .passes import Pass, TokenMask
 from .seam import Routing
 from .sites import Site
 from .sums import named_by_content, plain
-
-PARTS = ("gate", "up", "activation", "output", "contribution")
-VALUES = (*(f"norm_{part}" for part in PARTS), "sparsity", "hoyer", "peak_activation", "peak_output")
 
 
 class Inside:
@@ -31,9 +29,9 @@ class Inside:
     tokens. All of it is computed beside the pass, which costs what the experts cost once more.
 
     Args:
-        tokens: those to keep in full: pairs (sequence, position); a mask `(batch, pos)`; or a function that makes one of
-            the token ids. Sequences are counted over all passes, those that go on from a cache not counted;
-            positions as for interventions.
+        tokens: those to keep in full: pairs (sequence, position); a mask `(batch, pos)`; or a function that makes
+            one of the token ids. Sequences are the rows of all passes that begin texts, one pass after another; those
+            that go on from a cache keep their row (beams change rows: use a function). Positions as for interventions.
         threshold: a unit is silent where its activation is at most this share of the token's largest.
         statistics: sum over all tokens; without, only the chosen ones are computed.
 
@@ -43,7 +41,7 @@ class Inside:
 
     def __init__(
         self,
-        tokens: Sequence[tuple[int, int]] | TokenMask | None = None,
+        tokens: Iterable[Any] | TokenMask | None = None,
         threshold: float = 0.01,
         statistics: bool = True,
     ) -> None:
@@ -60,6 +58,7 @@ class Inside:
         self.hidden: dict[int, tuple[float, float]] = {}
         self.kept: dict[int, list[xr.Dataset]] = {}
         self._first = self._rows = 0
+        self._at: Pass | None = None
         self.discard()
 
     def hook(self, model: nn.Module, sites: Sequence[Site], provenance: Mapping, current: Any) -> list[Any]:
@@ -95,8 +94,8 @@ class Inside:
         """A pass begins.
 
         Raises:
-            CaptureError: a row of several texts, or of unknown origin, of which (sequence, position) names no one token;
-                InterventionError: a mask of another shape.
+            CaptureError: a row of several texts, or of unknown origin, where (sequence, position) names no one token.
+            InterventionError: a mask of another shape.
         """
         self.discard()
         self._at = at
@@ -118,24 +117,25 @@ class Inside:
         self._chosen, self._sequence = chosen, first + torch.arange(at.mask.shape[0])
 
     @torch.no_grad()
-    def _seen(self, site: Site, routing: Routing, call: tuple, expert: Expert) -> None:
-        at, place = self._at, routing.index.device
-        assert at is not None
+    def _seen(self, site: Site, routing: Routing, call: tuple[tuple, dict, Tensor], expert: Expert) -> None:
+        at, place, wanted = self._at, routing.index.device, bool(self._chosen.any())
+        if at is None or not (self.statistics or wanted):
+            return
         chosen = site.rows(self._chosen.reshape(-1).to(place))
         kept = site.rows(at.mask.reshape(-1).to(place)) if self.statistics else chosen
-        seen = Received(site, routing, *call, kept)
-        full = _Full(seen, chosen[kept].cpu()) if self.pairs or self.mask is not None else None
+        seen = Received(site, routing, *call, kept=kept)
+        full = _Full(seen, chosen[kept].cpu()) if wanted else None
         table = torch.full((len(VALUES), seen.index.numel()), math.nan, device=place)
         units: dict[int, Tensor] = {}
         for number, slots, parts, contribution in seen.slots_by_expert(expert):
             if full is not None:
                 full.add(slots, parts, contribution)
             if parts is not None and self.statistics:
-                table[:, slots] = _measured(parts, contribution, self.threshold)
-                units[number] = units.get(number, 0) + parts[2].abs().double().sum(0).cpu()
+                table[:, slots] = measured(parts, contribution, self.threshold)
+                units[number] = units.get(number, 0) + parts[2].abs().double().sum(0)
         if self.statistics:
-            self._sums[site.layer] = _summed(seen.index.cpu(), table.cpu().double(), units, site.num_experts)
-        if full is not None and len(full.place):
+            self._sums[site.layer] = summed(seen.index.cpu(), table.double().cpu(), units, site.num_experts)
+        if full is not None:
             row, column = (t.cpu() for t in self._chosen.nonzero(as_tuple=True))
             named = {"sequence": self._sequence[row], "position": at.position.cpu()[row, column]}
             self._kept[site.layer] = full.dataset(site, named, at.phase)
@@ -155,7 +155,7 @@ class Inside:
     def commit(self) -> None:
         """Count what the pass left, all of it; called when it ended without an error."""
         for layer, own in self._sums.items():
-            self.sums[layer] = _added(self.sums[layer], own) if layer in self.sums else own
+            self.sums[layer] = added(self.sums[layer], own) if layer in self.sums else own
         for layer, state in self._states.items():
             found = tuple(state.tolist())
             if layer not in self.hidden or not found[0] <= self.hidden[layer][0]:
@@ -168,7 +168,7 @@ class Inside:
 
     def discard(self) -> None:
         """Forget a pass that did not end."""
-        self._at: Pass | None = None
+        self._at = None
         self._sums: dict[int, dict[str, Tensor]] = {}
         self._states: dict[int, Tensor] = {}
         self._kept: dict[int, xr.Dataset] = {}
@@ -189,7 +189,7 @@ class Inside:
         """
         if not self.sums:
             raise CaptureError("no pass was looked at inside experts: run the model in the block, with statistics=True")
-        layers = [_layer(self.sums[layer]) for layer in self.layers]
+        layers = [means(self.sums[layer]) for layer in self.layers]
         found = xr.concat(layers, xr.Variable("layer", list(self.layers)), join="outer")
         states = np.array([self.hidden[layer] for layer in sorted(self.hidden)])
         hidden = {f"hidden_{n}": ("decoder_layer", states[:, i]) for i, n in enumerate(("peak", "median"))}
@@ -197,10 +197,10 @@ class Inside:
         return found.assign(hidden).assign_coords(decoder_layer=sorted(self.hidden)).assign_attrs(header)
 
     def at(self, layer: int) -> xr.Dataset:
-        """Chosen tokens of a layer in full, in the order of the passes: `gate`, `up`, `activation` `(token, slot, unit)`,
-        `output`, `contribution` `(token, slot, d)`, `expert` and `weight` `(token, slot)`; with `sequence`, `position`
-        and `phase` of each token, and `head` where a router has several rows a token. A class that computes nothing has
-        a contribution alone.
+        """Chosen tokens of a layer in full, in the order of the passes: `gate`, `up`, `activation` `(token, slot,
+        unit)`, `output`, `contribution` `(token, slot, d)`, `expert` and `weight` `(token, slot)`; with `sequence`,
+        `position` and `phase` of each token, and `head` where a router has several rows a token. A class that computes
+        nothing has a contribution alone.
 
         Raises:
             CaptureError: no token was kept, or not all that were named.
@@ -224,7 +224,7 @@ class Inside:
             raise CaptureError("looks inside experts of different models or settings cannot be merged")
         total = Inside(threshold=self.threshold)
         total.layers, total.provenance = self.layers, self.provenance
-        total.sums = {layer: _added(own, other.sums[layer]) for layer, own in self.sums.items()}
+        total.sums = {layer: added(own, other.sums[layer]) for layer, own in self.sums.items()}
         total.hidden = {layer: max(state, other.hidden[layer]) for layer, state in self.hidden.items()}
         return total
 
@@ -236,56 +236,6 @@ def _pairs(tokens: Any) -> tuple[tuple[int, int], ...]:
         raise CaptureError(
             f"tokens inside experts are (sequence, position) pairs, a mask or a function, got {tokens!r}"
         ) from None
-
-
-def _measured(parts: Parts, contribution: Tensor, threshold: float) -> Tensor:
-    """`VALUES` of one expert on rows: `(value, row)`; NaN for a gate that is not there."""
-    gate, up, activation, output = (None if part is None else part.float() for part in parts)
-    none = torch.full_like(contribution[:, 0], math.nan)
-    norms = [none if p is None else p.norm(dim=-1) for p in (gate, up, activation, output, contribution)]
-    assert activation is not None
-    assert output is not None
-    size, root = activation.abs(), activation.shape[-1] ** 0.5
-    peak = size.amax(-1)
-    silent = (size <= threshold * peak[:, None]).float().mean(-1)
-    hoyer = torch.where(peak > 0, (root - size.sum(-1) / norms[2]) / (root - 1), 1.0)
-    return torch.stack([*norms, silent, hoyer, peak, output.abs().amax(-1)])
-
-
-def _summed(index: Tensor, table: Tensor, units: Mapping[int, Tensor], experts: int) -> dict[str, Tensor]:
-    """Sums, and largest, of `VALUES` by expert, from `(token, slot)` selected classes and `(value, token * slot)`."""
-    flat = index.reshape(-1).long()
-    flat, table = flat[flat < experts], table[:, flat < experts]
-    empty = torch.zeros(len(VALUES), experts, dtype=torch.float64)
-    width = max((len(own) for own in units.values()), default=1)
-    return {
-        "sums": empty.index_add(1, flat, table),
-        "most": empty.scatter_reduce(1, flat.expand_as(table), table, "amax"),
-        "selections": flat.bincount(minlength=experts),
-        "units": torch.stack([units.get(e, torch.zeros(width, dtype=torch.float64)) for e in range(experts)]),
-        "tokens": torch.tensor(len(index)),
-    }
-
-
-def _added(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: torch.maximum(own, b[name]) if name == "most" else own + b[name] for name, own in a.items()}
-
-
-def _layer(own: Mapping[str, Tensor]) -> xr.Dataset:
-    """Means and maxima of one layer."""
-    count = own["selections"].double()
-    count[count == 0] = math.nan
-    means, most = dict(zip(VALUES, own["sums"] / count, strict=True)), dict(zip(VALUES, own["most"], strict=True))
-    data = {name: most[name] + 0 * count if name.startswith("peak") else mean for name, mean in means.items()}
-    data |= {f"{name}_max": most[name] + 0 * count for name in means if name.startswith("norm")}
-    data |= {"expert_activity": own["sums"][VALUES.index("norm_contribution")] / own["tokens"]}
-    data |= {"selections": own["selections"]}
-    shaped: dict[str, Any] = {name: ("expert", values.numpy()) for name, values in data.items()}
-    shaped["activity"] = (("expert", "unit"), (own["units"] / count[:, None]).numpy())
-    shaped["tokens"] = ((), own["tokens"].numpy())
-    return xr.Dataset(
-        shaped, {name: np.arange(n) for name, n in zip(("expert", "unit"), own["units"].shape, strict=True)}
-    )
 
 
 class _Full:

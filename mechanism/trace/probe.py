@@ -55,7 +55,7 @@ class Probe:
         return tuple((s.layer, self.first(s)) for s in self.sites)
 
     def implementations(self) -> Iterator[str]:
-        """Each of transformers' experts implementations, the model set to it meanwhile; or `own`, the model as it is."""
+        """Each of transformers' experts implementations, the model set to it meanwhile; or `own`, as it is."""
         switch = self.model.set_experts_implementation
         before = getattr(getattr(self.model, "config", None), "_experts_implementation", None)
         try:
