@@ -12,8 +12,8 @@ import xarray as xr
 from torch import Tensor, nn
 
 from .errors import CaptureError
-from .inner import Expert, Parts, Received, opener
-from .inside_sums import PARTS, VALUES, added, means, measured, summed
+from .inner import Expert, Received, opener
+from .inside_values import VALUES, Full, added, means, measured, summed
 from .passes import Pass, TokenMask
 from .seam import Routing
 from .sites import Site
@@ -34,6 +34,7 @@ class Inside:
             that go on from a cache keep their row (beams change rows: use a function). Positions as for interventions.
         threshold: a unit is silent where its activation is at most this share of the token's largest.
         statistics: sum over all tokens; without, only the chosen ones are computed.
+        first: position of the first token of a text that the statistics count; 1 leaves the token that opens it out.
 
     Raises:
         CaptureError: a threshold that is no share, tokens that are none of the three, or nothing to look at.
@@ -44,6 +45,7 @@ class Inside:
         tokens: Iterable[Any] | TokenMask | None = None,
         threshold: float = 0.01,
         statistics: bool = True,
+        first: int = 0,
     ) -> None:
         if not 0 <= threshold < 1:
             raise CaptureError(f"the threshold of silent units is a share of the largest activation, got {threshold!r}")
@@ -51,7 +53,7 @@ class Inside:
             raise CaptureError("without statistics and without tokens there is nothing to look at inside experts")
         self.mask = tokens if isinstance(tokens, Tensor) or callable(tokens) else None
         self.pairs = _pairs(tokens) if self.mask is None and tokens is not None else ()
-        self.threshold, self.statistics = threshold, statistics
+        self.threshold, self.statistics, self.first = threshold, statistics, first
         self.layers: tuple[int, ...] = ()
         self.provenance: dict = {}
         self.sums: dict[int, dict[str, Tensor]] = {}
@@ -114,17 +116,20 @@ class Inside:
                     raise CaptureError(
                         f"sequence {sequence} holds several texts; choose tokens inside experts by a mask"
                     )
-        self._chosen, self._sequence = chosen, first + torch.arange(at.mask.shape[0])
+        self._chosen, self._wanted = chosen, bool(chosen.any())
+        self._sequence = first + torch.arange(at.mask.shape[0])
 
     @torch.no_grad()
     def _seen(self, site: Site, routing: Routing, call: tuple[tuple, dict, Tensor], expert: Expert) -> None:
-        at, place, wanted = self._at, routing.index.device, bool(self._chosen.any())
-        if at is None or not (self.statistics or wanted):
+        at, place = self._at, routing.index.device
+        if at is None or not (self.statistics or self._wanted):
             return
         chosen = site.rows(self._chosen.reshape(-1).to(place))
-        kept = site.rows(at.mask.reshape(-1).to(place)) if self.statistics else chosen
-        seen = Received(site, routing, *call, kept=kept)
-        full = _Full(seen, chosen[kept].cpu()) if wanted else None
+        counted = at.mask & (at.position >= self.first) & self.statistics
+        counts = site.rows(counted.reshape(-1).to(place))
+        kept = counts | chosen
+        seen, counts = Received(site, routing, *call, kept=kept), counts[kept]
+        full = Full(seen, chosen[kept].cpu()) if self._wanted else None
         table = torch.full((len(VALUES), seen.index.numel()), math.nan, device=place)
         units: dict[int, Tensor] = {}
         for number, slots, parts, contribution in seen.slots_by_expert(expert):
@@ -132,9 +137,10 @@ class Inside:
                 full.add(slots, parts, contribution)
             if parts is not None and self.statistics:
                 table[:, slots] = measured(parts, contribution, self.threshold)
-                units[number] = units.get(number, 0) + parts[2].abs().double().sum(0)
+                units[number] = units.get(number, 0) + parts[2][counts[slots // seen.slots]].abs().double().sum(0)
         if self.statistics:
-            self._sums[site.layer] = summed(seen.index.cpu(), table.double().cpu(), units, site.num_experts)
+            table = table[:, counts.repeat_interleave(seen.slots)].double().cpu()
+            self._sums[site.layer] = summed(seen.index[counts].cpu(), table, units, site.num_experts)
         if full is not None:
             row, column = (t.cpu() for t in self._chosen.nonzero(as_tuple=True))
             named = {"sequence": self._sequence[row], "position": at.position.cpu()[row, column]}
@@ -193,7 +199,11 @@ class Inside:
         found = xr.concat(layers, xr.Variable("layer", list(self.layers)), join="outer")
         states = np.array([self.hidden[layer] for layer in sorted(self.hidden)])
         hidden = {f"hidden_{n}": ("decoder_layer", states[:, i]) for i, n in enumerate(("peak", "median"))}
-        header = {"provenance": json.dumps(self.provenance, sort_keys=True), "threshold": self.threshold}
+        header = {
+            "provenance": json.dumps(self.provenance, sort_keys=True),
+            "threshold": self.threshold,
+            "first": self.first,
+        }
         return found.assign(hidden).assign_coords(decoder_layer=sorted(self.hidden)).assign_attrs(header)
 
     def at(self, layer: int) -> xr.Dataset:
@@ -219,10 +229,10 @@ class Inside:
         Raises:
             CaptureError: of different models or settings, or one without statistics.
         """
-        same = [(i.layers, named_by_content(i.provenance), i.threshold, bool(i.sums)) for i in (self, other)]
+        same = [(i.layers, named_by_content(i.provenance), i.threshold, i.first, bool(i.sums)) for i in (self, other)]
         if same[0] != same[1] or not self.sums:
             raise CaptureError("looks inside experts of different models or settings cannot be merged")
-        total = Inside(threshold=self.threshold)
+        total = Inside(threshold=self.threshold, first=self.first)
         total.layers, total.provenance = self.layers, self.provenance
         total.sums = {layer: added(own, other.sums[layer]) for layer, own in self.sums.items()}
         total.hidden = {layer: max(state, other.hidden[layer]) for layer, state in self.hidden.items()}
@@ -236,41 +246,3 @@ def _pairs(tokens: Any) -> tuple[tuple[int, int], ...]:
         raise CaptureError(
             f"tokens inside experts are (sequence, position) pairs, a mask or a function, got {tokens!r}"
         ) from None
-
-
-class _Full:
-    """Chosen tokens of a layer in one pass, filled expert by expert.
-
-    Args:
-        chosen: `(token,)` bool, on the CPU.
-    """
-
-    def __init__(self, seen: Received, chosen: Tensor) -> None:
-        self.seen, self.chosen = seen, chosen
-        self.place = torch.where(chosen, chosen.cumsum(0) - 1, -1)
-        self.arrays: dict[str, Tensor] = {}
-
-    def add(self, at: Tensor, parts: Parts | None, contribution: Tensor) -> None:
-        """Keep what slots of one expert hold of the chosen tokens."""
-        where = at.cpu()
-        token, slot = self.place[where // self.seen.slots], where % self.seen.slots
-        kept = token >= 0
-        for name, values in zip(PARTS, (*(parts or [None] * 4), contribution), strict=True):
-            if values is not None and bool(kept.any()):
-                shape = (int(self.chosen.sum()), self.seen.slots, values.shape[-1])
-                array = self.arrays.setdefault(name, torch.full(shape, math.nan))
-                array[token[kept], slot[kept]] = values[kept.to(values.device)].float().cpu()
-
-    def dataset(self, site: Site, named: Mapping[str, Tensor], phase: str) -> xr.Dataset:
-        """All of it, with what names the tokens: `(token,)` values that each head of a token shares."""
-        data: dict[str, Any] = {
-            name: (("token", "slot", "unit" if name in PARTS[:3] else "d"), values.numpy())
-            for name, values in self.arrays.items()
-        }
-        for name, values in (("expert", self.seen.index), ("weight", self.seen.weight.float())):
-            data[name] = (("token", "slot"), values.cpu()[self.chosen].numpy())
-        coords = {name: ("token", site.rows(values).numpy()) for name, values in named.items()}
-        coords["phase"] = ("token", np.full(int(self.chosen.sum()), phase))
-        if site.heads > 1:
-            coords["head"] = ("token", np.arange(int(self.chosen.sum())) % site.heads)
-        return xr.Dataset(data, coords)

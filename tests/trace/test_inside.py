@@ -177,6 +177,41 @@ def test_chosen_tokens_are_those_of_the_sequence_under_padding():
         found.dataset()
 
 
+def test_statistics_may_leave_the_opening_token_out_and_chosen_tokens_may_not():
+    model = tiny_model("olmoe")
+    full = look(model, Inside(tokens=EVERY)).at(1)
+    inside = look(model, Inside(tokens=[(2, 0)], first=1))
+    own, later = inside.dataset().sel(layer=1), full["position"].values > 0
+    assert own["tokens"] == later.sum() == MASK.sum() - 3
+    for expert in range(8):
+        rows, slots = np.nonzero((full["expert"].values == expert) & later[:, None])
+        activation = full["activation"].values[rows, slots]
+        assert own["selections"][expert] == len(rows)
+        if len(rows):
+            np.testing.assert_allclose(own["activity"][expert], np.abs(activation).mean(0), rtol=1e-4)
+            np.testing.assert_allclose(
+                own["norm_activation"][expert], np.linalg.norm(activation, axis=-1).mean(), rtol=1e-4
+            )
+            peak = np.abs(full["output"].values[rows, slots]).max()
+            np.testing.assert_allclose(own["peak_output"][expert], peak, rtol=1e-4)
+    at = (full["sequence"].values == 2) & (full["position"].values == 0)
+    np.testing.assert_allclose(inside.at(1)["output"], full["output"].values[at], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_autocast_and_gradients(name: str):
+    model = tiny_model("olmoe")
+    model.set_experts_implementation(name)
+    given = {"input_ids": IDS, "attention_mask": MASK, "use_cache": False}
+    grads = []
+    for inside in (None, Inside(tokens=EVERY)):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16), Trace(model, inside=inside):
+            model(**given).logits.float().square().mean().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert torch.equal(*grads)
+
+
 def test_a_function_of_the_ids_chooses_tokens():
     token = int(IDS[0, 4])
     found = look(tiny_model("olmoe"), Inside(tokens=lambda ids: ids == token)).at(0)

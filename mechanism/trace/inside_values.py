@@ -1,4 +1,4 @@
-"""Statistics of the inside of experts: norms, sparsity and peaks by row, and their sums by expert."""
+"""What is kept of the inside of experts: norms, sparsity and peaks by row, their sums by expert, and chosen tokens."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .inner import Parts
+from .inner import Parts, Received
+from .sites import Site
 
 PARTS = ("gate", "up", "activation", "output", "contribution")
 VALUES = (*(f"norm_{part}" for part in PARTS), "sparsity", "hoyer", "peak_activation", "peak_output")
@@ -48,6 +49,7 @@ def summed(index: Tensor, table: Tensor, units: Mapping[int, Tensor], experts: i
 
 
 def added(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `summed` gives of the tokens of both."""
     return {name: torch.maximum(own, b[name]) if name == "most" else own + b[name] for name, own in a.items()}
 
 
@@ -55,9 +57,9 @@ def means(own: Mapping[str, Tensor]) -> xr.Dataset:
     """Means and maxima of one layer."""
     count = own["selections"].double()
     count[count == 0] = math.nan
-    means, most = dict(zip(VALUES, own["sums"] / count, strict=True)), dict(zip(VALUES, own["most"], strict=True))
-    data = {name: most[name] + 0 * count if name.startswith("peak") else mean for name, mean in means.items()}
-    data |= {f"{name}_max": most[name] + 0 * count for name in means if name.startswith("norm")}
+    mean, most = (dict(zip(VALUES, values, strict=True)) for values in (own["sums"] / count, own["most"] + 0 * count))
+    data = {name: (most if name.startswith("peak") else mean)[name] for name in VALUES}
+    data |= {f"{name}_max": most[name] for name in VALUES if name.startswith("norm")}
     data |= {"expert_activity": own["sums"][VALUES.index("norm_contribution")] / own["tokens"]}
     data |= {"selections": own["selections"]}
     shaped: dict[str, Any] = {name: ("expert", values.numpy()) for name, values in data.items()}
@@ -66,3 +68,41 @@ def means(own: Mapping[str, Tensor]) -> xr.Dataset:
     return xr.Dataset(
         shaped, {name: np.arange(n) for name, n in zip(("expert", "unit"), own["units"].shape, strict=True)}
     )
+
+
+class Full:
+    """Chosen tokens of a layer in one pass, filled expert by expert.
+
+    Args:
+        chosen: `(token,)` bool, on the CPU.
+    """
+
+    def __init__(self, seen: Received, chosen: Tensor) -> None:
+        self.seen, self.chosen = seen, chosen
+        self.place = torch.where(chosen, chosen.cumsum(0) - 1, -1)
+        self.arrays: dict[str, Tensor] = {}
+
+    def add(self, at: Tensor, parts: Parts | None, contribution: Tensor) -> None:
+        """Keep what slots of one expert hold of the chosen tokens."""
+        where = at.cpu()
+        token, slot = self.place[where // self.seen.slots], where % self.seen.slots
+        kept = token >= 0
+        for name, values in zip(PARTS, (*(parts or [None] * 4), contribution), strict=True):
+            if values is not None and bool(kept.any()):
+                shape = (int(self.chosen.sum()), self.seen.slots, values.shape[-1])
+                array = self.arrays.setdefault(name, torch.full(shape, math.nan))
+                array[token[kept], slot[kept]] = values[kept.to(values.device)].float().cpu()
+
+    def dataset(self, site: Site, named: Mapping[str, Tensor], phase: str) -> xr.Dataset:
+        """All of it, with what names the tokens: `(token,)` values that each head of a token shares."""
+        data: dict[str, Any] = {
+            name: (("token", "slot", "unit" if name in PARTS[:3] else "d"), values.numpy())
+            for name, values in self.arrays.items()
+        }
+        for name, values in (("expert", self.seen.index), ("weight", self.seen.weight.float())):
+            data[name] = (("token", "slot"), values.cpu()[self.chosen].numpy())
+        coords = {name: ("token", site.rows(values).numpy()) for name, values in named.items()}
+        coords["phase"] = ("token", np.full(int(self.chosen.sum()), phase))
+        if site.heads > 1:
+            coords["head"] = ("token", np.arange(int(self.chosen.sum())) % site.heads)
+        return xr.Dataset(data, coords)
