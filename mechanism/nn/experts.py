@@ -24,6 +24,16 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+Inside = Callable[[int, Tensor], tuple[Tensor | None, Tensor, Tensor, Tensor]]
+"""Of an expert and rows `(row, d)`: gate (None without one), up, the activation that the down projection receives, all
+`(row, width)`, and the output `(row, d)`."""
+
+
+def halves(inner: Tensor, activation: str) -> tuple[Tensor | None, Tensor]:
+    """Gate and up of the first product of an expert."""
+    return inner.chunk(2, -1) if activation == "swiglu" else (None, inner)  # type: ignore[return-value]
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swiglu": swiglu}
 MATRICES = {"relu": 2, "gelu": 2, "swiglu": 3}
 """Matrices `(d, width)` of a feed-forward layer by its activation, m of the parity formulas."""
@@ -104,17 +114,15 @@ class Experts(nn.Module):
         up, down = map(ternary if low else _same, self.matrices())
         return normed_int8 if low else _same, up, down
 
-    def inside(self) -> Callable[[int, Tensor], tuple[Tensor | None, Tensor, Tensor, Tensor]]:
-        """What `mechanism.trace` opens experts with: of an expert and rows `(row, d)` its gate (None without one), up,
-        the activation that its down projection receives, `(row, width)`, and its output `(row, d)`."""
+    def inside(self) -> Inside:
+        """Experts one by one, as `mechanism.trace` looks inside them."""
         act, *matrices = self._precise()
         up, down = autocast(*matrices)
 
         def one(expert: int, rows: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
             inner = F.linear(autocast(act(rows))[0], up[expert])
-            gate, upper = inner.chunk(2, -1) if self.activation == "swiglu" else (None, inner)
             activation = act(ACTIVATIONS[self.activation](inner)).to(down.dtype)
-            return gate, upper, activation, F.linear(activation, down[expert])
+            return *halves(inner, self.activation), activation, F.linear(activation, down[expert])
 
         return one
 
