@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         DenseModelError,
         Forbid,
         ForceSelection,
+        Inside,
         Intervention,
         Replay,
         Route,
@@ -66,7 +67,7 @@ _HOMES = {
     "report.claims": "load_claims",
     "study.base.study": "Study",
     "trace": (
-        "Ablate Activate Deactivate DenseModelError Forbid ForceSelection Intervention Replay Route RoutingStats "
+        "Ablate Activate Deactivate DenseModelError Forbid ForceSelection Inside Intervention Replay Route RoutingStats "
         "ScaleWeight Served SoftSteer Trace TraceError expert_means from_json pairs to_json"
     ),
 }

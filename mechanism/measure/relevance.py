@@ -1,6 +1,8 @@
 """Scores of experts from gate weights and outputs: ESFT, expert activity, super experts."""
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 from jaxtyping import Bool, Float
 
 from .documents import Domains
@@ -51,3 +53,37 @@ def super_experts(
         raise ValueError("peaks have to be finite and at least 0")
     layers = np.ones(len(peaks), dtype=bool) if forming is None else forming
     return np.asarray((peaks > np.quantile(peaks, 0.995)) & (peaks > 0.1 * peaks.max()) & layers[:, None])
+
+
+def forming_layers(peaks: Float[np.ndarray, "layer"], medians: Float[np.ndarray, "layer"]) -> Bool[np.ndarray, "layer"]:
+    """Layers after which some activation is massive, and is not before: above 100, and above a thousand times the
+    median (Sun et al. 2024, arXiv 2402.17762).
+
+    Args:
+        peaks, medians: of the absolute hidden states after each decoder layer, the opening token's among them.
+
+    Raises:
+        ValueError: a value that is not finite: what is not known is not ordinary.
+    """
+    if not (np.isfinite(peaks).all() and np.isfinite(medians).all()):
+        raise ValueError("hidden states after a layer are not known, or not finite: it cannot be said where peaks form")
+    massive = (peaks > 100) & (peaks > 1000 * medians)
+    return np.asarray(massive & ~np.concatenate([[False], massive[:-1]]))
+
+
+def list_super_experts(inside: xr.Dataset) -> pd.DataFrame:
+    """Super experts of a model, a row each with `layer`, `expert`, `peak_output` and `selections`; see `super_experts`.
+    An expert that no token selected has shown nothing and is none.
+
+    Args:
+        inside: what `mechanism.trace.Inside.dataset` gives; the text has to hold the tokens that open sequences.
+
+    Raises:
+        ValueError: see `forming_layers`.
+    """
+    formed = forming_layers(inside["hidden_peak"].values, inside["hidden_median"].values)
+    formed = formed[np.searchsorted(inside["decoder_layer"].values, inside["layer"].values)]
+    peaks = np.nan_to_num(inside["peak_output"].values.astype(np.float64))
+    at = np.nonzero(super_experts(peaks, formed))
+    rows = {"layer": inside["layer"].values[at[0]], "expert": inside["expert"].values[at[1]]}
+    return pd.DataFrame(rows | {name: inside[name].values[at] for name in ("peak_output", "selections")})

@@ -24,6 +24,16 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+Inside = Callable[[int, Tensor], tuple[Tensor | None, Tensor, Tensor, Tensor]]
+"""Of an expert and rows `(row, d)`: gate (None without one), up, the activation that the down projection receives, all
+`(row, width)`, and the output `(row, d)`."""
+
+
+def halves(inner: Tensor, activation: str) -> tuple[Tensor | None, Tensor]:
+    """Gate and up of the first product of an expert."""
+    return inner.chunk(2, -1) if activation == "swiglu" else (None, inner)  # type: ignore[return-value]
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swiglu": swiglu}
 MATRICES = {"relu": 2, "gelu": 2, "swiglu": 3}
 """Matrices `(d, width)` of a feed-forward layer by its activation, m of the parity formulas."""
@@ -84,9 +94,8 @@ class Experts(nn.Module):
         self, hidden: Float[Tensor, "row d"], indices: Int[Tensor, "row slot"], weights: Float[Tensor, "row slot"]
     ) -> Float[Tensor, "row d"]:
         self._check(indices)
-        act = normed_int8 if self.precision == "b1.58" else _same
-        matrices = ternary if self.precision == "b1.58" else _same
-        x, up, down = autocast(act(hidden), *map(matrices, self.matrices()))
+        act, *matrices = self._precise()
+        x, up, down = autocast(act(hidden), *matrices)
         activation = ACTIVATIONS[self.activation]
         if static():
             parted = gated if self.activation == "swiglu" else activation
@@ -98,6 +107,24 @@ class Experts(nn.Module):
         inner = activation(grouped(take(x, source, place), up, counts))
         out = restore(grouped(act(inner).to(down.dtype), down, counts), place)
         return (out.view(*indices.shape, -1) * weights.unsqueeze(-1)).sum(1).to(hidden.dtype)
+
+    def _precise(self) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+        """What brings rows to the precision, and the matrices in it."""
+        low = self.precision == "b1.58"
+        up, down = map(ternary if low else _same, self.matrices())
+        return normed_int8 if low else _same, up, down
+
+    def inside(self) -> Inside:
+        """Experts one by one, as `mechanism.trace` looks inside them."""
+        act, *matrices = self._precise()
+        up, down = autocast(*matrices)
+
+        def one(expert: int, rows: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+            inner = F.linear(autocast(act(rows))[0], up[expert])
+            activation = act(ACTIVATIONS[self.activation](inner)).to(down.dtype)
+            return *halves(inner, self.activation), activation, F.linear(activation, down[expert])
+
+        return one
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """The matrices of all experts as they are used: `(expert, inner, d)` and `(expert, d, width)`."""

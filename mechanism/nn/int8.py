@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .dispatch import segments
 from .errors import LayerError
-from .experts import ACTIVATIONS, Experts
+from .experts import ACTIVATIONS, Experts, Inside, halves
 
 KERNELS = ("dequantise", "int8")
 
@@ -82,22 +82,29 @@ class Int8Experts(nn.Module):
         self, hidden: Float[Tensor, "row d"], indices: Int[Tensor, "row slot"], weights: Float[Tensor, "row slot"]
     ) -> Float[Tensor, "row d"]:
         source, place, counts = segments(indices, self.num_experts, pad=1)
-        out, start = hidden.new_empty(len(source), self.d), 0
+        out, start, one = hidden.new_empty(len(source), self.d), 0, self.inside()
         for expert, count in enumerate(counts.tolist()):
             if count:
                 rows = slice(start, start + count)
-                out[rows] = self._expert(expert, hidden[source[rows]])
+                out[rows] = one(expert, hidden[source[rows]])[-1]
                 start += count
         return (out[place].view(*indices.shape, -1) * weights.unsqueeze(-1)).sum(1).to(hidden.dtype)
 
-    def _expert(self, expert: int, x: Tensor) -> Tensor:
-        act = ACTIVATIONS[self.activation]
+    def inside(self) -> Inside:
+        """Experts one by one; see `Experts.inside`."""
+
+        def one(expert: int, rows: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+            inner = self._product("up", expert, rows)
+            activation = ACTIVATIONS[self.activation](inner)
+            return *halves(inner, self.activation), activation, self._product("down", expert, activation)
+
+        return one
+
+    def _product(self, name: str, expert: int, x: Tensor) -> Tensor:
         if expert in self.kept:
-            at = self.kept.index(expert)
-            return act(x @ self.get_buffer("up")[at].t()) @ self.get_buffer("down")[at].t()
+            return x @ self.get_buffer(name)[self.kept.index(expert)].t()
         at = self.rare.index(expert)
-        inner = act(product(x, self.get_buffer("up8")[at], self.get_buffer("up8_scale")[at], self.kernel))
-        return product(inner, self.get_buffer("down8")[at], self.get_buffer("down8_scale")[at], self.kernel)
+        return product(x, self.get_buffer(f"{name}8")[at], self.get_buffer(f"{name}8_scale")[at], self.kernel)
 
 
 def saved_share(experts: Int8Experts) -> float:

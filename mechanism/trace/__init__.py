@@ -17,6 +17,7 @@ from .errors import (
     RouterError,
     TraceError,
 )
+from .inside import Inside
 from .interventions import (
     Ablate,
     Activate,
@@ -46,6 +47,7 @@ __all__ = [
     "DenseModelError",
     "Forbid",
     "ForceSelection",
+    "Inside",
     "Intervention",
     "InterventionError",
     "Replay",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .attachable import contents, provenance, refuse_unobservable, warn_unsupported
 from .call import Call, Change
 from .errors import AttachError, CaptureError, InterventionError
+from .inside import Inside
 from .interventions import Intervention
 from .passes import Pass, TokenMask, read_pass
 from .records import Record, to_dataset
@@ -40,6 +41,7 @@ class Trace:
         *,
         keep: bool = True,
         stats: RoutingStats | None = None,
+        inside: Inside | None = None,
         masks: Mapping[str, TokenMask] | None = None,
         means: Mapping[int, Tensor] | None = None,
         seed: int = 0,
@@ -49,7 +51,7 @@ class Trace:
         given = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
         if strange := [one for one in given if not isinstance(one, Intervention)]:
             raise InterventionError(f"{strange[0]!r} is no intervention; see `from_json` for those in JSON")
-        self.model, self.interventions, self.keep, self.stats = model, given, keep, stats
+        self.model, self.interventions, self.keep, self.stats, self.inside = model, given, keep, stats, inside
         self.masks, self.means, self.seed = dict(masks or {}), dict(means or {}), seed
         self.sites = [s for s in find_sites(model) if s.layer >= first]
         refuse_unobservable(model, self.sites)
@@ -113,11 +115,14 @@ class Trace:
         self._stack.close()
 
     def _hook(self) -> None:
-        if self.stats is not None:
-            classes = max(s.classes for s in self.sites)
+        if self.stats is not None or self.inside is not None:
             origin = provenance(self.model, self.interventions, self.seed) | contents(self.masks, self.means)
             origin |= {} if self.replay is None else self.replay.origin()
-            self.stats.bind([s.layer for s in self.sites], classes, origin)
+        if self.stats is not None:
+            self.stats.bind([s.layer for s in self.sites], max(s.classes for s in self.sites), origin)
+        if self.inside is not None:  # before the hooks that change the experts' output
+            for handle in self.inside.hook(self.model, self.sites, origin, self._routing):
+                self._keep(handle)
         self._keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
         self._keep(self.model.register_forward_hook(self._end, always_call=True))
         for site in self.sites:
@@ -169,6 +174,8 @@ class Trace:
             self._rows(at)
         if self._following is not None:
             self._following.begin(at)
+        if self.inside is not None:
+            self.inside.begin(at)
         self._pass = at
         for call in self._open.values():
             call.start(at)
@@ -186,6 +193,8 @@ class Trace:
             raise CaptureError(f"these routers did not run in this pass: {', '.join(silent)}{told}")
         if self.stats is not None:
             self.stats.commit(self._rows(at))
+        if self.inside is not None:
+            self.inside.commit()
         if self.keep:
             self.records.append(Record(at, {layer: c.kept(at) for layer, c in self._open.items()}))
         for layer, change in self._changes.items():
@@ -201,6 +210,8 @@ class Trace:
             call.stop()
         if self.stats is not None:
             self.stats.discard()
+        if self.inside is not None:
+            self.inside.discard()
 
     def seen(self, site: Site, routing: Routing) -> None:
         """A router has run in the current pass. Its logits are looked at now, on a GPU when the pass ends: to wait for
@@ -226,6 +237,13 @@ class Trace:
                 "attach to the module you call"
             )
         return self._pass
+
+    def _routing(self, site: Site) -> Routing:
+        """What a router did in the current pass, once its experts run."""
+        self.current(site)
+        found = self._open[site.layer].routing
+        assert found is not None
+        return found
 
     def note(self, site: Site, translated: list[str]) -> None:
         """Remember what was translated into a selection, once a layer."""

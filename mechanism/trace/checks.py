@@ -46,6 +46,7 @@ FULL: tuple[Contract, ...] = (
     contracts.forbid_forbids,
     contracts.reroute_reroutes,
     contribution_contracts.output_is_sum,
+    contribution_contracts.inside_adds_up,
     contribution_contracts.block_adds_experts,
     contribution_contracts.zero_ablation_removes,
     contribution_contracts.mean_ablation_replaces,
@@ -146,6 +147,7 @@ def attach(
         interventions: what to edit, applied seam by seam: logits, selection, weights.
         keep: keep full tensors of every pass (`Trace.records`, `Trace.dataset`).
         stats: streaming sums instead, or as well.
+        inside: what to look at inside the experts (`Inside`): statistics by expert, and chosen tokens in full.
         masks: named token masks for interventions with `where`: tensors `(batch, pos)`, or functions of the token ids.
         means: layer -> `(class, d)` mean outputs for `Ablate(mode="mean")`.
         check: prove the quick contracts on this model first (once a model).

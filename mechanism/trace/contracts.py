@@ -181,15 +181,11 @@ def restored_after_error(p: Probe) -> None:
 
 def implementations_agree(p: Probe) -> None:
     """`eager`, `batched_mm` and `grouped_mm` experts see the same routing, also under zero ablation."""
-    before = getattr(getattr(p.model, "config", None), "_experts_implementation", None)
-    edit, found = [Ablate(p.targets()[:1])], {}
-    try:
-        for name in ("eager", "batched_mm", "grouped_mm"):
-            p.model.set_experts_implementation(name)  # type: ignore[operator]
-            p.captured(edit)
-            found[name] = p.edited
-        p.model.set_experts_implementation(before or "grouped_mm")  # type: ignore[operator]
-    except ValueError as error:
-        raise NotApplicable("the family has one experts implementation, its own") from error
+    found = {}
+    for name in p.implementations():
+        p.captured([Ablate(p.targets()[:1])])
+        found[name] = p.edited
+    if len(found) == 1:
+        raise NotApplicable("the family has one experts implementation, its own")
     for name, logits in found.items():
         close(logits, found["eager"], p.tolerance * 10, f"ablated logits of {name} against eager")

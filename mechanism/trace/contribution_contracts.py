@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .capture import Trace
 from .contributions import ExpertsInput, by_index, expert_means, experts_inputs, slot_outputs
 from .errors import InterventionError
+from .inside import Inside
 from .interventions import Ablate, Intervention
-from .probe import Probe, close, expect, near
+from .probe import Probe, close, expect, identical, near
 from .sites import Site
 
 
@@ -64,6 +67,27 @@ def _block_output(p: Probe, site: Site, keep: bool) -> tuple[Tensor, Tensor]:
         hooks.callback(site.block.register_forward_hook(block).remove)
         p.logits()
     return seen["block"].detach().clone(), seen["experts"].detach().clone()
+
+
+def inside_adds_up(p: Probe) -> None:
+    """Gate, up, activation and output found inside every expert (`Inside`) add up to what the experts give, change
+    nothing, and are the same through `eager`, `batched_mm` and `grouped_mm`, where the family has them."""
+    found: dict[str, dict[int, Any]] = {}
+    for name in p.implementations():
+        bare = p.logits()
+        inside = Inside(tokens=torch.ones_like(p.mask, dtype=torch.bool))
+        with Trace(p.model, inside=inside, keep=False):
+            identical(p.logits(), bare, f"looking inside experts of {name}")
+        found[name] = {site.layer: inside.at(site.layer) for site in p.sites}
+    first, *others = found
+    for name, layer in product(others, found[first]):
+        one, other = found[name][layer], found[first][layer]
+        if not np.array_equal(one["expert"], other["expert"]):
+            break  # in low precision ties are broken otherwise, and what follows differs
+        for part in ("gate", "up", "activation", "output", "contribution"):
+            if part in other:
+                a, b = (torch.from_numpy(values[part].values).nan_to_num() for values in (one, other))
+                close(a, b, p.tolerance * 10, f"layer {layer}: {part} inside experts of {name} against {first}")
 
 
 def zero_ablation_removes(p: Probe) -> None:

@@ -45,6 +45,14 @@ def by_index(site: Site) -> None:
         )
 
 
+def received(site: Site, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states, index and weight in a call of experts."""
+    hidden, *rest = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+    slots = [t for t in rest if t.shape[-1] == site.top_k]
+    index, weight = (next(t for t in slots if t.is_floating_point() == real) for real in (False, True))
+    return hidden, index, weight
+
+
 class ExpertsInput:
     """Hook: keeps what the experts of a site received last and gave back.
 
@@ -59,11 +67,8 @@ class ExpertsInput:
         self._handle = site.experts.register_forward_hook(self._seen, with_kwargs=True)
 
     def _seen(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
-        hidden, *rest = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
-        slots = [t for t in rest if t.shape[-1] == self.site.top_k]
-        self.hidden, self.output = hidden, output
-        self.index = next(t for t in slots if not t.is_floating_point())
-        self.weight = next(t for t in slots if t.is_floating_point())
+        self.hidden, self.index, self.weight = received(self.site, args, kwargs)
+        self.output = output
 
     def remove(self) -> None:
         """Take the hook away."""

@@ -49,10 +49,15 @@ class Pass:
             acts &= self.position >= positions[0]
             acts &= self.position < positions[1] if positions[1] is not None else True
         if where is not None:
-            acts &= self._named(where, masks)
+            acts &= self.named(where, masks)
         return acts.reshape(-1)
 
-    def _named(self, where: str, masks: Mapping[str, TokenMask]) -> Tensor:
+    def named(self, where: str, masks: Mapping[str, TokenMask]) -> Tensor:
+        """`(batch, pos)` bool, the mask of a name.
+
+        Raises:
+            InterventionError: see `scope`.
+        """
         if where not in masks:
             raise InterventionError(
                 f"no token mask is called {where!r}; hand it over when attaching: masks={{{where!r}: ...}}"

@@ -1,18 +1,17 @@
 """What contracts are tried on, a model and what it does on a small random batch, and what they say it with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .capture import Trace
 from .errors import ContractError
+from .inner import RELATIVE
 from .interventions import Intervention
 from .records import Record
 from .rules import Rule, infer_rule
 from .sites import Site, find_sites
-
-RELATIVE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 4e-2, torch.float16: 1e-2}
 
 
 class Probe:
@@ -54,6 +53,22 @@ class Probe:
     def targets(self) -> tuple[tuple[int, int], ...]:
         """One selected expert a layer."""
         return tuple((s.layer, self.first(s)) for s in self.sites)
+
+    def implementations(self) -> Iterator[str]:
+        """Each of transformers' experts implementations, the model set to it meanwhile; or `own`, as it is."""
+        switch = self.model.set_experts_implementation
+        before = getattr(getattr(self.model, "config", None), "_experts_implementation", None)
+        try:
+            switch("grouped_mm")  # type: ignore[operator]
+        except ValueError:
+            yield "own"
+            return
+        try:
+            for name in ("eager", "batched_mm", "grouped_mm"):
+                switch(name)  # type: ignore[operator]
+                yield name
+        finally:
+            switch(before or "grouped_mm")  # type: ignore[operator]
 
     def rules(self) -> dict[int, Rule]:
         """Observed rule of every layer."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from .capture import Trace
 from .continuation import CleanPass, Via
 from .errors import TraceError
+from .inner import RELATIVE
 from .interventions import Ablate
-from .probe import RELATIVE
 from .reach import selecting, spread, touched
 from .sites import Site, find_sites
 

@@ -14,7 +14,9 @@ REFUSING = {
     "deepseek_v4": {
         "activation_activates", "deactivation_deactivates", "force_forces", "forbid_forbids", "reroute_reroutes",
     },
-    "jetmoe": {"output_is_sum", "block_adds_experts", "zero_ablation_removes", "mean_ablation_replaces"},
+    "jetmoe": {
+        "output_is_sum", "inside_adds_up", "block_adds_experts", "zero_ablation_removes", "mean_ablation_replaces",
+    },
     "llama4_text": {"output_is_sum", "block_adds_experts", "zero_ablation_removes", "mean_ablation_replaces"},
     "axk1": {"block_adds_experts"},
     "gemma4_text": {"block_adds_experts"},

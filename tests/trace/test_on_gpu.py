@@ -14,6 +14,7 @@ from mechanism.trace import (
     Deactivate,
     Forbid,
     ForceSelection,
+    Inside,
     RoutingStats,
     ScaleWeight,
     SoftSteer,
@@ -134,3 +135,22 @@ def test_logits_that_are_not_numbers_are_refused_when_the_pass_ends(keep):
     assert not trace.records
     with pytest.raises(CaptureError):
         trace.dataset()
+
+
+@pytest.mark.parametrize("implementation", ["eager", "batched_mm", "grouped_mm"])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_inside_experts_is_what_it_is_on_a_cpu(family, implementation):
+    found = []
+    for device in ("cpu", "cuda"):
+        model = copy.deepcopy(tiny_model(family)).to(device)
+        model.set_experts_implementation(implementation)
+        inside = Inside(tokens=[(0, 3), (2, 11)])
+        with attach(model, inside=inside, keep=False):
+            model(input_ids=IDS.to(device), attention_mask=MASK.to(device), use_cache=False)
+        found.append(inside)
+    for name, values in found[0].dataset().items():
+        np.testing.assert_allclose(found[1].dataset()[name], values, rtol=5e-3, atol=2e-3, err_msg=name)
+    for layer in found[0].layers:
+        totals = [i.at(layer)["contribution"].sum("slot") for i in found]  # slots of equal score have no order
+        np.testing.assert_allclose(totals[1], totals[0], rtol=5e-3, atol=2e-3)

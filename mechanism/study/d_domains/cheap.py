@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ...measure.relevance import forming_layers
 from ...models.passes import pad, routed_passes
 from ...trace import find_sites
 from ...trace.continuation import CleanPass
@@ -148,14 +149,10 @@ def _gradients(clean: CleanPass, samples: int, generator: torch.Generator) -> li
 
 @torch.no_grad()
 def massive_layers(model: PreTrainedModel, ids: Sequence[Sequence[int]], padding: int) -> np.ndarray:
-    """`(layer,)` routed layers after which some activation is massive, and is not before: above 100, and above a
-    thousand times the median (Sun et al. 2024, arXiv 2402.17762). The opening token counts."""
+    """`(layer,)` routed layers that form massive activations, see `forming_layers`. The opening token counts."""
     sites = find_sites(model)
     rows, mask = (t.to(model.device) for t in pad(ids, padding))
     clean = CleanPass(model, rows, mask, sites, head=False)
-    massive = []
-    for layer in range(len(clean.stack)):
-        size = clean.hidden(layer)[mask != 0].float().abs()
-        massive.append(bool((size.amax() > 100) & (size.amax() > 1000 * size.median())))
-    forms = [now and not before for before, now in zip([False, *massive], massive, strict=False)]
-    return np.array([forms[site.layer] for site in sites])
+    sizes = [clean.hidden(layer)[mask != 0].float().abs() for layer in range(len(clean.stack))]
+    peaks, medians = np.array([(float(size.amax()), float(size.median())) for size in sizes]).T
+    return forming_layers(peaks, medians)[[site.layer for site in sites]]
