@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from mechanism.trace import ContractError, contracts
+from mechanism.trace import ContractError, attach, contracts
 from mechanism.trace.families import tiny_model
 from mechanism.trace.probe import Probe
 
@@ -40,3 +41,27 @@ def test_probabilities_are_not_taken_for_logits():
     probe.record.layers[2].logits = probe.record.layers[2].logits.softmax(-1)
     with pytest.raises(ContractError, match=r"layer 2: .*probabilities, not logits"):
         contracts.logits_are_raw(probe)
+
+
+def test_a_model_that_is_not_deterministic_is_refused():
+    model = tiny_model("qwen3_moe")
+    model.lm_head.register_forward_hook(lambda module, args, output: output + torch.rand(1))
+    with pytest.raises(ContractError, match="observed_identical: .*not deterministic: two equal passes differ"):
+        attach(model)
+
+
+@pytest.mark.parametrize(("traced", "message"), [(True, "capture changes"), (False, "having captured changes")])
+def test_a_trace_that_changes_the_model_is_noticed(traced: bool, message: str):
+    """By its hooks while it lasts, or by what it leaves behind."""
+    model = tiny_model("qwen3_moe")
+    router, head = model.model.layers[0].mlp.gate, model.lm_head
+    left = []
+
+    def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        watched = len(router._forward_hooks) > 0
+        left.append(watched)
+        return output + 1 if watched == traced and any(left) else output
+
+    head.register_forward_hook(hook)
+    with pytest.raises(ContractError, match=message):
+        attach(model)
