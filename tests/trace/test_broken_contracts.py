@@ -46,7 +46,7 @@ def test_probabilities_are_not_taken_for_logits():
 def test_a_model_that_is_not_deterministic_is_refused():
     model = tiny_model("qwen3_moe")
     model.lm_head.register_forward_hook(lambda module, args, output: output + torch.rand(1))
-    with pytest.raises(ContractError, match="observed_identical: .*not deterministic: two equal passes differ"):
+    with pytest.raises(ContractError, match=r"observed_identical: .*not deterministic: two equal passes differ"):
         attach(model)
 
 
