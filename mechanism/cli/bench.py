@@ -177,3 +177,20 @@ def bench_sweep(
     loaded, tokenizer = load_model(model, "cpu", "float32", moe=True)
     found = bench.bench_sweep(loaded, tokenizer, config, batches, search=search, say=say)
     print_bench(found, json_, "seconds for all experts, one batch")
+
+
+@app.command("race")
+def bench_race(
+    model: Annotated[str, typer.Argument(help="A model whose sweep is recorded.")] = "embedded",
+    orders: Annotated[int, typer.Option(help="Random orders of the segments, for each model and budget.")] = 100,
+    json_: Json = False,
+) -> None:
+    """Recall and cost of the race for the driver experts, replayed on recorded sweeps: no model is run.
+
+    The model's other training seeds are raced where their sweeps are recorded. The ratio is the largest cost by the
+    exact sweep's multiplications."""
+    from ..bench import sweep as bench
+
+    rows = bench.bench_race(model, orders)
+    ratio = max(row["largest"] for row in rows)
+    print_bench({"name": "race", "ratio": ratio, "cases": rows}, json_, "races for the driver experts")
