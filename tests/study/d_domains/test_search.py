@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mechanism.models.load import load_model
 from mechanism.models.passes import encode, padding_token
@@ -12,6 +13,7 @@ from mechanism.study.d_domains.domain_text import SweepConfig, passages
 from mechanism.study.d_domains.driver_experts import Swept
 from mechanism.study.d_domains.effects import BatchSweep
 from mechanism.study.d_domains.sweep import Plan, record_key, sweep
+from mechanism.trace import find_sites
 
 from .. import planted
 
@@ -23,6 +25,9 @@ def searched(tmp_path_factory):
     """What finds drivers of a planted model under a configuration, and its exact mean effects `(expert,)`, flat."""
     config = SweepConfig(tuple(planted.folders(tmp_path_factory.mktemp("texts"))), max_segments=40, modes=("zero",))
     model, tokenizer = planted.model(), planted.tokenizer()
+    with torch.no_grad():
+        for site in find_sites(model):  # what is planted is the routing: the experts do next to nothing
+            site.experts.down_proj *= 1e5
     exact = sweep(model, tokenizer, config).found
     mean = search.effects_of(exact["kl"].values[0], exact["tokens"].values, passages(config)).mean()
     return lambda **own: search.find_drivers(model, tokenizer, search.SearchConfig(config, SHARE, **own)), mean.ravel()
@@ -32,13 +37,14 @@ def test_with_the_whole_budget_it_is_the_exact_sweep(searched):
     """Effects of an expert in sequences that it does not serve are known to be zero; where all were looked at, the
     estimate is the exact mean."""
     find, mean = searched
-    found = find(budget=1.0, confidence=1 - 1e-12)
+    assert mean.min() > 1e-6
+    found = find(budget=2.0, confidence=1 - 1e-12)
     table = found.race.table
     whole = (table["low"] == table["high"]) & (table["items"] > 0)
     assert whole.any()
     assert found.race.undecided == 0
-    np.testing.assert_allclose(table["estimate"][whole], mean[whole], rtol=1e-4, atol=1e-7)
-    assert ((table["low"] <= mean + 1e-7) & (mean - 1e-7 <= table["high"])).all()
+    np.testing.assert_allclose(table["estimate"][whole], mean[whole], rtol=1e-3)
+    assert ((table["low"] <= mean * 1.001) & (mean <= table["high"] * 1.001)).all()
     assert set(found.race.top) == set(np.argsort(-mean)[:TOP])
 
 
