@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..corpus.library import DATA
 from ..trace import Site, find_sites
 from ..trace.families import tiny_model
 from .tool_kit import TOOLS, Batch, Seen, Tool
 
-FAMILIES = ("olmoe", "mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss", "phimoe")
+FAMILIES = ("olmoe", "mixtral", "deepseek_v3", "glm4_moe", "gpt_oss", "phimoe")
+"""Families whose experts are called with an index and weights, which are what is compared with."""
 CHECKED = ("output_router_logits", "plain hooks", "nnsight", "TransformerLens", "mechanism, full")
 TOLERANCE = 1e-4
 """Of a weight."""
@@ -36,7 +39,8 @@ def check_tools(families: Sequence[str] = FAMILIES, tools: Sequence[str] = CHECK
     (where a tool gives logits only: their top-k); `weights`, the share whose weights are within a ten-thousandth of
     those received (from logits: their softmax over all experts, renormalised where the configuration says so);
     `padding`, whether its tokens are left out; `edit`: whether the edit that the tool offers keeps an expert from
-    being selected. Empty where a tool gives nothing of the kind; what it raises instead stands under `gives`.
+    being selected (its logit at the router's output set to minus infinity; of ours, `Forbid`). Empty where a tool gives
+    nothing of the kind; what it raises instead stands under `gives`.
     """
     return pd.DataFrame([_row(name, family) for family in families for name in tools])
 
@@ -45,14 +49,17 @@ def _row(name: str, family: str) -> dict[str, Any]:
     tool = TOOLS[name]
     found: dict[str, Any] = {"tool": name, "family": family}
     if tool.version is None:
-        return found | dict.fromkeys(("gives", "selection", "weights", "padding", "edit"), None) | {"gives": ABSENT}
+        return found | dict.fromkeys(("gives", "selection", "weights", "padding", "edit")) | {"gives": ABSENT}
     model, batch = tiny_model(family), _batch()
     try:
         found |= _observed(tool, copy.deepcopy(model), batch)
     except Exception as error:  # a tool of others may raise anything
-        found |= {"gives": f"{type(error).__name__}: {error}".splitlines()[0], "selection": None, "weights": None,
-                  "padding": None}  # fmt: skip
+        found |= dict.fromkeys(("selection", "weights", "padding")) | {"gives": _refusal(error)}
     return found | {"edit": _edited(tool, copy.deepcopy(model), batch)}
+
+
+def _refusal(error: Exception) -> str:
+    return f"refused: {error}".splitlines()[0]
 
 
 def _batch() -> Batch:
@@ -86,16 +93,18 @@ def _observed(tool: Tool, model: PreTrainedModel, batch: Batch) -> dict[str, Any
     with tool.watch(model) as run:
         seen = run(batch)
     if len(seen) != len(sites):
-        return {"gives": f"{len(seen)} of {len(sites)} layers", "selection": None, "weights": None, "padding": None}
+        return {"gives": f"{len(seen)} of {len(sites)} layers", **dict.fromkeys(("selection", "weights", "padding"))}
     parts = [(*_derived(one, site, model), oracle.received[site.layer]) for one, site in zip(seen, sites, strict=True)]
     selection = [_same_set(index, truth.index)[real] for index, _, truth in parts]
     weights = [_same_weights(index, weight, truth)[real] for index, weight, truth in parts]
-    rows = [len(one.logits) if one.counted is None else int(one.counted.sum()) for one in seen if one.logits is not None]
+    rows = [
+        len(one.logits) if one.counted is None else int(one.counted.sum()) for one in seen if one.logits is not None
+    ]
     return {
         "gives": "logits" if seen[0].index is None else "logits, selection, weights",
         "selection": round(float(torch.cat(selection).float().mean()), 4),
         "weights": round(float(torch.cat(weights).float().mean()), 4),
-        "padding": "left out" if set(rows) == {int(real.sum())} else "counted",
+        "padding": "left out" if rows == {int(real.sum())} else "counted",
     }
 
 
@@ -117,8 +126,15 @@ def _same_set(index: Tensor, other: Tensor) -> Tensor:
 def _same_weights(index: Tensor, weight: Tensor, truth: Received) -> Tensor:
     """`(row,)` whether every expert has the weight that was received, whatever the order of slots."""
     width = int(max(index.max(), truth.index.max())) + 1
-    dense = [torch.zeros(len(i), width).scatter(1, i.long(), w) for i, w in ((index, weight), (truth.index, truth.weight))]
+    dense = [
+        torch.zeros(len(i), width).scatter(1, i.long(), w) for i, w in ((index, weight), (truth.index, truth.weight))
+    ]
     return (dense[0] - dense[1]).abs().amax(-1) <= TOLERANCE
+
+
+def record() -> Path:
+    """Where the kept table stands."""
+    return DATA / "baselines" / "tools_checked.csv"
 
 
 @torch.no_grad()
@@ -133,5 +149,5 @@ def _edited(tool: Tool, model: PreTrainedModel, batch: Batch) -> str | None:
     try:
         tool.forbid(model, batch, site, expert)
     except Exception as error:  # a tool of others may raise anything
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return _refusal(error)
     return "no effect, no word" if bool((oracle.received[site.layer].index == expert).any()) else "acts"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -52,7 +53,12 @@ class Tool:
 
 @contextmanager
 def _bare(model: PreTrainedModel) -> Iterator[Run]:
-    yield lambda batch: [] if model(**batch) else []
+    yield partial(_nothing, model)
+
+
+def _nothing(model: PreTrainedModel, batch: Batch) -> list[Seen]:
+    model(**batch)
+    return []
 
 
 @contextmanager
@@ -175,7 +181,7 @@ def _lens_forbid(model: PreTrainedModel, batch: Batch, site: Site, expert: int) 
 @contextmanager
 def _streaming(model: PreTrainedModel) -> Iterator[Run]:
     with attach(model, keep=False, stats=RoutingStats()):
-        yield lambda batch: [] if model(**batch) else []
+        yield partial(_nothing, model)
 
 
 @contextmanager
