@@ -97,9 +97,7 @@ def _observed(tool: Tool, model: PreTrainedModel, batch: Batch) -> dict[str, Any
     parts = [(*_derived(one, site, model), oracle.received[site.layer]) for one, site in zip(seen, sites, strict=True)]
     selection = [_same_set(index, truth.index)[real] for index, _, truth in parts]
     weights = [_same_weights(index, weight, truth)[real] for index, weight, truth in parts]
-    rows = [
-        len(one.logits) if one.counted is None else int(one.counted.sum()) for one in seen if one.logits is not None
-    ]
+    rows = {len(real) if one.counted is None else int(one.counted.sum()) for one in seen}
     return {
         "gives": "logits" if seen[0].index is None else "logits, selection, weights",
         "selection": round(float(torch.cat(selection).float().mean()), 4),

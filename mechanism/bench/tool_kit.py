@@ -108,7 +108,7 @@ def _nnsight(model: PreTrainedModel) -> Iterator[Run]:
 
     def run(batch: Batch) -> list[Seen]:
         with wrapped.trace(**batch):
-            found = list().save()  # noqa: C408 (the trace proxies the call)
+            found = list().save()  # type: ignore[attr-defined]  # noqa: C408 (nnsight adds it)
             for site in sites:
                 found.append(wrapped.get(site.path).output)
         return [_by_kind(one) for one in found]

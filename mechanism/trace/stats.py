@@ -23,7 +23,7 @@ class RoutingStats(RoutingSums):
         groups, layers, classes, provenance, sequences, observed: see `RoutingSums`.
     """
 
-    _staged: list[tuple[int, np.ndarray, dict[str, np.ndarray]]]
+    _staged: list[tuple[int, tuple[np.ndarray, ...], dict[str, np.ndarray]]]
     _rows: dict[int, Tensor]
     _held: list[tuple[int, Routing]]
     _at: Pass

@@ -27,7 +27,7 @@ def searched(tmp_path_factory):
     model, tokenizer = planted.model(), planted.tokenizer()
     with torch.no_grad():
         for site in find_sites(model):  # what is planted is the routing: the experts do next to nothing
-            site.experts.down_proj *= 1e5
+            site.experts.get_parameter("down_proj").mul_(1e5)
     exact = sweep(model, tokenizer, config).found
     mean = search.effects_of(exact["kl"].values[0], exact["tokens"].values, passages(config)).mean()
     return lambda **own: search.find_drivers(model, tokenizer, search.SearchConfig(config, SHARE, **own)), mean.ravel()
