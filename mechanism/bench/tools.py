@@ -35,7 +35,8 @@ def bench_tools(
 ) -> pd.DataFrame:
     """A row per tool on a model of random weights: `shape`, `tool`, `version`; median `seconds` of a pass, what the
     tool does before and after it for each pass included; `ratio` to the bare forward of the same turn, the median over
-    turns with its 95 % interval `low`, `high` (of order statistics, of six turns or more); `megabytes`, the largest resident memory of a
+    turns with its 95 % interval `low`, `high` (six turns or more);
+    `megabytes`, the largest resident memory of a
     process of its own that keeps what the tool gave of eight passes, and how much that is `more` than of bare passes.
     Empty for a tool that is not installed. Each tool has its own copy of the model: TransformerLens changes it.
 
