@@ -11,11 +11,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.text import even
 from ..measure.causal import top_count, top_experts
+from ..models.load import load_model
 from ..models.passes import encode, padding_token
+from ..study.base.records import recorded
 from ..study.d_domains.domain_text import SWEEP, SweepConfig, passages
+from ..study.d_domains.driver_experts import Swept
 from ..study.d_domains.effects import BatchSweep
-from ..study.d_domains.search import SearchConfig, effects_of, find_drivers
-from ..study.d_domains.sweep import Plan, SweepOptions
+from ..study.d_domains.search import SearchConfig, effects_of, find_drivers, recall_bound, replayed
+from ..study.d_domains.sweep import Plan, SweepOptions, others, record_key
 from ..trace.proof import Way
 
 PER_LAYER = 2
@@ -114,3 +117,29 @@ def bench_search(
         "cost": round(found.race.spent, 4), "seconds": round((end - middle) / (middle - start), 4),
         "undecided": found.race.undecided, "exact_seconds": round(middle - start, 1),
     }  # fmt: skip
+
+
+def bench_race(spec: str, orders: int = 100, budgets: Sequence[float] = (0.04, 0.06, 0.08)) -> list[dict[str, Any]]:
+    """Recall against cost of the race, replayed on the recorded sweeps of a model and its other training seeds: a row a
+    model and budget, with `recall` (mean over orders) and its lower bound `at least`, `cost` (mean) and the `largest`
+    as shares of the exact sweep's multiplications, `undecided` (mean), and `wrong orders`, in which some expert was
+    surely in or out and should not have been.
+
+    Raises:
+        FileNotFoundError: the model's sweep is not recorded.
+    """
+    own = recorded(*record_key(spec))
+    if own is None:
+        raise FileNotFoundError(f"no sweep of {spec} is recorded; make it by `mechanism sweep {spec}`")
+    model, rows = load_model(spec, "cpu", "float32", moe=True)[0], []
+    for name, swept in ({spec: Swept(own)} | others(spec)).items():
+        for budget in budgets:
+            races = replayed(swept, model, SearchConfig(budget=budget), orders)
+            rows.append({
+                "model": name, "budget": budget, "orders": orders, "recall": round(float(races["recall"].mean()), 4),
+                "at least": round(recall_bound(races["recall"]), 4), "cost": round(float(races["cost"].mean()), 4),
+                "largest": round(float(races["cost"].max()), 4),
+                "undecided": round(float(races["undecided"].mean()), 1),
+                "wrong orders": int((races["wrongly"] > 0).sum()),
+            })  # fmt: skip
+    return rows

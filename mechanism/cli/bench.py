@@ -177,3 +177,49 @@ def bench_sweep(
     loaded, tokenizer = load_model(model, "cpu", "float32", moe=True)
     found = bench.bench_sweep(loaded, tokenizer, config, batches, search=search, say=say)
     print_bench(found, json_, "seconds for all experts, one batch")
+
+
+@app.command("race")
+def bench_race(
+    model: Annotated[str, typer.Argument(help="A model whose sweep is recorded.")] = "embedded",
+    orders: Annotated[int, typer.Option(help="Random orders of the segments, for each model and budget.")] = 100,
+    json_: Json = False,
+) -> None:
+    """Recall and cost of the race for the driver experts, replayed on recorded sweeps: no model is run.
+
+    The model's other training seeds are raced where their sweeps are recorded. The ratio is the largest cost by the
+    exact sweep's multiplications."""
+    from ..bench import sweep as bench
+
+    rows = bench.bench_race(model, orders)
+    ratio = max(row["largest"] for row in rows)
+    print_bench({"name": "race", "ratio": ratio, "cases": rows}, json_, "races for the driver experts")
+
+
+@app.command("tools")
+def bench_tools(
+    repeats: Annotated[int, typer.Option(help="Counted passes of each tool.")] = 15,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process of its own for each tool.")] = True,
+    checks: Annotated[bool, typer.Option("--checks", help="Only what each tool gets right; nothing is timed.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Keep the tables in data/baselines.")] = False,
+    json_: Json = False,
+) -> None:
+    """Tools that people watch routing with, side by side: what each gets right, its time and its memory.
+
+    Those of others take part where they are installed (the extra `peers`). A tool's ratio is the median over turns of
+    its time to that of the bare forward."""
+    import pandas as pd
+
+    from ..bench import tool_checks
+    from ..bench import tools as bench
+
+    table = tool_checks.check_tools()
+    if write:
+        table.to_csv(tool_checks.record(), index=False)
+    if checks or not json_:
+        print_frame(table, json_, "what each tool gets right, on tiny models")
+    if not checks:
+        timed = pd.concat([bench.bench_tools(shape, repeats, memory=memory) for shape in bench.SHAPES])
+        if write:
+            timed.to_csv(bench.record(), index=False)
+        print_frame(timed, json_, "seconds per pass")

@@ -214,13 +214,9 @@ class Trace:
             self.inside.discard()
 
     def seen(self, site: Site, routing: Routing) -> None:
-        """A router has run in the current pass. Its logits are looked at now, on a GPU when the pass ends: to wait for
-        each layer there would take longer than the layer."""
-        peak = (site, routing.logits.amax())
-        if routing.logits.is_cuda:
-            self._peaks.append(peak)
-        else:
-            refuse_nan([peak])
+        """A router has run in the current pass. Whether its logits are numbers is asked when the pass ends, of all
+        layers at once: on a GPU, to wait for each layer there would take longer than the layer."""
+        self._peaks.append((site, routing.logits.amax()))
         if self.stats is not None:
             assert self._pass is not None
             self.stats.observe(site.layer, routing, self._pass, self._rows(self._pass))

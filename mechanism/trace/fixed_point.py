@@ -1,5 +1,7 @@
 """Sums over tokens in fixed point: integers, so that adding them up in any order gives the same bits."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,14 +34,15 @@ def slot_sums(member: Tensor, index: Tensor, weight: Tensor | None, classes: int
     return {name: sums.view(shape)[..., :classes].cpu().numpy() for name, sums in found.items()}
 
 
-def check_exact(sums: np.ndarray, layer: int, name: str) -> None:
-    """Refuse sums of a pass that are not finite, or that float64 may have rounded.
+def check_exact(sums: np.ndarray, layers: Sequence[int], name: str) -> None:
+    """Refuse sums `(layer, ...)` of a pass that are not finite, or that float64 may have rounded.
 
     Raises:
-        CaptureError: naming the layer and the sum.
+        CaptureError: naming the first such layer and the sum.
     """
-    if not (np.abs(sums) < _PASS).all():
-        raise CaptureError(f"layer {layer}: the pass's sum of {name} is not finite or too large to be exact")
+    if not (exact := np.abs(sums) < _PASS).all():
+        at = layers[int(exact.reshape(len(sums), -1).all(1).argmin())]
+        raise CaptureError(f"layer {at}: the pass's sum of {name} is not finite or too large to be exact")
 
 
 def check_room(sums: np.ndarray) -> None:

@@ -32,7 +32,7 @@ class Probe:
         # Between passes of other shapes errors pass through all layers.
         self.loose = max(4 * self.tolerance, 1e-3)
         self.bare = self.logits()
-        self.record = self.captured()
+        self.record, self.observed = self.captured(), self.edited
 
     def logits(self) -> Tensor:
         """Logits of the model on the probe batch."""

@@ -23,7 +23,7 @@ class RoutingStats(RoutingSums):
         groups, layers, classes, provenance, sequences, observed: see `RoutingSums`.
     """
 
-    _staged: list[tuple[int, int, np.ndarray, dict[str, np.ndarray]]]
+    _staged: list[tuple[int, tuple[np.ndarray, ...], dict[str, np.ndarray]]]
     _rows: dict[int, Tensor]
     _held: list[tuple[int, Routing]]
     _at: Pass
@@ -117,13 +117,11 @@ class RoutingStats(RoutingSums):
         width = parts["probability"].shape[-1] if "probability" in parts else self.classes
         sums = {name: group_sums(member, values, BITS[name]) for name, values in parts.items()}
         sums |= slot_sums(member, index, weight, width)
-        groups, tokens = np.array([self.groups.index(g) for g in present]), member.sum(1).cpu().numpy()
-        for i, layer in enumerate(layers):
-            own = {name: values[i] for name, values in sums.items()}
-            for name, values in own.items():
-                check_exact(values, layer, name)
-            own["tokens"] = tokens
-            self._staged.append((PHASES.index(phase), self.layers.index(layer), groups, own))
+        for name, values in sums.items():
+            check_exact(values, layers, name)
+        sums["tokens"] = np.broadcast_to(member.sum(1).cpu().numpy(), (len(layers), len(present)))
+        where = np.ix_([self.groups.index(g) for g in present], [self.layers.index(layer) for layer in layers])
+        self._staged.append((PHASES.index(phase), where, sums))
 
     def _sequence_means(self, probability: Tensor, mask: Tensor) -> list[Tensor]:
         """`(batch, class)` of each layer; NaN for a row that is all padding, and for classes that a layer lacks."""
@@ -140,25 +138,25 @@ class RoutingStats(RoutingSums):
         """
         self._sum_held()
         totals = [
-            (self._rows_of(key, phase, slot, values.shape), groups, values.astype(np.int64))
-            for phase, slot, groups, sums in self._staged
+            (self._sums(key, phase, values.shape), where, values.swapaxes(0, 1).astype(np.int64))
+            for phase, where, sums in self._staged
             for key, values in sums.items()
         ]
-        for where, groups, values in totals:
-            check_room(where[groups] + values)
-        for where, groups, values in totals:
-            where[groups] += values
-        for _, slot, _, sums in self._staged:
-            self.widths[slot] = sums["selections"].shape[1]
+        for own, where, values in totals:
+            check_room(own[where] + values)
+        for own, where, values in totals:
+            own[where] += values
+        for _, (_, slots), sums in self._staged:
+            self.widths[slots] = sums["selections"].shape[2]
         if self._rows:
             stacked = np.stack([self._rows[s].numpy() for s in sorted(self._rows)], 1)
             self.importance += list(zip(rows, stacked, strict=True))
         self.discard()
 
-    def _rows_of(self, key: str, phase: int, slot: int, shape: tuple[int, ...]) -> np.ndarray:
-        """View `(group, ...)` of the sums of a layer, as wide as its router."""
-        where = (self.tokens if key == "tokens" else self.sums[key])[phase, :, slot]
-        return where[:, : shape[1]] if len(shape) > 1 else where
+    def _sums(self, key: str, phase: int, shape: tuple[int, ...]) -> np.ndarray:
+        """View `(group, layer, ...)` of the sums of a phase, as wide as the routers that gave `(layer, group, ...)`."""
+        own = (self.tokens if key == "tokens" else self.sums[key])[phase]
+        return own[..., : shape[2]] if len(shape) > 2 else own
 
     def discard(self) -> None:
         """Forget a pass that did not end."""

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from mechanism.trace import ContractError, contracts, replay_contracts
+from mechanism.trace import ContractError, attach, contracts, replay_contracts
 from mechanism.trace.edit import SiteEdit
 from mechanism.trace.families import tiny_model
 from mechanism.trace.passes import Pass
@@ -89,3 +90,25 @@ def test_a_sabotaged_replay_is_noticed(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(kind, method, broken)
     with pytest.raises(ContractError, match=message):
         run(probe)
+def test_a_model_that_is_not_deterministic_is_refused():
+    model = tiny_model("qwen3_moe")
+    model.lm_head.register_forward_hook(lambda module, args, output: output + torch.rand(1))
+    with pytest.raises(ContractError, match=r"observed_identical: .*not deterministic: two equal passes differ"):
+        attach(model)
+
+
+@pytest.mark.parametrize(("traced", "message"), [(True, "capture changes"), (False, "having captured changes")])
+def test_a_trace_that_changes_the_model_is_noticed(traced: bool, message: str):
+    """By its hooks while it lasts, or by what it leaves behind."""
+    model = tiny_model("qwen3_moe")
+    router, head = model.model.layers[0].mlp.gate, model.lm_head
+    left = []
+
+    def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        watched = len(router._forward_hooks) > 0
+        left.append(watched)
+        return output + 1 if watched == traced and any(left) else output
+
+    head.register_forward_hook(hook)
+    with pytest.raises(ContractError, match=message):
+        attach(model)

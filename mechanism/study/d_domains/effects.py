@@ -98,13 +98,19 @@ class BatchSweep:
             self.token_kl = np.broadcast_to(blank, full).astype(np.float32)
 
     @torch.no_grad()
-    def run(self, experts: Mapping[int, Sequence[int]] | None = None) -> BatchEffects:
-        """Ablate every expert, or those named by layer; an expert that no token selects is 0 without being run."""
+    def run(self, experts: Mapping[int, Sequence[int]] | None = None, where: np.ndarray | None = None) -> BatchEffects:
+        """Ablate every expert, or those named by layer; an expert that no token selects is 0 without being run.
+
+        Args:
+            where: `(sequence, layer, expert)` bool: ablate each expert in these sequences only.
+        """
         for at, site in enumerate(self.layers):
             index = self.clean.index[site.layer]
             count = torch.stack([((index == e).any(-1) & self.text).sum(1) for e in range(site.num_experts)])
             self.selections[:, at, : site.num_experts] = count.T.cpu().numpy()
             wanted = range(site.num_experts) if experts is None else experts.get(site.layer, ())
+            if where is not None:
+                count = count * torch.as_tensor(where[:, at, : site.num_experts].T, device=count.device)
             pairs = [(e, int(s)) for e in wanted for s in count[e].nonzero()[:, 0]]
             if pairs:
                 for number, mode in enumerate(self.settings.modes):

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from scipy.stats import beta
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...measure.causal import Effects, top_count, top_experts
@@ -29,15 +29,13 @@ class SearchConfig:
         sweep: texts; its first mode is raced.
         share: of the experts that are looked for; confidence, budget: of the race.
         control: cheap statistic that the race is helped by.
-        first: share of the segments that every expert is tried on, at least 20 segments.
     """
 
     sweep: SweepConfig = field(default_factory=SweepConfig)
     share: float = 0.05
     confidence: float = 0.95
-    budget: float = 0.15
+    budget: float = 0.08
     control: str = "relative"
-    first: float = 0.035
 
 
 SEARCH = SearchConfig()
@@ -50,13 +48,11 @@ def effects_of(values: np.ndarray, tokens: np.ndarray, texts: Sequence[Piece]) -
     return Effects(values, tokens, cells, domain, document)
 
 
-def rounds(items: int, first: float) -> list[np.ndarray]:
-    """`0..items-1` in consecutive parts, each as large as all before it."""
-    size = min(items, max(20, round(first * items)))
-    edges = [0, size]
-    while edges[-1] < items:
-        edges.append(min(items, 2 * edges[-1]))
-    return [np.arange(a, b) for a, b in pairwise(edges)]
+def places(order: np.ndarray) -> np.ndarray:
+    """`(item,)` where each of the items stands in an order, in (0, 1)."""
+    found = np.empty(len(order))
+    found[order] = (np.arange(len(order)) + 0.5) / len(order)
+    return found
 
 
 class Costs:
@@ -133,7 +129,7 @@ def find_drivers(
     race = Race(top_count(used[0].size, config.share), config.confidence, config.budget)
     found = race(
         partial(_ablated, plan, scale), _flat(cheap[config.control], scale), costs.ablated(used).reshape(-1, len(ids)),
-        rounds(len(ids), config.first), costs.clean, costs.cheap,
+        places(np.arange(len(ids))), costs.clean, costs.cheap,
     )  # fmt: skip
     layer, expert = np.indices(used[0].shape).reshape(2, -1)
     names = np.array([site.layer for site in plan.sites])
@@ -142,25 +138,28 @@ def find_drivers(
 
 
 def _ablated(plan: Plan, scale: np.ndarray, candidates: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Scaled effects `(candidate, item)` of candidates, numbered layer by layer, on some sequences."""
-    found = np.zeros((len(candidates), len(items)))
-    layers, experts = np.divmod(candidates, max(site.num_experts for site in plan.sites))
-    wanted = {site.layer: experts[layers == at].tolist() for at, site in enumerate(plan.sites)}
-    for batch in batches_by_length([plan.ids[i] for i in items], plan.tokens):
-        ids, mask = plan.padded(items[batch])
-        kl = BatchSweep(plan.model, ids, mask, plan.settings).run(wanted).kl[0]
-        found[:, batch] = kl[:, layers, experts].T * scale[items[batch]]
-    return found
+    """Scaled effects `(pair,)` of candidates, numbered layer by layer, each on one sequence."""
+    experts = max(site.num_experts for site in plan.sites)
+    where = np.zeros((len(plan.ids), len(plan.sites), experts), dtype=bool)
+    cells = items, *np.divmod(candidates, experts)
+    where[cells], found, seen = True, np.zeros(where.shape), np.unique(items)
+    for batch in batches_by_length([plan.ids[i] for i in seen], plan.tokens):
+        ids, mask = plan.padded(seen[batch])
+        found[seen[batch]] = BatchSweep(plan.model, ids, mask, plan.settings).run(where=where[seen[batch]]).kl[0]
+    return found[cells] * scale[items]
 
 
-def replayed(swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH, orders: int = 10) -> pd.DataFrame:
+def replayed(
+    swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH, orders: int = 100, mode: str = "zero"
+) -> pd.DataFrame:
     """Races over the values of an exact sweep, in random orders of the segments that are balanced as `passages` are:
-    one row an order, with `recall` of the exact top, `cost`, and how many experts stayed `undecided`.
+    one row an order, with `recall` of the exact top, `cost` as a share of the exact sweep's multiplications, how many
+    experts stayed `undecided`, and how many were decided `wrongly`.
 
     Args:
-        swept: a sweep with `control`; model: the same, for its costs.
+        swept: a sweep with `control`; model: the same, or one of its shape, for its costs; mode: of ablation.
     """
-    effects = swept.kl("zero")
+    effects = swept.kl(mode)
     size, scale = len(effects.values), effects.share * len(effects.values)
     values, control = (_flat(own, scale) for own in (effects.values, swept.found["control"].values.astype(np.float64)))
     costs = Costs(model, find_sites(model), effects.tokens + 1)
@@ -168,15 +167,16 @@ def replayed(swept: Swept, model: PreTrainedModel, config: SearchConfig = SEARCH
     top = top_experts(effects.mean(), top_count(len(values), config.share)).ravel()
     race, rng, rows = Race(int(top.sum()), config.confidence, config.budget), np.random.default_rng(swept.seed), []
     for number in range(orders):
-        order = balanced(effects.cell, rng)
-        found = race(
-            partial(_looked_up, values[:, order]), control[:, order], cost[:, order],
-            rounds(size, config.first), costs.clean[order], costs.cheap,
-        )  # fmt: skip
+        order = places(balanced(effects.cell, rng))
+        found = race(lambda which, items: values[which, items], control, cost, order, costs.clean, costs.cheap)
+        wrongly = found.table["status"].to_numpy() == np.where(top, "out", "in")
         rows.append({"order": number, "recall": float(top[found.top].mean()), "cost": found.spent,
-                     "undecided": found.undecided})  # fmt: skip
+                     "undecided": found.undecided, "wrongly": int(wrongly.sum())})  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _looked_up(values: np.ndarray, candidates: np.ndarray, items: np.ndarray) -> np.ndarray:
-    return values[np.ix_(candidates, items)]
+def recall_bound(recall: pd.Series, confidence: float = 0.95) -> float:
+    """Lower bound of the mean recall over orders: Clopper and Pearson's, as if each order had found all or nothing,
+    than which sums of shares vary less (Hoeffding 1956)."""
+    hits = int(np.floor(recall.sum() + 1e-9))
+    return float(beta.ppf(1 - confidence, hits, len(recall) - hits + 1)) if hits else 0.0
