@@ -65,13 +65,16 @@ def compare(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead.")] = False,
     json_: Json = False,
 ) -> None:
-    """Make one page of claims by models from several runs."""
-    from ..report.compare import compare_html, compare_markdown, compare_rows, load_runs
+    """Make one page of claims by models from several runs, with tests of their differences on the same texts."""
+    from ..report.compare import compare_html, compare_markdown, compare_rows
+    from ..report.differences import differences
     from ..report.files import write_atomic
+    from ..report.run_folder import load_runs
 
     loaded = load_runs(runs)
     if json_:
-        out.print_json(json.dumps(compare_rows(loaded)))
+        tested, rows = differences(loaded), compare_rows(loaded)
+        out.print_json(json.dumps([row | {"differences": [t for t in tested if t["id"] == row["id"]]} for row in rows]))
     elif markdown:
         print(compare_markdown(loaded), end="")  # noqa: T201
     else:

@@ -12,13 +12,13 @@ from ..models.load import load_model, model_hash, parse_device, pinned, require_
 from ..study.base.records import OWN
 from ..trace.checks import QUICK, require
 from .build import BuildError, build_notebooks, stale, variables
-from .compare import compare_html, load_run
+from .compare import compare_html
 from .execute import CellFailure
-from .files import INPUTS, NOTEBOOKS, tree_hash, write_atomic
+from .files import INPUTS, NOTEBOOKS, file_sha256, tree_hash, write_atomic
 from .judge import RUN
-from .provenance import provenance
+from .provenance import SHORT, provenance
 from .rerun_plan import Plan, Rerun, plan
-from .run_folder import INDEX, PAGES, RECORDS, STUDIES, RerunError, prepare, read_summary, write_summary
+from .run_folder import INDEX, PAGES, RECORDS, STUDIES, RerunError, load_run, prepare, read_summary, write_summary
 from .stamp import recorded
 
 _PATH_OF_CLASS = re.compile(r"^(?:\w+\.)+(?=\w+: )")
@@ -91,6 +91,8 @@ def _identify(spec: str, former: Mapping[str, Any]) -> tuple[str, dict[str, str]
     model = before["id"] if before.get("asked") == spec and "@" in before["id"] else pinned(spec)
     where = Path(resolve(model))
     identity = {"asked": spec, "id": model, "name": where.name, "hash": model_hash(model)}
+    if (known := where / "tokenizer.json").exists():
+        identity["tokenizer"] = file_sha256(known)[:SHORT]
     if before and before["hash"] != identity["hash"]:
         raise RerunError(
             f"the folder holds a run of {before['id']} ({before['hash']}), and this is {model} ({identity['hash']}): "

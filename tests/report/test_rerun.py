@@ -28,13 +28,13 @@ from mechanism.report import rerun as rerun_module
 from mechanism.report.book import external_loads
 from mechanism.report.build import BuildError
 from mechanism.report.claims import load_claims
-from mechanism.report.compare import compare_html, compare_markdown, compare_rows, load_runs
+from mechanism.report.compare import compare_html, compare_markdown, compare_rows
 from mechanism.report.compare import warnings as differences
 from mechanism.report.files import NOTEBOOKS, RESULTS
 from mechanism.report.judge import STANDING
 from mechanism.report.rerun import rerun
 from mechanism.report.rerun_plan import Rerun, plan
-from mechanism.report.run_folder import RerunError
+from mechanism.report.run_folder import RerunError, load_runs
 from mechanism.report.stamp import read_notebook
 from mechanism.report.verdicts import Verdict
 from mechanism.study.r_multilingual import steering

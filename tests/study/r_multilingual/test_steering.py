@@ -130,7 +130,7 @@ def test_other_analyses_hold_the_chosen_setting_and_every_control(strong: Steeri
     found, judged = strong.cells(), strong.claims()["R6"]
     assert isinstance(judged, Evidence)
     test = [own for own in found["R6"] if own.choices["items"] == "test" and own.choices["languages"] == "all"]
-    assert test[0].evidence == judged._replace(note="", null=test[0].evidence.null)
+    assert test[0].evidence == judged._replace(note="", null=test[0].evidence.null, units="")
     assert test[0].evidence.null == pytest.approx(judged.null)
     strengths = {own.choices["steering"] for own in test}
     assert len(strengths) == len(test), "every dose once, upwards only"
