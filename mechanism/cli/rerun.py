@@ -31,9 +31,10 @@ def run(
     max_segments: Annotated[int | None, typer.Option(help="Cap per language and corpus in the small profile.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is drawn.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Execute also what is unchanged.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, page by page, and stop.")] = False,
 ) -> None:
     """Run every chapter that applies on another model, into a folder of its own; again to go on where it stopped."""
-    from ..report.rerun import rerun
+    from ..report.rerun import look_ahead, rerun
     from ..report.rerun_plan import Rerun
 
     asked = Rerun(
@@ -50,6 +51,9 @@ def run(
         seed=seed,
         force=force,
     )
+    if dry_run:
+        look_ahead(asked, tell=say)
+        return
     try:
         rerun(asked, tell=say)
     except KeyboardInterrupt:

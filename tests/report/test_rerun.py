@@ -107,7 +107,7 @@ def here(monkeypatch) -> Iterator[list[str]]:
 @pytest.fixture
 def pages(tmp_path, monkeypatch) -> Callable[..., dict]:
     """A run over throw-away notebooks on the committed tiny model, which is not loaded."""
-    monkeypatch.setattr(rerun_module, "_prove", lambda model, asked, tell: {})
+    monkeypatch.setattr(rerun_module, "_prove", lambda *given: {})
     shown = "import os\nprint(model, os.environ['MECHANISM_RUN'], os.environ['MECHANISM_STUDIES'])"
     write(tmp_path / "notebooks", "10_first", shown, parameters="model = ''")
     (tmp_path / "package").mkdir()

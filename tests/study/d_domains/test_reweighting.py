@@ -109,6 +109,7 @@ def test_evidence_is_of_the_smaller_gain_and_p_of_the_better_one():
     assert found.null < 5.01
     assert found.n == 100, "documents of four items"
     assert found.p == pytest.approx(2 / 61)
+    assert found.checked().units.n == 100, "its mean is the gain"
 
 
 def test_other_analyses_hold_the_chosen_setting():
