@@ -12,8 +12,8 @@ from .claims import load_claims
 from .run_folder import Run
 
 LEVEL = 0.05
-OWN = ("model", "device", "dtype", "data")
-"""Parameters that may differ between runs that are paired; texts are known by their hashes."""
+OWN = ("model", "device", "dtype", "data", "profile")
+"""Parameters that may differ between runs that are paired: texts are known by their hashes, samples are marked."""
 HEADER = ("Claim", "first", "second", "second less first", "p (Holm)", "smallest that would be seen", "what it says")
 
 

@@ -22,6 +22,7 @@ from ..models.work import PROGRESS, Meter, Work
 from ..study.d_domains import work as d_work
 from ..study.d_domains.domain_experts import ENGLISH, DomainConfig
 from ..study.d_domains.domain_text import SweepConfig
+from ..study.d_domains.sweep import OPTIONS
 from ..study.r_multilingual import work as r_work
 from ..trace import find_sites
 from .build import variables
@@ -101,9 +102,11 @@ def _has(works: list[Work] | str, kind: str) -> bool:
 def _row(works: Sequence[Work] | str, pace: Mapping[str, float], layers: int, memory: int) -> dict[str, Any]:
     if isinstance(works, str):
         return {"unknown": works, "memory": memory}
-    tokens, seconds = sum(one.tokens for one in works), sum(one.tokens * pace.get(one.kind, 0) for one in works)
-    disk = sum(one.disk for one in works)
-    return {"tokens": tokens, "passes": tokens / layers / TIMED, "seconds": seconds, "memory": memory, "disk": disk}
+    tokens = float(sum(one.tokens for one in works))
+    seconds = float(sum(one.tokens * pace.get(one.kind, 0.0) for one in works))
+    memory += int(1e9 * OPTIONS.memory) * any(one.kind == "sweeps" for one in works)
+    found = {"tokens": tokens, "passes": tokens / layers / TIMED, "seconds": seconds, "memory": memory}
+    return found | {"disk": sum(one.disk for one in works)}
 
 
 def _defaults(path: Path) -> dict[str, Any]:

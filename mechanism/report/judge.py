@@ -79,7 +79,7 @@ class Judge:
             standing=STANDING if self.own_run or not ours else "", analyses=self.analyses.get(claim, ()),
             testbed=self.testbed,
         )  # fmt: skip
-        if self.own_run and evidence is not None:
+        if self.own_run and evidence is not None and not self.testbed:
             keep_units(claim, evidence, bool(self.awaits))
         return self.judged[claim]
 

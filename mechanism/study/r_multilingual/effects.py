@@ -218,8 +218,9 @@ class OneModel:
         whole = rows.loc[ALL]
         own = Evidence(whole["value"], whole["low"], whole["high"], int(whole["n"]))
         if "apart" in self.found:
+            of = f"documents of {self.found.attrs['apart']}"
             more, base = self.found["apart"].dropna("document").transpose("side", "document")
-            own = own._replace(units=Units.ratio("documents", more["document"].values, more.values, base.values))
+            own = own._replace(units=Units.ratio(of, more["document"].values, more.values, base.values))
         return own.against(float(rows.drop(ALL)["low"].min()))
 
     def gain(self) -> Evidence:

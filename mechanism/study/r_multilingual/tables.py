@@ -110,7 +110,7 @@ class Chapter:
         segments = pd.DataFrame(counts, dtype=np.float64).rename_axis(index="lang", columns="corpus")
         left_out = {part.attrs["corpus"]: part.attrs["left_out"] for part in self.parts if part.attrs["left_out"]}
         about = {"pivot": self.wide.attrs["pivot"], "wide": self.wide.attrs["corpus"], "tasks": ", ".join(self.tasks)}
-        about["experts"] = self.wide.sizes["expert"]
+        about |= {"experts": self.wide.sizes["expert"], "apart": " against ".join(map(", ".join, self.strangers()))}
         arrays += [apart(self.wide, *self.strangers()).stack().to_xarray().rename("apart")]
         found = xr.merge([xr.DataArray(segments, name="segments"), self.pairs, *arrays], join="outer")
         return found.assign_attrs(about | {"left_out": json.dumps(left_out)})
