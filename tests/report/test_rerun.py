@@ -171,7 +171,7 @@ def test_every_page_that_applies_on_one_model(checkpoint, parallel, domains, her
     for name in ("10_routing_by_language", "20_domain_experts"):
         row, done = found["forecast"][name], found["notebooks"][name]["work"]
         assert row["seconds"] > 0
-        assert done["studies"]["tokens"] == pytest.approx(row["tokens"], rel=0.02)
+        assert done["studies"]["tokens"] == pytest.approx(row["tokens"], rel=0.25)
 
     monkeypatch.setattr(rerun_module, "load_model", None)
     again = rerun(asked, progress=False)
