@@ -36,7 +36,7 @@ UNKNOWN = "what it tries is chosen as it goes; progress counts what is done"
 
 
 def _ten(lm: Loaded, own: Asked) -> list[Work]:
-    options = {name: tuple(own[name]) for name in ("data", "languages") if own[name]}
+    options: dict[str, Any] = {name: tuple(own[name]) for name in ("data", "languages") if own[name]}
     return r_work.routing(*lm, *_about(own), max_segments=own["max_segments"], seed=own["seed"], **options)
 
 

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mechanism.models import work
 from mechanism.models.load import load_model
@@ -25,11 +27,12 @@ from mechanism.trace.restart import restarted
 from tests.report.test_build import write
 from tests.study import planted
 
-CHAPTER = {"data": ("udhr",), "languages": ("en", "de", "el"), "max_segments": 30, "seed": 0}
+Lm = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+CHAPTER: dict[str, Any] = {"data": ("udhr",), "languages": ("en", "de", "el"), "max_segments": 30, "seed": 0}
 
 
 @pytest.fixture(scope="module")
-def lm():
+def lm() -> Lm:
     made = load_model("tiny", "cpu")
     segment_pass(*made, ["a"])  # what is proven when a model is first attached to is not of a page
     return made
@@ -39,7 +42,7 @@ def total(works: list[Work]) -> float:
     return float(sum(one.tokens for one in works))
 
 
-def test_a_meter_counts_what_layers_see_and_no_layer_that_is_left_out(lm):
+def test_a_meter_counts_what_layers_see_and_no_layer_that_is_left_out(lm: Lm):
     model, layers = lm[0], lm[0].config.num_hidden_layers
     ids = torch.arange(12).view(2, 6)
     with Meter(model) as meter, torch.no_grad():
@@ -60,7 +63,7 @@ def test_padding_is_counted():
     assert padded([]) == 0
 
 
-def test_page_10_passes_what_was_counted_and_its_early_forecast_holds(lm, tmp_path, monkeypatch):
+def test_page_10_passes_what_was_counted_and_its_early_forecast_holds(lm: Lm, tmp_path, monkeypatch):
     """The clock is made of what is done: so much a token and layer, so much a pass."""
     counted = total(r_work.routing(*lm, "tiny", "float32", "small", **CHAPTER))
     watch, calls = Watch(counted, tmp_path / "work.json"), iter(range(10**9))
@@ -69,7 +72,11 @@ def test_page_10_passes_what_was_counted_and_its_early_forecast_holds(lm, tmp_pa
         clock = SimpleNamespace(monotonic=lambda: 1 + 1e-5 * meter.done + 1e-4 * next(calls))
         monkeypatch.setattr(work, "time", clock)
         monkeypatch.setattr(work, "_WATCHED", [meter])
-        routing.study(*lm, "tiny", "float32", "small", progress=lambda line: watch.look(), **CHAPTER)
+
+        def look(line: str) -> None:
+            watch.look()
+
+        routing.study(*lm, "tiny", "float32", "small", progress=look, **CHAPTER)
     assert meter.done == counted
     found = watch.summary()["work"]
     assert found["studies"]["tokens"] == counted
@@ -77,7 +84,7 @@ def test_page_10_passes_what_was_counted_and_its_early_forecast_holds(lm, tmp_pa
     assert found["early"]["seconds"] == pytest.approx(found["studies"]["seconds"], rel=0.25)
 
 
-def test_page_20_passes_what_was_counted(lm, tmp_path):
+def test_page_20_passes_what_was_counted(lm: Lm, tmp_path):
     names = tuple(planted.folders(tmp_path))
     config = domain_experts.DomainConfig(names, None, 6)
     counted = d_work.domains(*lm, "tiny", "float32", "small", config, names)
@@ -88,7 +95,7 @@ def test_page_20_passes_what_was_counted(lm, tmp_path):
     assert sum(one.disk for one in full) > 0 == sum(one.disk for one in counted)
 
 
-def test_page_21_passes_about_what_was_counted(lm):
+def test_page_21_passes_about_what_was_counted(lm: Lm):
     config = SweepConfig.parse("tech", "en,de")
     counted = d_work.drivers(*lm, "tiny", "float32", "small", config, 6)
     with Meter(lm[0]) as meter:
@@ -97,7 +104,7 @@ def test_page_21_passes_about_what_was_counted(lm):
     assert total(counted) == pytest.approx(meter.done, rel=0.1)
 
 
-def test_seconds_are_the_pace_of_each_kind_times_its_work(lm, tmp_path, monkeypatch):
+def test_seconds_are_the_pace_of_each_kind_times_its_work(lm: Lm, tmp_path, monkeypatch):
     write(tmp_path, "10_first", "1", parameters="model: str = ''\nmax_segments: int = 7")
     write(tmp_path, "20_second", "1", parameters="model: str = ''")
     write(tmp_path, "30_third", "1", parameters="model: str = ''")
@@ -141,21 +148,23 @@ def test_more_work_than_was_counted_is_no_more_than_all_of_it(tmp_path):
     assert watch.summary() == {}
     for tokens, seconds in ((10, 3.0), (30, 9.0), (1000, 200.0), (2000, 500.0)):
         watch.path.write_text(json.dumps({"tokens": tokens, "seconds": seconds, "studies": {}}))
-        share, _ = watch.look()
-        assert share == min(1, tokens / 1000)
+        seen = watch.look()
+        assert seen is not None
+        assert seen[0] == min(1, tokens / 1000)
     assert watch.early == {"share": 0.03, "seconds": 300.0}, "the first look after 2 %"
     assert watch.summary()["work"]["tokens"] == 2000
 
 
-def test_a_page_writes_its_work_where_the_run_looks(lm, monkeypatch):
+def test_a_page_writes_its_work_where_the_run_looks(lm: Lm, monkeypatch):
     monkeypatch.setattr(work, "EVERY", 0.0)
     with watching("page", {"tokens": 10.0}, False) as watch:
         work.watch(lm[0])
         segment_pass(*lm, ["a", "b"])
         work.study_finished()
-        share, seconds = watch.look()
+        seen = watch.look()
         found = watch.summary()["work"]
-    assert (share, found["early"]) == (1.0, {"share": 1.0, "seconds": seconds})
+    assert seen == (1.0, found["early"]["seconds"])
+    assert found["early"]["share"] == 1.0
     assert found["studies"]["tokens"] == found["tokens"] == work._WATCHED[0].done
     work.study_finished()  # nobody waits any more
     work._WATCHED.pop().close()

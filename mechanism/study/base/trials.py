@@ -162,8 +162,9 @@ class Trials:
         found, names = self.paired(base, edited, clusters), list(groups or self.compared)
         tops, weight = group_weighted(edited - base)
         if not self.paired.parallel:  # every item is of one group
-            clusters = [f"{names[i]} {one}" for i, one in zip((~np.isnan(base)).argmax(0), clusters, strict=True)]
-        units = Units.ratio(f"items of {', '.join(names)}", np.asarray(clusters), tops, weight)
+            owner = (~np.isnan(base)).argmax(0)
+            clusters = np.array([f"{names[i]} {one}" for i, one in zip(owner, clusters, strict=True)])
+        units = Units.ratio(f"items of {', '.join(names)}", clusters, tops, weight)
         return found._replace(gain=found.gain._replace(units=units))
 
     def by_group(self, setting: int, groups: Sequence[str]) -> pd.DataFrame:

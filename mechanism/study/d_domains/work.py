@@ -61,7 +61,8 @@ def drivers(
     few, padding, experts = ids[:SHARE_OF], padding_token(tokenizer), max(site.num_experts for site in sites)
     seen = routed_tokens(model, few, padding)
     pairs = float((seen.counts() > 0).sum((1, 2)).mean()) / layers  # experts that a segment selects in a layer
-    way = proven(model, *(t.to(model.device) for t in pad(few, padding)), ("zero",), first=FIRST)
+    tokens, mask = (t.to(model.device) for t in pad(few, padding))
+    way = proven(model, tokens, mask, ("zero",), first=FIRST)
     batches = batches_by_length(ids, tokens_at_once(model, OPTIONS.memory, config.modes))
     passed = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
     above = layers * (layers - 1) / 2  # layers above the one that is ablated, over all of them
@@ -70,10 +71,10 @@ def drivers(
     probed = ("zero" in way.via) * PROBES * max(site.top_k * site.heads for site in sites)
     clean = passed * (1 + ("mean" in config.modes)) + 4 * padded(lengths)
     cells = len(ids) * layers * experts * (3 * len(config.modes) + 3)
-    tokens = sum(lengths) * layers * max(site.top_k * site.heads for site in sites)
+    slots = sum(lengths) * layers * max(site.top_k * site.heads for site in sites)
     return [
         Work("sweeps", passed * above * (pairs * len(config.modes) + probed)),
-        Work("routes", clean * layers, 4 * cells + 2 * tokens if full else 0),
+        Work("routes", clean * layers, 4 * cells + 2 * slots if full else 0),
     ]
 
 
