@@ -31,9 +31,10 @@ def run(
     max_segments: Annotated[int | None, typer.Option(help="Cap per language and corpus in the small profile.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is drawn.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Execute also what is unchanged.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, page by page, and stop.")] = False,
 ) -> None:
     """Run every chapter that applies on another model, into a folder of its own; again to go on where it stopped."""
-    from ..report.rerun import rerun
+    from ..report.rerun import look_ahead, rerun
     from ..report.rerun_plan import Rerun
 
     asked = Rerun(
@@ -50,6 +51,9 @@ def run(
         seed=seed,
         force=force,
     )
+    if dry_run:
+        look_ahead(asked, tell=say)
+        return
     try:
         rerun(asked, tell=say)
     except KeyboardInterrupt:
@@ -65,13 +69,16 @@ def compare(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead.")] = False,
     json_: Json = False,
 ) -> None:
-    """Make one page of claims by models from several runs."""
-    from ..report.compare import compare_html, compare_markdown, compare_rows, load_runs
+    """Make one page of claims by models from several runs, with tests of their differences on the same texts."""
+    from ..report.compare import compare_html, compare_markdown, compare_rows
+    from ..report.differences import differences
     from ..report.files import write_atomic
+    from ..report.run_folder import load_runs
 
     loaded = load_runs(runs)
     if json_:
-        out.print_json(json.dumps(compare_rows(loaded)))
+        tested, rows = differences(loaded), compare_rows(loaded)
+        out.print_json(json.dumps([row | {"differences": [t for t in tested if t["id"] == row["id"]]} for row in rows]))
     elif markdown:
         print(compare_markdown(loaded), end="")  # noqa: T201
     else:

@@ -10,6 +10,8 @@ from scipy.stats import rankdata
 from .evidence import Evidence
 from .nulls import permutation_p, shuffles
 
+Method = Literal["pearson", "spearman"]
+
 
 def residual(
     values: Float[np.ndarray, "*batch n"], design: Float[np.ndarray, "*designs n k"]
@@ -37,7 +39,7 @@ class Correlation:
         confidence: coverage of the interval; n_boot: resamples; n_perm: permutations; seed: of both.
     """
 
-    method: Literal["pearson", "spearman"] = "pearson"
+    method: Method = "pearson"
     confidence: float = 0.95
     n_boot: int = 2000
     n_perm: int = 2000
@@ -71,6 +73,10 @@ class Correlation:
             raise ValueError("one side is constant, or determined by the covariates: no correlation is defined")
         p = permutation_p(np.asarray(value), self._null(data, strata), "two-sided")
         return Evidence.of_draws(value, self._resampled(data), self.confidence, len(x)).against(p=float(p))
+
+    def value(self, data: Shaped[np.ndarray, "n columns"]) -> float:
+        """Correlation of the first two columns given the others; NaN where none is defined."""
+        return float(self._partial(np.asarray(data, np.float64)))
 
     def _partial(self, data: np.ndarray) -> np.ndarray:
         """Partial correlation of the first two columns given the others: `(..., n, 2 + k)` to `(...)`."""

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .units import Units
+
 
 class EvidenceError(ValueError):
     """Numbers that no verdict can rest on."""
@@ -25,6 +27,7 @@ class Evidence(NamedTuple):
         null: 95th percentile of the null distribution, or a reference value; NaN where there is none.
         p: p-value; NaN where there is none.
         note: remark for readers.
+        units: what it is made of, for a comparison with another model on the same units; or why there can be none.
     """
 
     estimate: float
@@ -34,6 +37,7 @@ class Evidence(NamedTuple):
     null: float = math.nan
     p: float = math.nan
     note: str = ""
+    units: Units | str = ""
 
     @classmethod
     def exact(cls, value: float, n: int, null: float = math.nan, note: str = "") -> "Evidence":
@@ -54,7 +58,8 @@ class Evidence(NamedTuple):
     def mapped(self, function: Callable[[float], float]) -> "Evidence":
         """Estimate and interval under a monotone function; null and p are dropped."""
         low, high = sorted((float(function(self.low)), float(function(self.high))))
-        return Evidence(float(function(self.estimate)), low, high, self.n, note=self.note)
+        units = self.units.mapped(function) if isinstance(self.units, Units) else self.units
+        return Evidence(float(function(self.estimate)), low, high, self.n, note=self.note, units=units)
 
     def row(self, name: str = "estimate") -> dict[str, Any]:
         """The estimate under a name, `low`, `high` and `n`, as columns of a table."""
@@ -65,7 +70,7 @@ class Evidence(NamedTuple):
 
         Raises:
             EvidenceError: a number is missing, not finite or out of range, the interval is upside down, or `n` is not a
-                positive whole number.
+                positive whole number; or it is not the mean of its units.
         """
         estimate, low, high, n = (_number(name, value) for name, value in self.row().items())
         null, p = (
@@ -77,7 +82,10 @@ class Evidence(NamedTuple):
             raise EvidenceError(f"n is {n:g}; a verdict needs a whole number of units, at least one")
         if not _missing(p) and not 0 <= p <= 1:
             raise EvidenceError(f"p is {p}; it must lie between 0 and 1")
-        return Evidence(estimate, low, high, int(n), null, p, self.note)
+        own = self.units.estimate if isinstance(self.units, Units) else None
+        if own is not None and not math.isclose(own, estimate, rel_tol=1e-3, abs_tol=1e-6):
+            raise EvidenceError(f"the mean of the units is {own}, and the estimate {estimate}")
+        return Evidence(estimate, low, high, int(n), null, p, self.note, self.units)
 
     def plain(self) -> dict[str, Any]:
         """The numbers as they stand in a record: `estimate`, `interval`, `n`; `null` and `p`, None where missing."""

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from .evidence import Evidence
 from .statistics import resampling_weights
+from .units import Units
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class GapSlope:
         drawn = np.random.default_rng(self.seed).integers(0, len(missing), (self.n_boot, len(missing)))
         rows = np.arange(1, self.n_boot + 1)[:, None]
         slopes = _slope(x[rows, drawn], y[rows, drawn])
-        return Evidence.of_draws(_slope(x[:1], y[:1])[0], slopes[~np.isnan(slopes)], self.confidence, len(missing))
+        found = Evidence.of_draws(_slope(x[:1], y[:1])[0], slopes[~np.isnan(slopes)], self.confidence, len(missing))
+        names = [len(missing), *labels[0], "", *labels[1]]
+        return found._replace(units=Units.drawn("languages and items", names, slopes, len(missing)))
 
     def _means(self, values: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
         """`(1 + n_boot, lang)` means over the items, first as they are, then with clusters resampled."""

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from .nulls import PermutationTest
 from .seeds import Sampled
+from .units import EXPERTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,8 @@ class PositionSlope(PermutationTest):
             return float(np.mean([_relative(fit, np.flatnonzero(own[order])) for fit, (_, own) in each]) - matched)
 
         chance = self.draws(exchanged, len(strata), strata)
-        return Sampled(value, *(own[np.isfinite(own)] for own in (np.array(draws), chance)))
+        drawn, null = (own[np.isfinite(own)] for own in (np.array(draws), chance))
+        return Sampled(value, drawn, null, EXPERTS)
 
 
 def relative_slopes(

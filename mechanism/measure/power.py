@@ -58,4 +58,4 @@ class Detectable:
         if np.isinf(freedom):
             return normal
         bar = t.ppf(1 - self.alpha / 2, freedom)
-        return float(brentq(lambda shift: nct.sf(bar, freedom, shift) - self.power, 0, bar + 10 * normal))
+        return float(brentq(lambda shift: nct.sf(bar, freedom, shift) - self.power, 0, 2 * bar + 10 * normal))

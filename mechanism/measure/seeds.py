@@ -9,6 +9,7 @@ from jaxtyping import Float
 from .evidence import Evidence
 from .nulls import Alternative, permutation_p
 from .paired import SeedMean
+from .units import OVER_SEEDS, Units
 
 
 class Sampled(NamedTuple):
@@ -17,11 +18,13 @@ class Sampled(NamedTuple):
     Attributes:
         estimate: the number; draws: the same on resamples of what the model was shown.
         chance: the same under a null, empty where there is none.
+        names: of the documents that draws resample, with how often each is read; or why no other model has the same.
     """
 
     estimate: float
     draws: Float[np.ndarray, "draw"]
     chance: Float[np.ndarray, "null"] = np.zeros(0)
+    names: Sequence[str] | str = ""
 
 
 def over_seeds(models: Sequence[Sampled], alternative: Alternative = "greater") -> Evidence:
@@ -42,9 +45,11 @@ def over_seeds(models: Sequence[Sampled], alternative: Alternative = "greater") 
     draws = np.mean([one.draws[:size] for one in models], axis=0)
     if len(models) == 1:
         own = Evidence.of_draws(value, draws, 0.95, 1)
-        found = own._replace(low=min(value, own.low), high=max(value, own.high))
+        names = models[0].names
+        units = names if isinstance(names, str) else Units.drawn("documents", names, draws, len(set(names)))
+        found = own._replace(low=min(value, own.low), high=max(value, own.high), units=units)
     else:
-        found = SeedMean()(np.array([one.estimate for one in models]), (draws, size))
+        found = SeedMean()(np.array([one.estimate for one in models]), (draws, size))._replace(units=OVER_SEEDS)
     if not all(len(one.chance) for one in models):
         return found
     least = min(len(one.chance) for one in models)

@@ -78,7 +78,8 @@ class SpecialistTest:
         draws = _at(self.bootstrap.draws(documents, lift), best)
         held = ((draws >= self.fold) & found["specialist"]).mean((1, 2))
         chance = (self.null.draws(documents, Strongest(lift)) >= self.fold).mean((1, 2))
-        sampled = Sampled(float(found["strong"].mean()), held, chance)
+        names = [f"{name} {i}" for i, name in enumerate(documents.domain)]  # texts of one hash: the same documents
+        sampled = Sampled(float(found["strong"].mean()), held, chance, names)
         return Specialists(experts, float(found["specialist"].mean()), sampled, scores, draws)
 
 

@@ -2,20 +2,14 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from .claims import load_claims
-from .files import RESULTS
-from .record import read_records, read_undecided
-from .run_folder import RECORDS, SUMMARY, RerunError, read_summary
-from .scoreboard import UNDECIDED
+from .differences import HEADER, difference_rows
+from .record import UNDECIDED
+from .run_folder import Run
 from .tables import markdown_table
 from .verdicts import Verdict
-
-REPORT = "report"
-"""Stands for the committed records of the report, where a folder of a run is asked for."""
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #bbb; --quiet: #555; --head: #f2f2f2; }
@@ -35,62 +29,6 @@ small { color: var(--quiet); display: block; }
 .verdict-not-testable { color: #3d3d3d; background: #ececec; }
 .verdict-undecided { border-style: dashed; }
 """
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run found.
-
-    Attributes:
-        label: name of the model; summary: content of `run.json`.
-        records, undecided: by claim id, as in `record`.
-    """
-
-    label: str
-    summary: Mapping[str, Any]
-    records: Mapping[str, Mapping[str, Any]]
-    undecided: Mapping[str, Mapping[str, Any]]
-
-    def cell(self, claim: str) -> dict[str, Any]:
-        """Verdict, estimate, interval, n, p and unit of a claim, or the reason why it is undecided."""
-        found = self.records.get(claim)
-        if found is None:
-            return {"verdict": None, "label": UNDECIDED, "note": self.undecided.get(claim, {}).get("reason", "")}
-        keys = ("verdict", "estimate", "interval", "n", "p", "unit", "note", "rule")
-        verdict = load_claims()[claim].label(Verdict(found["verdict"]))
-        return {"label": verdict} | {key: found.get(key) for key in keys}
-
-
-def load_run(folder: str | Path) -> Run:
-    """A run by its folder, or the report itself by the name `report`.
-
-    Raises:
-        RerunError: there is no run.
-    """
-    if str(folder) == REPORT:
-        return Run("the report", {}, read_records(RESULTS), {})
-    summary, results = read_summary(Path(folder)), Path(folder) / RECORDS
-    if not summary:
-        raise RerunError(
-            f"no run in {folder}: it has no {SUMMARY}; `mechanism run --model MODEL --out {folder}` makes one"
-        )
-    return Run(summary["model"]["name"], summary, read_records(results), read_undecided(results))
-
-
-def load_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Several runs, their labels distinct: those of the same model are told apart by their folders.
-
-    Raises:
-        RerunError: there is none, or a folder holds none.
-    """
-    if not folders:
-        raise RerunError("name the folders of runs to compare")
-    runs = [load_run(folder) for folder in folders]
-    labels = [run.label for run in runs]
-    return [
-        run if labels.count(run.label) == 1 else replace(run, label=f"{run.label} ({folder})")
-        for run, folder in zip(runs, folders, strict=True)
-    ]
 
 
 def compare_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -118,6 +56,8 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     for name in dict.fromkeys(name for run in own for name in run.summary["settings"]):
         if len({str(run.summary["settings"].get(name)) for run in own}) > 1:
             found.append(f"The runs differ in {name.replace('_', ' ')}.")
+    if len({run.summary["model"]["tokenizer"] for run in own if run.summary["model"].get("tokenizer")}) > 1:
+        found.append("The models have other tokenizers, by whose tokens texts are cut and wrong answers are chosen.")
     for row in compare_rows(runs):
         if len({cell["rule"] for cell in row["models"].values() if cell.get("rule")}) > 1:
             found.append(f"{row['id']} was judged by different rules.")
@@ -136,7 +76,8 @@ def compare_markdown(runs: Sequence[Run]) -> str:
         cells = (": ".join(filter(None, (c["label"], _figures(c)))) for c in row["models"].values())
         rows.append([f"**{row['id']}** {row['statement']}", *cells])
     table = markdown_table(["Claim", *(run.label for run in runs)], rows)
-    return "\n".join([table, "", *(f"- {one}" for one in warnings(runs))]).strip() + "\n"
+    beside = ["", markdown_table(HEADER, rows)] if (rows := difference_rows(runs)) else []
+    return "\n".join([table, *beside, "", *(f"- {one}" for one in warnings(runs))]).strip() + "\n"
 
 
 def compare_html(runs: Sequence[Run]) -> str:
@@ -154,7 +95,7 @@ def compare_html(runs: Sequence[Run]) -> str:
 <p>Verdicts are these runs' own, computed by the report's rules; they are not recorded in the report.</p>
 {f"<ul>{notes}</ul>" if notes else ""}
 {_claims_table(runs)}
-<h2>Notebooks</h2>
+{_differences(runs)}<h2>Notebooks</h2>
 {_pages_table(own)}
 <h2>Where the numbers come from</h2>
 {_origin_table(own)}
@@ -170,6 +111,16 @@ def _claims_table(runs: Sequence[Run]) -> str:
         cells = (_cell(cell) for cell in row["models"].values())
         rows.append([f"<b>{row['id']}</b> {about}", *cells])
     return _table(["Claim", *(run.label for run in runs)], rows) if rows else "<p>No claim was judged.</p>"
+
+
+def _differences(runs: Sequence[Run]) -> str:
+    rows = [[html.escape(cell) for cell in row] for row in difference_rows(runs)]
+    told = (
+        "Document by document, item by item or language by language: these are the clusters. Each interval is of 95 %; "
+        "p is corrected over all tests of this page (Holm), and the smallest difference is one that such a test sees "
+        "with a probability of 80 %."
+    )
+    return f"<h2>Differences on the same texts</h2>\n<p>{told}</p>\n{_table(HEADER, rows)}\n" if rows else ""
 
 
 def _cell(cell: Mapping[str, Any]) -> str:

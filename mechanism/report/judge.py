@@ -13,7 +13,7 @@ from ..measure.evidence import Cell, Evidence, NotTestable
 from .charts import lines, panels
 from .claims import find_claim
 from .provenance import Provenance
-from .record import Record, leave_undecided, record
+from .record import Record, keep_units, leave_undecided, record
 from .tables import interval_text
 from .verdicts import Verdict
 
@@ -79,6 +79,8 @@ class Judge:
             standing=STANDING if self.own_run or not ours else "", analyses=self.analyses.get(claim, ()),
             testbed=self.testbed,
         )  # fmt: skip
+        if self.own_run and evidence is not None and not self.testbed:
+            keep_units(claim, evidence, bool(self.awaits))
         return self.judged[claim]
 
     def curves(self) -> Figure:

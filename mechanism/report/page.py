@@ -8,6 +8,7 @@ from typing import Any
 from IPython.display import Markdown
 
 from ..models.load import load_model, resolve, training_run
+from ..models.work import watch
 from . import behind, charts, figures
 from .expert_maps import lift_map, lift_panels, static_maps
 from .judge import Judge, planted_found
@@ -54,6 +55,7 @@ def open_page(model: str, device: str, dtype: str, **settings: Any) -> Page:
     figures.use_style()
     loaded, tokenizer = load_model(model, device, dtype, moe=True)
     behind.ABOUT |= {"model": Path(resolve(model)).name}
+    watch(loaded)
     return Page(model, loaded, tokenizer, training_run(model), {"dtype": dtype, **settings})
 
 

@@ -17,7 +17,7 @@ from .multiverse import agreement, outcomes
 from .provenance import Provenance, provenance
 from .verdicts import Verdict
 
-NUMBERS, UNDECIDED = "numbers", "undecided"
+NUMBERS, UNDECIDED, UNITS = "numbers", "undecided", "units"
 CODE = "mechanism"  # label of the code in a provenance
 
 
@@ -149,6 +149,17 @@ def leave_undecided(claim_id: str, reason: str, folder: Path | None = None) -> N
     keep(results_folder(folder) / UNDECIDED / f"{claim_id}.json", _json(payload))
 
 
+def keep_units(claim_id: str, evidence: Evidence, sample: bool, folder: Path | None = None) -> None:
+    """Keep what the evidence on a claim is made of beside its record, or why no other model has the same units.
+
+    Args:
+        sample: whether it is of a sample, not the full result.
+    """
+    own = evidence.units
+    told = {"reason": own} if isinstance(own, str) else {"units": own.plain()}
+    keep(results_folder(folder) / UNITS / f"{claim_id}.json", _json({**told, "sample": sample}))
+
+
 def number(name: str, value: Any, format: str = "", *, notebook: str | None = None, folder: Path | None = None) -> None:
     """Keep a number that prose quotes, and glue it to the notebook so that the book can show it.
 
@@ -207,6 +218,11 @@ def read_records(folder: Path | None = None, testbed: str = "") -> dict[str, dic
 def read_undecided(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     """What `leave_undecided` kept, by claim id."""
     return _by_claim(results_folder(folder) / UNDECIDED)
+
+
+def read_units(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `keep_units` kept, by claim id."""
+    return _by_claim(folder / UNITS)
 
 
 def evidence_of(payload: Mapping[str, Any]) -> Evidence | None:

@@ -12,13 +12,14 @@ from ..models.load import load_model, model_hash, parse_device, pinned, require_
 from ..study.base.records import OWN
 from ..trace.checks import QUICK, require
 from .build import BuildError, build_notebooks, stale, variables
-from .compare import compare_html, load_run
+from .compare import compare_html
 from .execute import CellFailure
-from .files import INPUTS, NOTEBOOKS, tree_hash, write_atomic
+from .files import INPUTS, NOTEBOOKS, file_sha256, tree_hash, write_atomic
+from .forecast import forecast, told, watching
 from .judge import RUN
-from .provenance import provenance
+from .provenance import SHORT, provenance
 from .rerun_plan import Plan, Rerun, plan
-from .run_folder import INDEX, PAGES, RECORDS, STUDIES, RerunError, prepare, read_summary, write_summary
+from .run_folder import INDEX, PAGES, RECORDS, STUDIES, RerunError, load_run, prepare, read_summary, write_summary
 from .stamp import recorded
 
 _PATH_OF_CLASS = re.compile(r"^(?:\w+\.)+(?=\w+: )")
@@ -65,9 +66,13 @@ def rerun(
     with _saved(folder, summary), variables(**{RUN: identity["id"], OWN: str(folder / STUDIES)}):
         todo = [n for n, given in chosen.pages.items() if asked.force or stale((n,), given, **where)]
         if todo:
-            summary |= _prove(model, asked, tell)
+            proved = _prove(model, asked, tell, {name: chosen.pages[name] for name in todo}, sources)
+            summary |= proved | {"forecast": former.get("forecast", {}) | proved.get("forecast", {})}
         for name, given in chosen.pages.items():
-            page = summary["notebooks"][name] = _page(name, given, name in todo, former, where, progress)
+            row = summary.get("forecast", {}).get(name, {})
+            with watching(name, row, progress and name in todo) as watch:
+                page = _page(name, given, name in todo, former, where, progress and not row.get("tokens"))
+                page = summary["notebooks"][name] = page | (watch.summary() if name in todo else {})
             took = f" in {page['seconds']} s" if name in todo else ""
             tell(f"{name}: {page['status']}{took}" + (f", {page['reason']}" if page["status"] == "failed" else ""))
             write_summary(folder, summary)
@@ -91,6 +96,8 @@ def _identify(spec: str, former: Mapping[str, Any]) -> tuple[str, dict[str, str]
     model = before["id"] if before.get("asked") == spec and "@" in before["id"] else pinned(spec)
     where = Path(resolve(model))
     identity = {"asked": spec, "id": model, "name": where.name, "hash": model_hash(model)}
+    if (known := where / "tokenizer.json").exists():
+        identity["tokenizer"] = file_sha256(known)[:SHORT]
     if before and before["hash"] != identity["hash"]:
         raise RerunError(
             f"the folder holds a run of {before['id']} ({before['hash']}), and this is {model} ({identity['hash']}): "
@@ -134,8 +141,27 @@ def _saved(folder: Path, summary: dict[str, Any]) -> Iterator[None]:
         write_atomic(folder / INDEX, compare_html([load_run(folder)]))
 
 
-def _prove(model: str, asked: Rerun, tell: Tell) -> dict[str, Any]:
-    """Load the model once, after asking whether it fits, and prove that its routing can be believed.
+def look_ahead(asked: Rerun, sources: Path = NOTEBOOKS, tell: Tell = lambda line: None) -> dict[str, Any]:
+    """Tell what a run takes, and stop there: nothing is written.
+
+    Returns the forecast by page, see `forecast`.
+
+    Raises:
+        as `rerun`.
+    """
+    model = _identify(asked.model, read_summary(asked.out))[0]
+    chosen = plan(asked, model, sources)
+    for name, reason in chosen.skipped.items():
+        tell(f"{name}: skipped, {reason}")
+    with variables(**{OWN: str(asked.out.resolve() / STUDIES)}):
+        return _prove(model, asked, tell, chosen.pages, sources)["forecast"]
+
+
+def _prove(
+    model: str, asked: Rerun, tell: Tell, pages: Mapping[str, Mapping[str, Any]], sources: Path
+) -> dict[str, Any]:
+    """Load the model once, after asking whether it fits, prove that its routing can be believed, and forecast what the
+    pages take.
 
     Raises:
         ModelError: it does not fit, or cannot be loaded.
@@ -144,16 +170,18 @@ def _prove(model: str, asked: Rerun, tell: Tell) -> dict[str, Any]:
     needed = require_memory(model, asked.device, asked.dtype)
     tell(f"memory, estimated: {needed}")
     start = time.monotonic()
-    loaded, _ = load_model(model, asked.device, asked.dtype, moe=True)
+    loaded, tokenizer = load_model(model, asked.device, asked.dtype, moe=True)
     require(loaded)
-    used = str(loaded.device)
+    used, seconds = str(loaded.device), round(time.monotonic() - start, 1)
+    rows = forecast((loaded, tokenizer), pages, sources, needed.needed)
     del loaded
     gc.collect()
-    seconds = round(time.monotonic() - start, 1)
     names = [contract.__name__ for contract in QUICK]
     tell(f"loaded on {used} in {seconds} s; contracts hold: {', '.join(names)}")
+    for line in told(rows):
+        tell(f"forecast: {line}")
     estimate = {"parameters": needed.parameters, "weights": needed.weights, "needed": needed.needed}
-    return {"memory": estimate, "contracts": names, "loaded": {"device": used, "seconds": seconds}}
+    return {"memory": estimate, "contracts": names, "loaded": {"device": used, "seconds": seconds}, "forecast": rows}
 
 
 def _page(

@@ -28,13 +28,14 @@ from mechanism.report import rerun as rerun_module
 from mechanism.report.book import external_loads
 from mechanism.report.build import BuildError
 from mechanism.report.claims import load_claims
-from mechanism.report.compare import compare_html, compare_markdown, compare_rows, load_runs
+from mechanism.report.compare import compare_html, compare_markdown, compare_rows
 from mechanism.report.compare import warnings as differences
+from mechanism.report.differences import differences as tests_of
 from mechanism.report.files import NOTEBOOKS, RESULTS
 from mechanism.report.judge import STANDING
 from mechanism.report.rerun import rerun
 from mechanism.report.rerun_plan import Rerun, plan
-from mechanism.report.run_folder import RerunError
+from mechanism.report.run_folder import RerunError, load_runs
 from mechanism.report.stamp import read_notebook
 from mechanism.report.verdicts import Verdict
 from mechanism.study.r_multilingual import steering
@@ -107,7 +108,7 @@ def here(monkeypatch) -> Iterator[list[str]]:
 @pytest.fixture
 def pages(tmp_path, monkeypatch) -> Callable[..., dict]:
     """A run over throw-away notebooks on the committed tiny model, which is not loaded."""
-    monkeypatch.setattr(rerun_module, "_prove", lambda model, asked, tell: {})
+    monkeypatch.setattr(rerun_module, "_prove", lambda *given: {})
     shown = "import os\nprint(model, os.environ['MECHANISM_RUN'], os.environ['MECHANISM_STUDIES'])"
     write(tmp_path / "notebooks", "10_first", shown, parameters="model = ''")
     (tmp_path / "package").mkdir()
@@ -160,6 +161,17 @@ def test_every_page_that_applies_on_one_model(checkpoint, parallel, domains, her
         reason = json.loads((out / "results" / "undecided" / f"{claim}.json").read_text("utf-8"))["reason"]
         assert told in reason
     assert {path.name: path.stat().st_mtime_ns for path in RESULTS.glob("*.json")} == before
+
+    run = load_runs([out])[0]
+    assert {"R6", "D1", "D5"} <= {claim for claim, kept in run.units.items() if "units" in kept}
+    assert "turns of a clock" in run.units["D8"]["reason"]
+    tested = [row for row in tests_of([run, replace(run, label="again")]) if "reason" not in row]
+    assert {"R6", "D1", "D5"} <= {row["id"] for row in tested}
+    assert {(row["difference"], row["holm"]) for row in tested} == {(0.0, 1.0)}, "it is the same run"
+    for name in ("10_routing_by_language", "20_domain_experts"):
+        row, done = found["forecast"][name], found["notebooks"][name]["work"]
+        assert row["seconds"] > 0
+        assert done["studies"]["tokens"] == pytest.approx(row["tokens"], rel=0.25)
 
     monkeypatch.setattr(rerun_module, "load_model", None)
     again = rerun(asked, progress=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from ...models.work import study_finished
 from .records import recorded, stored
 
 PROFILES = ("auto", "small", "full")
@@ -42,10 +43,12 @@ class Study:
             ValueError: no such profile; StudyError: see `records.stored`; otherwise what the computation raises.
         """
         check_profile(profile)
-        if profile == "full":
-            return stored(self.key, self.data, self.full, self.command)
         found = self.recorded() if profile == "auto" else None
-        return self.sample() if found is None else found
+        if profile == "full":
+            found = stored(self.key, self.data, self.full, self.command)
+        found = self.sample() if found is None else found
+        study_finished()
+        return found
 
     def awaits(self, found: xr.Dataset) -> str:
         """The command that makes the full result, where `found` is only a sample; empty where it is the full one."""

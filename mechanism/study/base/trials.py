@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from ...corpus.tasks import ChoiceItem
 from ...measure.matching import MatchedExperts
 from ...measure.nulls import false_discovery
-from ...measure.paired_gain import Gain, PairedGain
+from ...measure.paired_gain import Gain, PairedGain, group_weighted
+from ...measure.units import Units
 from ...models.choices import EditedChoices
 from ...models.scoring import judged
 from ...trace import Intervention
@@ -157,7 +158,14 @@ class Trials:
 
     def gain_of(self, edited: np.ndarray, groups: Sequence[str] = ()) -> Gain:
         """Gain of hits `(group, item)` over no edit."""
-        return self.paired(self.scores(self.unedited, groups), edited, self.data["cluster"].values)
+        base, clusters = self.scores(self.unedited, groups), self.data["cluster"].values
+        found, names = self.paired(base, edited, clusters), list(groups or self.compared)
+        tops, weight = group_weighted(edited - base)
+        if not self.paired.parallel:  # every item is of one group
+            owner = (~np.isnan(base)).argmax(0)
+            clusters = np.array([f"{names[i]} {one}" for i, one in zip(owner, clusters, strict=True)])
+        units = Units.ratio(f"items of {', '.join(names)}", clusters, tops, weight)
+        return found._replace(gain=found.gain._replace(units=units))
 
     def by_group(self, setting: int, groups: Sequence[str]) -> pd.DataFrame:
         """Of each group `base` and `edited` accuracy, `gain`, `low`, `high`, `p`, `q` (false discovery rate over the

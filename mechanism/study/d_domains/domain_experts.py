@@ -123,11 +123,25 @@ def observe_crossed(
         CorpusError: fewer than two domains, or they have fewer than two languages, or two documents, in common.
         DenseModelError: the model routes nowhere.
     """
+    codes, texts, left_out = crossed_pieces(tokenizer, config, room(model))
+    routed = route(model, tokenizer, [piece for own in texts for piece in own], contributions=False)
+    rate = routed["selections"].values / routed["tokens"].values[:, None, None]
+    dims, shape = ("document", "lang", "layer", "expert"), (-1, len(codes))  # all languages of a document together
+    data = {"rate": (dims, rate.reshape(*shape, *rate.shape[1:])),
+            "tokens": (dims[:2], routed["tokens"].values.reshape(shape))}  # fmt: skip
+    coords = {"domain": ("document", routed["domain"].values[:: len(codes)]), "lang": codes,
+              "layer": routed["layer"].values, "expert": np.arange(rate.shape[2])}  # fmt: skip
+    return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
+
+
+def crossed_pieces(
+    tokenizer: PreTrainedTokenizerBase, config: DomainConfig, most: int
+) -> tuple[list[str], list[list[Piece]], dict[str, int]]:
+    """Languages, pieces by domain, and how many documents of a domain are left out, of `observe_crossed`."""
     corpora = config.corpora()
     codes = common_languages(corpora, config.languages)
     if len(codes) < 2:
         raise CorpusError(f"{' '.join(config.domains)}: fewer than two languages in common")
-    most = room(model)
 
     def fits(texts: list[str]) -> bool:
         return max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])) <= most
@@ -140,15 +154,8 @@ def observe_crossed(
     texts = [own for own in texts if len(own) >= 2 * len(codes)]
     if len(texts) < 2:
         raise CorpusError(f"{' '.join(config.domains)}: fewer than two domains have two documents in all languages")
-    routed = route(model, tokenizer, [piece for own in texts for piece in own], contributions=False)
-    rate = routed["selections"].values / routed["tokens"].values[:, None, None]
-    dims, shape = ("document", "lang", "layer", "expert"), (-1, len(codes))  # all languages of a document together
-    data = {"rate": (dims, rate.reshape(*shape, *rate.shape[1:])),
-            "tokens": (dims[:2], routed["tokens"].values.reshape(shape))}  # fmt: skip
-    coords = {"domain": ("document", routed["domain"].values[:: len(codes)]), "lang": codes,
-              "layer": routed["layer"].values, "expert": np.arange(rate.shape[2])}  # fmt: skip
     left_out = {corpus.domain: n for corpus, n in zip(corpora, lost, strict=True) if n}
-    return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
+    return codes, texts, left_out
 
 
 def study(
@@ -173,7 +180,7 @@ def study(
 
     def asked(config: DomainConfig, observe: Callable[..., xr.Dataset], **about: str) -> Study:
         whole = replace(config, max_segments=FULL)
-        key, texts = _key(spec, dtype, whole, **about), texts_hash(config.corpora())
+        key, texts = domain_key(spec, dtype, whole, **about), texts_hash(config.corpora())
         return Study(
             key, texts, lambda: observe(model, tokenizer, whole).assign_attrs(name=name),
             lambda: observe(model, tokenizer, config), _command(spec),
@@ -196,12 +203,12 @@ def _command(spec: str) -> str:
 
 def others(spec: str, dtype: str, config: DomainConfig) -> dict[str, DomainObservation]:
     """Recorded full observations of the other training seeds, on the same domains, by name."""
-    key = _key(spec, dtype, replace(config, max_segments=FULL), study=STUDY)
+    key = domain_key(spec, dtype, replace(config, max_segments=FULL), study=STUDY)
     found = recorded_of(spec, key, texts_hash(config.corpora()))
     return {name: DomainObservation(own) for name, own in found.items()}
 
 
-def _key(spec: str, dtype: str, whole: DomainConfig, **about: str) -> dict[str, Any]:
+def domain_key(spec: str, dtype: str, whole: DomainConfig, **about: str) -> dict[str, Any]:
     return {"model": model_hash(spec), "dtype": f"torch.{dtype}", **plain(whole), **about}
 
 

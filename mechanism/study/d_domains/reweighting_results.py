@@ -122,11 +122,12 @@ class Reweighted(Trials):
     def evidence(self) -> Evidence:
         """What claim D5 is judged on: the smaller gain with its interval, `n` and null, and `p` for the better one."""
         table = self.gains()
-        smaller = table.loc[table["estimate"].astype(float).idxmin()]
+        kind = str(table["estimate"].astype(float).idxmin())
+        smaller, units = table.loc[kind], self.gain_of(self.scores(self.chosen(kind))).gain.units
         both = table[["p_random", "p_boot"]].astype(float).max(axis=1)
         note = f"The smaller of the two gains; {int(table['draws'].min())} random sets. p below 0.05 needs 40 of them."
         found = Evidence(*smaller[["estimate", "low", "high", "n", "null"]])
-        return found._replace(p=float(min(1, 2 * both.min())), note=note)
+        return found._replace(units=units, p=float(min(1, 2 * both.min())), note=note)
 
     def cells(self) -> list[Cell]:
         """Other analyses of D5: domain or driver experts alone, every factor, all tasks or one, and what counts as

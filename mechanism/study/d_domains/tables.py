@@ -17,6 +17,7 @@ from ...measure.overlap import frequency_strata, hypergeometric_overlap
 from ...measure.seeds import Sampled, over_seeds
 from ...measure.specialisation import Strongest, cwas
 from ...measure.specialists import Specialists, SpecialistTest
+from ...measure.units import EXPERTS
 from .driver_experts import Swept
 
 SIZES = (0.125, 0.25)
@@ -119,7 +120,7 @@ def overlapping(swept: Swept, share: float | None = None, everywhere: bool = Fal
     exchanged = PermutationTest(swept.n_perm, swept.seed).draws(
         lambda order: second[order][first].mean(), len(first), strata
     )
-    return Sampled(float(second[first].mean()), np.array(draws), exchanged)
+    return Sampled(float(second[first].mean()), np.array(draws), exchanged, EXPERTS)
 
 
 def driver_overlap(models: Sequence[Swept]) -> pd.DataFrame | None:
@@ -199,4 +200,4 @@ class Space:
         exchanged = PermutationTest(swept.n_perm, swept.seed).draws(
             lambda order: together(near, np.flatnonzero(own[order])), len(own), layer
         )
-        return Sampled(together(near, np.flatnonzero(own)), np.array(draws)[np.isfinite(draws)], exchanged)
+        return Sampled(together(near, np.flatnonzero(own)), np.array(draws)[np.isfinite(draws)], exchanged, EXPERTS)

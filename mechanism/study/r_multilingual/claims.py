@@ -10,13 +10,14 @@ from ...measure.evidence import Evidence
 from ...measure.paired import SeedMean
 from ...measure.power import Detectable
 from ...measure.statistics import ClusterBootstrap
+from ...measure.units import EXPERTS, OVER_SEEDS, Units
 from ..base import runs as training_runs
 from ..base.records import CONFIG, STATS
 from ..embedded import siblings
 from . import sharing
 from .effects import OneModel, Seeds
 from .language_experts import TAU
-from .quality import explained, resource_associations
+from .quality import beside_training, correlation_units, explained, explained_units, resource_associations
 from .tables import table
 
 STUDY = "routing_by_language"
@@ -108,9 +109,13 @@ def resources(found: xr.Dataset) -> pd.DataFrame:
 
 
 def _resource_rows(models: Sequence[xr.Dataset]) -> pd.DataFrame:
+    return resource_associations(*_consistency(models), models[0].attrs["seed"])
+
+
+def _consistency(models: Sequence[xr.Dataset]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     about = models[0].attrs
-    consistency, language = _mean(models, "consistency"), _mean(models, "language").xs(about["wide"], level="corpus")
-    return resource_associations(consistency, language, about["pivot"], about["seed"])
+    language = _mean(models, "language").xs(about["wide"], level="corpus")
+    return _mean(models, "consistency"), language, about["pivot"]
 
 
 def _mean(models: Sequence[xr.Dataset], name: str) -> pd.DataFrame:
@@ -123,12 +128,18 @@ def _resources(models: Sequence[xr.Dataset]) -> Evidence:
     rows = _resource_rows(models)
     if rows.empty:
         raise ValueError("how much text of each language the model was trained on is not known")
-    return _row(rows.loc[("trained languages", "script")])._replace(note=_told(rows, models[0].attrs["pivot"]))
+    found = _row(rows.loc[("trained languages", "script")])
+    units: Units | str = OVER_SEEDS
+    if len(models) == 1:
+        own = beside_training(*_consistency(models)).dropna(subset=["log_train"])
+        units = correlation_units(own, "value", "log_train", ("other_script",), "spearman")
+    return found._replace(note=_told(rows, models[0].attrs["pivot"]), units=units)
 
 
 def _explained(models: Sequence[xr.Dataset]) -> Evidence:
     language = _mean(models, "language").xs(models[0].attrs["wide"], level="corpus")
-    return _row(explained(language, seed=models[0].attrs["seed"]))
+    found = _row(explained(language, seed=models[0].attrs["seed"]))
+    return found._replace(units=OVER_SEEDS if len(models) > 1 else explained_units(language))
 
 
 def _row(row: pd.Series) -> Evidence:
@@ -149,10 +160,10 @@ def _overlap(models: Sequence[xr.Dataset]) -> Evidence:
     p = max(float(own["p_fewer_permuted"]) for own in at)
     note = "; ".join(f"{own['shared']:.0f} shared, {own['expected_permuted']:.1f} by chance" for own in at)
     if len(at) > 1:
-        return SeedMean()(ratios["shared"].to_numpy()).against(1.0, p, note)
+        return SeedMean()(ratios["shared"].to_numpy()).against(1.0, p, note)._replace(units=OVER_SEEDS)
     documents = table(models[0], "profile").loc[(models[0].attrs["wide"], "entropy", models[0].attrs["pivot"]), "n"]
     own = ratios.iloc[0]
-    return Evidence(own["shared"], own["low"], own["high"], int(documents.iloc[0]), 1.0, p, note)
+    return Evidence(own["shared"], own["low"], own["high"], int(documents.iloc[0]), 1.0, p, note, EXPERTS)
 
 
 def _told(rows: pd.DataFrame, pivot: str) -> str:

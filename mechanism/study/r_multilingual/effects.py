@@ -18,10 +18,12 @@ from ...measure.evidence import Evidence
 from ...measure.paired import SeedMean
 from ...measure.profile import contrasts, depth_windows, dip
 from ...measure.statistics import resampling_weights, with_observed
+from ...measure.units import OVER_SEEDS, Units
 from ..base.trials import known_mean
 from ..embedded.siblings import SEEDS, histories
 from .observe import POOLED, pool, script_of
 from .profiles import ALL
+from .quality import LANGUAGES, correlation_units
 from .sharing import best_or_ends, common_tokens, observations
 from .tables import table
 
@@ -101,7 +103,7 @@ class Seeds:
         return {name: taught(pool(list(own.values())), self.trained) for name, own in self.parts.items()}
 
     def _evidence(self, effects: Float[np.ndarray, "seed draw"], units: int) -> Evidence:
-        return SeedMean()(effects[:, 0], (effects[:, 1:].mean(0), units))
+        return SeedMean()(effects[:, 0], (effects[:, 1:].mean(0), units))._replace(units=OVER_SEEDS)
 
     def _weights(self, units: int) -> np.ndarray:
         return with_observed(resampling_weights(units, self.n_boot, self.seed))
@@ -135,7 +137,7 @@ class Seeds:
         effects, sizes = self._apart
         picked = effects[..., [layer] if isinstance(layer, int) else layer].mean(3)
         beneath = [(own[:, 1:].mean(0), size) for own, size in zip(picked, sizes, strict=True)]
-        return SeedMean()(picked[0, :, 0], *beneath)
+        return SeedMean()(picked[0, :, 0], *beneath)._replace(units=OVER_SEEDS)
 
     @cached_property
     def _apart(self) -> tuple[np.ndarray, list[int]]:
@@ -193,7 +195,8 @@ class OneModel:
         for row in (own, trained):
             if np.isnan(row["value"]):
                 raise ValueError(f"{row['n']:.0f} languages are too few, or what is compared does not vary")
-        return Evidence(own["value"], own["low"], own["high"], int(own["n"]), float(trained["high"]), own["p"])
+        found = Evidence(own["value"], own["low"], own["high"], int(own["n"]), float(trained["high"]), own["p"])
+        return found._replace(units=correlation_units(table(self.found, "language").xs(wide, level="corpus")))
 
     def falls(self) -> Evidence:
         """See `Seeds.falls`."""
@@ -214,6 +217,10 @@ class OneModel:
             )
         whole = rows.loc[ALL]
         own = Evidence(whole["value"], whole["low"], whole["high"], int(whole["n"]))
+        if "apart" in self.found:
+            of = f"documents of {self.found.attrs['apart']}"
+            more, base = self.found["apart"].dropna("document").transpose("side", "document")
+            own = own._replace(units=Units.ratio(of, more["document"].values, more.values, base.values))
         return own.against(float(rows.drop(ALL)["low"].min()))
 
     def gain(self) -> Evidence:
@@ -230,7 +237,8 @@ class OneModel:
         return [] if rows.empty else list(rows.index.unique("lang"))
 
     def _over_languages(self, values: pd.Series) -> Evidence:
-        return SeedMean()(values.dropna().to_numpy(np.float64))
+        own = values.dropna().astype(np.float64)
+        return SeedMean()(own.to_numpy())._replace(units=Units.mean(LANGUAGES, own.index, own))
 
 
 def language_means(

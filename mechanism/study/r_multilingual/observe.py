@@ -42,6 +42,15 @@ def read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -
     return kept, problem
 
 
+def read_all(
+    tokenizer: PreTrainedTokenizerBase, corpus: Corpus, config: RoutingConfig, limit: int
+) -> dict[str, tuple[pd.Series, str]]:
+    """What `read` says of every language that is observed, the pivot first."""
+    codes = dict.fromkeys([pivot_of(corpus), *(config.languages or corpus.languages)])
+    rows = config.rows(corpus)
+    return {code: read(tokenizer, corpus.texts(code, rows), limit) for code in codes}
+
+
 def _shares(ids: pd.Series, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """Relative frequency of each token of the vocabulary."""
     counts = np.bincount(np.concatenate(ids.to_list()), minlength=len(tokenizer))
@@ -73,10 +82,7 @@ def observe(
             with the pivot.
         ModelError: the model routes nowhere.
     """
-    first = pivot_of(corpus)
-    codes = list(dict.fromkeys([first, *(config.languages or corpus.languages)]))
-    rows = config.rows(corpus)
-    readings = {code: read(tokenizer, corpus.texts(code, rows), room(model)) for code in codes}
+    first, rows, readings = pivot_of(corpus), config.rows(corpus), read_all(tokenizer, corpus, config, room(model))
     left_out = {code: problem for code, (_, problem) in readings.items() if problem}
     usable = {code: ids for code, (ids, problem) in readings.items() if not problem}
     if first in left_out or len(usable) < 2:

@@ -63,17 +63,33 @@ def falls(found: xr.Dataset, codes: Sequence[str], bootstrap: ClusterBootstrap) 
 def beyond(found: xr.Dataset, codes: Sequence[str], base: Sequence[str], bootstrap: ClusterBootstrap) -> pd.DataFrame:
     """Mean divergence of some languages over that of others, minus 1 (claim R9), on the segments that all of them have:
     `estimates` by `depth`, which is a layer or `ALL` of them; empty without such segments or languages."""
-    if not (codes and base):
-        return pd.DataFrame()
-    own, other = (found["divergence"].sel(lang=list(side)).mean("lang", skipna=False) for side in (codes, base))
-    there = own.notnull().all("layer") & other.notnull().all("layer")
     rows = {}
-    for layer in (*map(int, found["layer"].values), ALL) if there.any() else ():
-        sides = [side.values if layer == ALL else side.sel(layer=[layer]).values for side in (own, other)]
-        tops, bottoms = (side[there.values].mean(1) for side in sides)
-        ratio = bootstrap(tops.astype(np.float64), bottoms.astype(np.float64), found["cluster"].values[there.values])
-        rows[layer] = ratio.mapped(lambda value: value - 1).row("value")
+    for layer in (*map(int, found["layer"].values), ALL):
+        tops, bottoms, clusters = _both(found, codes, base, layer)
+        if len(clusters):
+            rows[layer] = bootstrap(tops, bottoms, clusters).mapped(lambda value: value - 1).row("value")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("depth")
+
+
+def apart(found: xr.Dataset, codes: Sequence[str], base: Sequence[str]) -> pd.DataFrame:
+    """What `beyond` finds over `ALL` layers, by document: sums over its segments of how much `more` there is of the one
+    than of the other, and of the other, `base`."""
+    tops, bottoms, clusters = _both(found, codes, base, ALL)
+    sums = pd.DataFrame({"more": tops - bottoms, "base": bottoms}).groupby(pd.Index(clusters, name="document")).sum()
+    return sums.rename_axis(columns="side")
+
+
+def _both(
+    found: xr.Dataset, codes: Sequence[str], base: Sequence[str], layer: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean divergence of some languages and of others in the segments that all of them have, and their documents."""
+    if not (codes and base):
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    own, other = (found["divergence"].sel(lang=list(side)).mean("lang", skipna=False) for side in (codes, base))
+    there = (own.notnull().all("layer") & other.notnull().all("layer")).values
+    sides = [side.values if layer == ALL else side.sel(layer=[layer]).values for side in (own, other)]
+    tops, bottoms = (side[there].mean(1).astype(np.float64) for side in sides)
+    return tops, bottoms, found["cluster"].values[there]
 
 
 def kept(values: xr.DataArray, code: str) -> tuple[np.ndarray, np.ndarray]:

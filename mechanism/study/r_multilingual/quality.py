@@ -8,15 +8,18 @@ import pandas as pd
 import xarray as xr
 
 from ...corpus.library import committed, training_budgets, training_rows
-from ...measure.correlation import Correlation, residual, with_intercept
+from ...measure.correlation import Correlation, Method, residual, with_intercept
 from ...measure.evidence import Evidence
 from ...measure.power import Detectable
 from ...measure.profile import depth_windows
 from ...measure.regression import NestedRegression
+from ...measure.units import Units
 from .observe import script_of
 
 DRAWS = 1000
 EXPLAINED = ("value", "low", "high", "p", "n", "base", "detectable")
+LANGUAGES = "languages"
+UNDEFINED = "without one of its languages it is not defined"
 CONFOUNDERS = ("other_script", "overlap", "log_train", "length_ratio")
 GIVEN: dict[str, tuple[str, ...]] = {
     "nothing": (),
@@ -129,10 +132,8 @@ def resource_associations(consistency: pd.DataFrame, language: pd.DataFrame, piv
     Returns:
         Index `(sample, given)`; columns as of `associations`. Empty if no training text is known.
     """
-    known = language[["other_script", "length_ratio"]].reindex(consistency.index)
-    known.loc[known.index == pivot] = 0.0, 1.0
-    trained = consistency[["value", "log_train"]].join(known).dropna(subset=["log_train"])
-    every = consistency[["value", "log_train"]].fillna({"log_train": 0.0}).join(known)
+    every = beside_training(consistency, language, pivot)
+    trained, every = every.dropna(subset=["log_train"]), every.fillna({"log_train": 0.0})
     if trained.empty:
         return pd.DataFrame()
     samples = {"trained languages": trained, "all, never trained as 0": every}
@@ -141,6 +142,13 @@ def resource_associations(consistency: pd.DataFrame, language: pd.DataFrame, piv
     lengths = {name: RESOURCES[name] for name in ("nothing", "length")}
     found |= {label: associations(table, "value", "log_train", lengths, seed) for label, table in own.items()}
     return pd.concat(found, names=["sample"]).xs("spearman", level="method")
+
+
+def beside_training(consistency: pd.DataFrame, language: pd.DataFrame, pivot: str) -> pd.DataFrame:
+    """What `resource_associations` correlates: `value`, `log_train`, `other_script` and `length_ratio` by language."""
+    known = language[["other_script", "length_ratio"]].reindex(consistency.index)
+    known.loc[known.index == pivot] = 0.0, 1.0
+    return consistency[["value", "log_train"]].join(known)
 
 
 def byte_associations(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -189,6 +197,34 @@ def explained(
         found |= {"value": gain.value / (1 - gain.base), "low": low, "high": high, "p": gain.p, "base": gain.base}
         found["detectable"] = Detectable().explained(gain.n, len(kept))
     return pd.Series(found, list(EXPLAINED), dtype=np.float64, name=added)
+
+
+def explained_units(
+    table: pd.DataFrame, added: str = "divergence", base: Sequence[str] = ("distance", "other_script", "log_train")
+) -> Units | str:
+    """What the share of `explained` is made of, language by language."""
+    kept = [name for name in base if table[name].nunique() > 1]
+    whole = table[["quality", *kept, added]].dropna().astype(np.float64)
+
+    def share(at: np.ndarray) -> float:
+        y, *columns = whole.to_numpy()[at].T
+        without, within = (float(_explained(y, np.array(own).reshape(-1, len(y)).T)) for own in (columns[:-1], columns))
+        return (within - without) / (1 - without) if without < 1 - 1e-9 else np.nan
+
+    return Units.jackknife(LANGUAGES, whole.index, share) or UNDEFINED
+
+
+def correlation_units(
+    table: pd.DataFrame,
+    x: str = "divergence",
+    y: str = "quality",
+    given: Sequence[str] = (),
+    method: Method = "pearson",
+) -> Units | str:
+    """What a correlation of `associations` is made of, language by language."""
+    whole, correlation = table[[x, y, *given]].dropna().astype(np.float64), Correlation(method)
+    found = Units.jackknife(LANGUAGES, whole.index, lambda at: correlation.value(whole.to_numpy()[at]))
+    return found or UNDEFINED
 
 
 def _explained(y: np.ndarray, predictors: np.ndarray) -> np.ndarray:

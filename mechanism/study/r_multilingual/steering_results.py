@@ -13,6 +13,7 @@ from ...measure.evidence import Cell, Evidence, NotTestable
 from ...measure.gap import GapSlope
 from ...measure.nulls import false_discovery
 from ...measure.paired_gain import PairedGain
+from ...measure.units import Units
 from ..base.trials import Trials, gain_row, known_mean, with_q
 from .steering_plan import METHODS
 
@@ -132,9 +133,11 @@ class SteeringResults(Trials):
         """Slope over languages of gain on gap; None with fewer than three languages or equal gaps."""
         try:
             clusters = self.data["dev_cluster"].values, self.data["cluster"].values
-            return self.slope(*self._gap_items(), clusters)
+            found = self.slope(*self._gap_items(), clusters)
         except ValueError:
             return None
+        assert isinstance(found.units, Units)
+        return found._replace(units=replace(found.units, of=f"items of {', '.join(self.compared)}"))
 
     def _gap_items(self) -> tuple[np.ndarray, np.ndarray]:
         plain = dict(zip(self.groups, self._dev[0], strict=True))

@@ -14,7 +14,7 @@ from .config import ChapterConfig
 from .groups import between, grouping
 from .language_experts import ExpertOverlap
 from .observe import POOLED, pool, script_of
-from .profiles import beyond, estimates, falls, of_languages, shapes
+from .profiles import apart, beyond, estimates, falls, of_languages, shapes
 from .quality import associations, explained, log_training_tokens, quality, training_bytes
 from .sharing import shared_states
 
@@ -99,7 +99,8 @@ class Chapter:
         }
 
     def dataset(self) -> xr.Dataset:
-        """Tables, the number of `segments` by language and corpus, and the divergence `between` any two languages."""
+        """Tables, the number of `segments` by language and corpus, the divergence `between` any two languages, and what
+        the table `held_out` says of single documents, `apart`."""
         arrays = [
             own.astype(np.float64).to_xarray().to_array(COLUMNS[name], name)
             for name, own in self.tables.items()
@@ -109,7 +110,8 @@ class Chapter:
         segments = pd.DataFrame(counts, dtype=np.float64).rename_axis(index="lang", columns="corpus")
         left_out = {part.attrs["corpus"]: part.attrs["left_out"] for part in self.parts if part.attrs["left_out"]}
         about = {"pivot": self.wide.attrs["pivot"], "wide": self.wide.attrs["corpus"], "tasks": ", ".join(self.tasks)}
-        about["experts"] = self.wide.sizes["expert"]
+        about |= {"experts": self.wide.sizes["expert"], "apart": " against ".join(map(", ".join, self.strangers()))}
+        arrays += [apart(self.wide, *self.strangers()).stack().to_xarray().rename("apart")]
         found = xr.merge([xr.DataArray(segments, name="segments"), self.pairs, *arrays], join="outer")
         return found.assign_attrs(about | {"left_out": json.dumps(left_out)})
 

@@ -7,6 +7,7 @@ import xarray as xr
 
 from mechanism.corpus.store import CorpusError
 from mechanism.measure.statistics import ClusterBootstrap
+from mechanism.measure.units import Units
 from mechanism.study.base import runs as training_runs
 from mechanism.study.d_domains import reweighting
 from mechanism.study.d_domains.reweighting import ReweightingConfig, reweight
@@ -109,6 +110,9 @@ def test_evidence_is_of_the_smaller_gain_and_p_of_the_better_one():
     assert found.null < 5.01
     assert found.n == 100, "documents of four items"
     assert found.p == pytest.approx(2 / 61)
+    units = found.checked().units
+    assert isinstance(units, Units)
+    assert units.n == 100, "its mean is the gain"
 
 
 def test_other_analyses_hold_the_chosen_setting():

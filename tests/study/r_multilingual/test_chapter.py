@@ -12,6 +12,7 @@ from mechanism.corpus.store import CorpusError
 from mechanism.measure.divergence import entropy, normalised_js
 from mechanism.measure.evidence import Evidence
 from mechanism.measure.statistics import ClusterBootstrap
+from mechanism.measure.units import Units
 from mechanism.study.embedded.history import History
 from mechanism.study.r_multilingual import sharing as language_sharing
 from mechanism.study.r_multilingual import tables as language_tables
@@ -122,6 +123,9 @@ def test_evidence_on_every_claim(chapter: Chapter):
     assert {claim for claim, own in found.items() if isinstance(own, str)} == {"R5", "R10", "R12"}
     assert "chance shares no expert" in str(found["R5"])
     known = {claim: own.checked() for claim, own in found.items() if isinstance(own, Evidence)}
+    over = {claim: own.units.of for claim, own in known.items() if isinstance(own.units, Units)}
+    assert {claim for claim, of in over.items() if of == "languages"} == set(known) - {"R9"}
+    assert over["R9"].startswith("documents of "), "each estimate is the mean of its units, which is checked"
     assert known["R1"].low > max(0.5, known["R1"].null)
     assert known["R1"].n == len(SISTERS)
     assert known["R2"].high < -0.5

@@ -18,6 +18,7 @@ from mechanism.measure.evidence import Evidence
 from mechanism.measure.gap import GapSlope
 from mechanism.measure.paired_gain import PairedGain
 from mechanism.measure.statistics import ClusterBootstrap
+from mechanism.measure.units import Units
 from mechanism.models.load import ModelError, load_model
 from mechanism.study.base.trials import choose
 from mechanism.study.r_multilingual import steering
@@ -129,8 +130,10 @@ def test_controls_and_doses_of_the_planted_expert(strong: SteeringResults):
 def test_other_analyses_hold_the_chosen_setting_and_every_control(strong: SteeringResults):
     found, judged = strong.cells(), strong.claims()["R6"]
     assert isinstance(judged, Evidence)
+    assert isinstance(units := judged.checked().units, Units)
+    assert units.n == judged.n
     test = [own for own in found["R6"] if own.choices["items"] == "test" and own.choices["languages"] == "all"]
-    assert test[0].evidence == judged._replace(note="", null=test[0].evidence.null)
+    assert test[0].evidence == judged._replace(note="", null=test[0].evidence.null, units="")
     assert test[0].evidence.null == pytest.approx(judged.null)
     strengths = {own.choices["steering"] for own in test}
     assert len(strengths) == len(test), "every dose once, upwards only"
