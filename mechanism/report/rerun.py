@@ -14,6 +14,7 @@ from ..trace.checks import QUICK, require
 from .build import BuildError, build_notebooks, stale, variables
 from .compare import compare_html, load_run
 from .execute import CellFailure
+from .explorer import with_explorer
 from .files import INPUTS, NOTEBOOKS, tree_hash, write_atomic
 from .judge import RUN
 from .provenance import provenance
@@ -131,7 +132,7 @@ def _saved(folder: Path, summary: dict[str, Any]) -> Iterator[None]:
         summary.pop("reason", None)
     finally:
         write_summary(folder, summary)
-        write_atomic(folder / INDEX, compare_html([load_run(folder)]))
+        write_atomic(folder / INDEX, with_explorer(compare_html([load_run(folder)]), folder, PAGES))
 
 
 def _prove(model: str, asked: Rerun, tell: Tell) -> dict[str, Any]:
