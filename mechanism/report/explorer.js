@@ -46,6 +46,7 @@
       const given = new URLSearchParams(location.hash.slice(1));
       const { state, data } = this;
       for (const name of ["lang", "with"]) if (this.codes.includes(given.get(name))) state[name] = given.get(name);
+      if (given.has("lang") && !given.has("with")) state.with = [data.pivot, ...this.codes].find((code) => code !== state.lang) ?? state.lang;
       if (Number(given.get("text")) in data.titles) state.text = Number(given.get("text"));
       if (!given.has("layer")) return;
       const layer = data.layers.indexOf(Number(given.get("layer"))), expert = Number(given.get("expert") ?? NaN);
@@ -88,6 +89,7 @@
       this.cell = null;
       this.buildControls();
       this.grids.replaceChildren(...this.sides().map((code) => this.grid(code)));
+      for (const head of this.grids.querySelectorAll("thead th.on")) head.closest(".box").scrollLeft = head.offsetLeft - 140;
       this.buildFollowed();
       this.buildOverlap();
       this.detail.replaceChildren(make("p", { class: "hint" }, "Point at a cell, tap it, or move with the arrow keys: its experts, their weights and their other tokens."));
@@ -126,7 +128,7 @@
         make("tr", { class: "phase" }, make("th", { scope: "rowgroup", colspan: layers.length + 1 }, make("span", {}, title))),
         ...[...Array(to - from).keys()].map((i) => this.row(code, one, from + i))));
       const table = make("table", { role: "grid", "aria-label": `Experts of each token by layer, ${name}`, "data-code": code },
-        make("caption", {}, make("b", {}, name), ` ${one.n} tokens read, ${one.t.length - one.n} generated`),
+        make("caption", {}, make("span", {}, make("b", {}, name), ` ${one.n} tokens read, ${one.t.length - one.n} generated`)),
         make("thead", {}, make("tr", {}, make("th", { scope: "col" }, make("span", { class: "unseen" }, "token, by "), "layer"), ...heads)), ...bodies);
       table.querySelector("td")?.setAttribute("tabindex", "0");
       return make("div", { class: "box" }, table);
@@ -243,7 +245,8 @@
   for (const root of document.querySelectorAll("section.explorer")) {
     const script = make("script", { src: root.dataset.src });
     script.onload = () => new Explorer(root, globalThis.MECHANISM_EXPLORER);
-    script.onerror = () => root.append(make("p", { role: "alert" }, `The data could not be loaded: they stand beside this page, in ${root.dataset.src}. The folder of a run has the explorer as explorer.html.`));
+    script.onerror = () => root.append(make("p", { role: "alert" }, `The data could not be loaded: they stand beside this page, in ${root.dataset.src}. `
+      + "The folder of a run has the explorer as explorer.html."));
     document.head.append(script);
   }
 })();

@@ -141,8 +141,7 @@ def with_explorer(page: str, folder: Path, pages: str) -> str:
 
 def map_script(group: str) -> str:
     """What makes the cells of an interactive map of experts lead to the explorer, on pages of the book; `{plot_id}` is
-    filled in by plotly. Where there is no pointer that hovers, a tap names the expert and the link is followed by a
-    second one.
+    filled in by plotly. A click goes there; a tap, which also shows what is behind the cell, aims the link below.
 
     Args:
         group: what the map shows one of at a time; a language is chosen in the explorer.
@@ -156,10 +155,12 @@ def map_script(group: str) -> str:
         "  link.textContent = 'token explorer';\n"
         "  note.append('Click a cell to follow its expert in the ', link, '.');\n"
         "  plot.after(note);\n"
+        "  let touched = false;\n"
+        "  plot.addEventListener('pointerdown', (event) => { touched = event.pointerType === 'touch'; }, true);\n"
         "  plot.on('plotly_click', ({ points: [point] }) => {\n"
         f"    link.href = `{PAGE}.html#layer=${{point.y}}&expert=${{point.x}}{language}`;\n"
-        "    link.textContent = `token explorer, expert ${point.x} of layer ${point.y}`;\n"
-        "    if (matchMedia('(hover: hover)').matches) location.href = link.href;\n"
+        "    link.textContent = `token explorer: expert ${point.x} of layer ${point.y}`;\n"
+        "    if (!touched) location.href = link.href;\n"
         "  });\n"
         "}"
     )

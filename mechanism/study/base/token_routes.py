@@ -138,7 +138,7 @@ def token_routes(
     texts = {code: own for code in codes if (own := [text for text in corpus.texts(code, sample) if text])}
     of_experts = expert_tokens(model, tokenizer, texts, "lang", least=2)
     every = [one for own in routed.values() for one in own if one]
-    scale = max(1.0, *(float(abs(one.weight).max(initial=0)) for one in every))
+    scale = max(float(abs(one.weight).max(initial=0)) for one in every) or 1.0
     place: defaultdict[str, int] = defaultdict(lambda: len(place))
     return {
         "pivot": pivot,
