@@ -64,6 +64,7 @@ def write_files(app: Any, exception: Exception | None) -> None:
     path.write_bytes(card(counts(rows), len({row["id"][0] for row in rows})))
     write_stamps(Path(app.outdir), Path(app.srcdir) / "notebooks")
     for data in (Path(app.srcdir) / "notebooks").glob("*.js"):  # what pages load when they are opened
+        (Path(app.outdir) / "notebooks").mkdir(exist_ok=True)
         shutil.copy(data, Path(app.outdir) / "notebooks" / data.name)
 
 

@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const STRONG = { light: 0.8, dark: 0.64 }; // weight from which the colour of a chip asks for the other colour of text
+  const STRONG = { light: 0.8, dark: 0.65 }; // weight from which the colour of a chip asks for the other colour of text
   const percent = (value) => `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`;
 
   function make(tag, given = {}, ...children) {

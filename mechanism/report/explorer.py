@@ -30,7 +30,7 @@ _ALONE = """<!doctype html>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ margin: 1rem auto; max-width: 70rem; padding: 0 1rem; font-family: system-ui, sans-serif; }}
+body {{ margin: 1rem auto; max-width: 70rem; padding: 0 1rem; font-family: system-ui, sans-serif; background: #fff; }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #14181e; color: #e3e8ee; }} }}
 </style>
 </head>
