@@ -109,7 +109,7 @@
       this.controls.replaceChildren(
         this.select("Language", "lang", languages, state.lang, (lang) => this.set({ lang })),
         this.select("Beside", "with", languages, state.with, (other) => this.set({ with: other })),
-        this.select("Sentence", "text", data.titles.map((title, i) => [i, title]), state.text, (text) => this.set({ text: Number(text) })),
+        this.select(data.routed > data.titles.length ? `Sentence (${data.titles.length} of ${data.routed}, to keep the data small)` : "Sentence", "text", data.titles.map((title, i) => [i, title]), state.text, (text) => this.set({ text: Number(text) })),
         this.select("Follow layer", "layer", [["", "none"], ...data.layers.map((layer, i) => [i, layer])], state.layer ?? "",
           (layer) => this.set(layer === "" ? { layer: null, expert: null } : { layer: Number(layer) })),
         this.select("expert", "expert", [["", "none"], ...experts], state.expert ?? "",

@@ -82,20 +82,20 @@ def explorer(model: Any, tokenizer: Any, corpus: Any, origin: Provenance, limit:
     Args:
         model, tokenizer, corpus, asked: of `token_routes`, which says what it raises.
         origin: provenance, which goes into the data.
-        limit: bytes; sentences beyond it are left out, the last first, but for one.
+        limit: bytes; sentences beyond it are left out, the last first, but for one, and the page says so.
     """
     record = token_routes(model, tokenizer, corpus, **asked)
     codes = order_languages(record["texts"])
     record["texts"] = {code: record["texts"][code] for code in codes}
     record |= {"names": {code: language_label(code) for code in codes}, "provenance": dict(origin.content)}
-    text = _script(record)
-    while len(text.encode()) > limit and len(record["titles"]) > 1:
-        record["titles"] = record["titles"][:-1]
-        record["texts"] = {code: own[:-1] for code, own in record["texts"].items()}
-        text = _script(record)
+    record["routed"] = kept = len(record["titles"])
+    while (size := len((text := _script(record)).encode())) > limit and kept > 1:
+        kept = max(1, min(kept - 1, kept * limit // size))
+        record["titles"] = record["titles"][:kept]
+        record["texts"] = {code: own[:kept] for code, own in record["texts"].items()}
     name = f"{running_notebook()}.js"
     write_atomic(Path(os.environ.get("MECHANISM_RESULTS") or Path.cwd()) / name, text)
-    return Explorer(name, record, len(text.encode()))
+    return Explorer(name, record, size)
 
 
 def read_data(path: Path) -> dict[str, Any]:
@@ -118,25 +118,20 @@ def explorer_html(data: str) -> str:
     )
 
 
-def write_standalone(folder: Path, pages: str) -> Path | None:
-    """Write the explorer of a run as a page of its own; None where the run has no data for it.
+def with_explorer(page: str, folder: Path, pages: str) -> str:
+    """The page of a run, below its title a link to the explorer, which is written as a page of its own; the page as it
+    is where the run has no data for it.
 
     Args:
         folder: of the run; pages: its folder of executed notebooks.
     """
     data = Path(pages) / f"{PAGE}.js"
     if not (folder / data).exists():
-        return None
+        return page
     title = html.escape(f"Token explorer: {read_data(folder / data)['provenance'].get('model', folder.name)}")
     write_atomic(folder / STANDALONE, _ALONE.format(title=title, body=explorer_html(data.as_posix())))
-    return folder / STANDALONE
-
-
-def with_explorer(page: str, folder: Path, pages: str) -> str:
-    """The page of a run, below its title a link to the explorer, which is written; the page as it is without data."""
-    made = write_standalone(folder, pages)
     link = f'<p><a href="{STANDALONE}">Token explorer</a>: the experts of every token, sentence by sentence.</p>'
-    return page.replace("</h1>", f"</h1>\n{link}", 1) if made else page
+    return page.replace("</h1>", f"</h1>\n{link}", 1)
 
 
 def map_script(group: str) -> str:

@@ -73,7 +73,7 @@ def test_sentences_beyond_the_limit_are_left_out(data, monkeypatch, tmp_path):
     whole = explorer(None, None, None, provenance())
     limited = explorer(None, None, None, provenance(), limit=whole.size - 1)
     assert limited.size < whole.size
-    assert (len(whole.record["titles"]), len(limited.record["titles"])) == (2, 1)
+    assert (len(whole.record["titles"]), len(limited.record["titles"]), limited.record["routed"]) == (2, 1, 2)
     assert [len(own) for own in limited.record["texts"].values()] == [1, 1, 1]
     assert read_data(tmp_path / limited.data) == limited.record
     assert len(explorer(None, None, None, provenance(), limit=1).record["titles"]) == 1
