@@ -27,7 +27,7 @@
       this.overlap = make("div", { class: "overlap" });
       this.grids = make("div", { class: "grids" });
       this.detail = make("div", { class: "detail" });
-      this.legend = make("p", { class: "legend hint" }, "Numbers are experts; colour is gate weight, 0 ", make("span", { class: "scale" }), ` ${Number(data.scale.toPrecision(3))}. `,
+      this.legend = make("p", { class: "legend hint" }, make("span", {}, "colour: gate weight 0 ", make("span", { class: "scale" }), ` ${Number(data.scale.toPrecision(3))}`), "; numbers: experts; ",
         ...["·", " space, ", "↵", " line break, ", "�", " part of a character."].map((part, i) => (i % 2 ? part : make("span", { class: "token" }, part))));
       const rows = Object.entries(data.provenance ?? {}).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
       this.source = make("details", { class: "source" }, make("summary", {}, "Where these data come from"), make("dl", {}, ...rows));
@@ -229,14 +229,14 @@
       if (this.overlap.hidden) return this.overlap.replaceChildren();
       const others = this.data.texts[side].filter((one, i) => one && i !== this.state.text);
       const shared = (a, b) => a.reduce((sum, value, i) => sum + Math.min(value, b[i]), 0);
-      const rows = [["this pair", [twin]], [`mean of ${others.length} other sentences`, others]].filter(([, each]) => each.length);
+      const rows = [["this pair", [twin]], [`${others.length} other sentences, mean`, others]].filter(([, each]) => each.length);
       const value = (each, layer) => each.reduce((sum, one) => sum + shared(this.usage(own, layer), this.usage(one, layer)), 0) / each.length;
       const cells = ([label, each]) => make("tr", {}, make("th", { scope: "row" }, label), ...this.data.layers.map((_, layer) => {
         const part = value(each, layer);
-        return make("td", {}, make("span", { class: "bar", style: `--w:${part}` }), percent(part));
+        return make("td", {}, make("span", { class: "bar", style: `--w:${part}` }), percent(part).replace(" %", ""));
       }));
       return this.overlap.replaceChildren(make("div", { class: "box", tabindex: "0", role: "region", "aria-label": "Weight in common by layer" }, make("table", {},
-        make("caption", {}, make("b", {}, "In common"), ` gate weight that falls on the same experts in ${this.name(code)} and in ${this.name(side)}, tokens read`),
+        make("caption", {}, make("b", {}, "In common"), ` % of gate weight that falls on the same experts in ${this.name(code)} and in ${this.name(side)}, tokens read`),
         make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "layer"), ...this.data.layers.map((layer) => make("th", { scope: "col" }, String(layer))))),
         make("tbody", {}, ...rows.map(cells)))));
     }
