@@ -74,6 +74,12 @@ print(me.sweep(lm, data="texts", modes=["zero"], max_segments=4).drivers(2))
     assert "zero" in done.stdout
 
 
+def test_the_explorer_comes_with_its_script_and_style(installed: Path):
+    done = run(installed, "from mechanism.report.explorer import explorer_html; print(len(explorer_html('data.js')))")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 10_000
+
+
 @pytest.mark.parametrize(
     ("code", "told"),
     [

@@ -1,4 +1,5 @@
-"""Files beside the pages: the card that links show, the page for wrong addresses, and the stamps of what is shown.
+"""Files beside the pages: the card that links show, the page for wrong addresses, the stamps of what is shown, and
+data that pages load.
 
 `MECHANISM_BASE_URL`, the address that the site is published at, makes canonical links and addresses of the card
 absolute; without it nothing in the site names a host.
@@ -6,6 +7,7 @@ absolute; without it nothing in the site names a host.
 
 import html
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,9 @@ def write_files(app: Any, exception: Exception | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(card(counts(rows), len({row["id"][0] for row in rows})))
     write_stamps(Path(app.outdir), Path(app.srcdir) / "notebooks")
+    for data in (Path(app.srcdir) / "notebooks").glob("*.js"):  # what pages load when they are opened
+        (Path(app.outdir) / "notebooks").mkdir(exist_ok=True)
+        shutil.copy(data, Path(app.outdir) / "notebooks" / data.name)
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -69,7 +69,9 @@ class _Job:
     def fresh(self) -> bool:
         """Whether the copy carries the stamp and what it recorded is still there."""
         found = recorded(self.copy)
-        return found.get("stamp") == self.stamp and all((self.results / file).exists() for file in found["results"])
+        places = {"results": self.results, "beside": self.copy.parent}
+        kept = [folder / file for name, folder in places.items() for file in found.get(name, ())]
+        return found.get("stamp") == self.stamp and all(path.exists() for path in kept)
 
 
 def build_notebooks(
@@ -224,8 +226,12 @@ def _publish(job: _Job, executed: NotebookNode, made: Path) -> None:
         keep(job.results / file, (made / file).read_text("utf-8"))
     for file in set(recorded(job.copy).get("results", ())) - set(files):
         (job.results / file).unlink(missing_ok=True)
+    beside = sorted(made.glob("*.js"))  # data that the page loads
+    for path in beside:
+        write_atomic(job.copy.parent / path.name, path.read_text("utf-8"))
     copy = normalise(executed)
-    copy.metadata[KEY] = {"stamp": job.stamp, "parameters": dict(job.parameters), "results": files}
+    noted = {"stamp": job.stamp, "parameters": dict(job.parameters), "results": files}
+    copy.metadata[KEY] = noted | ({"beside": [path.name for path in beside]} if beside else {})
     write_atomic(job.copy, nbformat.writes(copy) + "\n")
 
 

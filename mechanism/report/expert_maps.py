@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from .axes import BEHIND
+from .explorer import map_script
 from .figures import DIVERGING, PALETTE, SEQUENTIAL, Interactive, interactive
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ _LARGEST = 3.0
 def lift_map(
     lift: xr.DataArray, shown: Mapping[str, xr.DataArray], words: Mapping[str, xr.DataArray], name: str, group: str
 ) -> Interactive:
-    """The interactive map of `lift` with its static twin; see `interactive_map` for `shown` and `words`.
+    """The interactive map of `lift` with its static twin; see `interactive_map` for `shown` and `words`. Its cells lead
+    to the token explorer.
 
     Args:
         name: id of the figure; group: what the last axis names, as the alternative text says it.
@@ -33,7 +35,7 @@ def lift_map(
         f"{group}s on average do, as the logarithm of lift; blue is less often, red more often."
     )
     dynamic = interactive_map(*_labelled(lift), shown, words)
-    return interactive(dynamic, name, alt=alt, static=lift_panels(lift))
+    return interactive(dynamic, name, alt=alt, static=lift_panels(lift), script=map_script(group))
 
 
 def lift_panels(lift: xr.DataArray, marks: xr.DataArray | None = None) -> Figure:

@@ -173,11 +173,12 @@ class Interactive:
         return {"text/html": self.html, "text/plain": f"<interactive figure {self.name}>"}
 
 
-def interactive(figure: "go.Figure", name: str, alt: str, static: Figure) -> Interactive:
+def interactive(figure: "go.Figure", name: str, alt: str, static: Figure, script: str | None = None) -> Interactive:
     """Wrap a plotly figure for the page; the matplotlib figure is its static twin and gets closed.
 
     Args:
         name: fixed id of its element, unique on the page; alt: what it shows, in words.
+        script: runs when it is drawn; plotly fills in `{plot_id}`.
 
     Raises:
         ValueError: no alternative text.
@@ -186,7 +187,7 @@ def interactive(figure: "go.Figure", name: str, alt: str, static: Figure) -> Int
         raise ValueError(f"interactive figure {name!r} needs an alternative text")
     figure.update_layout(template="plotly_white", font={"size": 14}, margin={"l": 50, "r": 20, "t": 40, "b": 50})
     config = {"responsive": True, "displaylogo": False}
-    body = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config)
+    body = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config, post_script=script)
     alt, image = html.escape(alt, quote=True), base64.b64encode(png(static)).decode()
     plt.close(static)
     fallback = f'<noscript><img alt="{alt}" src="data:image/png;base64,{image}"></noscript>'

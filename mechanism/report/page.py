@@ -11,14 +11,15 @@ from ..models.load import load_model, resolve, training_run
 from ..models.work import watch
 from . import behind, charts, figures
 from .expert_maps import lift_map, lift_panels, static_maps
+from .explorer import explorer
 from .judge import Judge, planted_found
 from .provenance import Provenance, provenance
 from .record import number, record
 from .tables import interval_text, listing, page_table
 
 __all__ = [
-    "Judge", "Page", "charts", "figures", "interval_text", "lift_map", "lift_panels", "listing", "number", "open_page",
-    "page_table", "planted_found", "profile_text", "provenance", "record", "static_maps",
+    "Judge", "Page", "charts", "explorer", "figures", "interval_text", "lift_map", "lift_panels", "listing", "number",
+    "open_page", "page_table", "planted_found", "profile_text", "provenance", "record", "static_maps",
 ]  # fmt: skip
 
 

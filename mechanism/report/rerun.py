@@ -14,6 +14,7 @@ from ..trace.checks import QUICK, require
 from .build import BuildError, build_notebooks, stale, variables
 from .compare import compare_html
 from .execute import CellFailure
+from .explorer import with_explorer
 from .files import INPUTS, NOTEBOOKS, file_sha256, tree_hash, write_atomic
 from .forecast import forecast, told, watching
 from .judge import RUN
@@ -138,7 +139,7 @@ def _saved(folder: Path, summary: dict[str, Any]) -> Iterator[None]:
         summary.pop("reason", None)
     finally:
         write_summary(folder, summary)
-        write_atomic(folder / INDEX, compare_html([load_run(folder)]))
+        write_atomic(folder / INDEX, with_explorer(compare_html([load_run(folder)]), folder, PAGES))
 
 
 def look_ahead(asked: Rerun, sources: Path = NOTEBOOKS, tell: Tell = lambda line: None) -> dict[str, Any]:

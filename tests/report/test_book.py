@@ -37,7 +37,9 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_site_is_built_with_claims_and_without_source_maps(book: Path):
+    (book / "notebooks" / "data.js").write_text("DATA = 1;\n")
     site = build_book(book=book)
+    assert (site.folder / "notebooks" / "data.js").read_text() == "DATA = 1;\n"
     text = (site.folder / "claims.html").read_text()
     assert text.count("verdict-undecided") == 45
     assert not list(site.folder.rglob("*.map"))

@@ -238,6 +238,18 @@ def test_records_are_published_and_removed_with_their_notebook(
     assert not record.exists()
 
 
+def test_data_that_a_page_loads_stand_beside_its_copy(build: Callable[..., Built], sources: Path, tmp_path: Path):
+    write(sources, "00_a", WRITES.replace("R1.json", "00_a.js"))
+    build()
+    data = tmp_path / "out" / "00_a.js"
+    assert data.read_text() == '{"n": 2}'
+    assert not list((tmp_path / "results").rglob("*")), "they are no record"
+    assert build().executed == []
+    data.unlink()
+    assert build().executed == ["00_a"]
+    assert data.exists()
+
+
 def test_a_record_that_says_the_same_is_not_published_again(build: Callable[..., Built], sources: Path, tmp_path: Path):
     def found(n: int) -> str:
         return WRITES.replace('{"n": n}', f'{{"n": {n}, "provenance": {{"mechanism": "this code"}}}}')

@@ -31,6 +31,7 @@ from mechanism.report.claims import load_claims
 from mechanism.report.compare import compare_html, compare_markdown, compare_rows
 from mechanism.report.compare import warnings as differences
 from mechanism.report.differences import differences as tests_of
+from mechanism.report.explorer import read_data
 from mechanism.report.files import NOTEBOOKS, RESULTS
 from mechanism.report.judge import STANDING
 from mechanism.report.rerun import rerun
@@ -40,7 +41,7 @@ from mechanism.report.stamp import read_notebook
 from mechanism.report.verdicts import Verdict
 from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.steering_plan import SteeringConfig
-from mechanism.trace import ContractError, RouterError, checks
+from mechanism.trace import ContractError, RouterError, checks, find_sites
 from mechanism.trace.attachable import provenance
 from tests.notebooks import cells
 from tests.notebooks.cells import save_model
@@ -178,6 +179,18 @@ def test_every_page_that_applies_on_one_model(checkpoint, parallel, domains, her
     assert len(here) == 5, "nothing changed, so nothing runs and the model is not loaded"
     assert {again["notebooks"][name]["status"] for name in here if name[:2] in names} == {"unchanged"}
     assert all(again["notebooks"][name]["seconds"] == found["notebooks"][name]["seconds"] for name in here)
+
+
+def test_a_run_has_the_explorer_of_its_own_model_and_texts(checkpoint, parallel, here, tmp_path):
+    model, out = checkpoint("deepseek_v3"), tmp_path / "a"
+    rerun(Rerun(model, out, parallel=parallel, notebooks=("04",), max_segments=2), progress=False)
+    assert here == ["04_token_explorer"]
+    data = read_data(out / "notebooks" / "04_token_explorer.js")
+    assert data["layers"] == [site.layer for site in find_sites(load_model(model, "cpu")[0])]
+    assert {code: len(own) for code, own in data["texts"].items()} == {"en": 2, "de": 2}
+    assert 'data-src="notebooks/04_token_explorer.js"' in (out / "explorer.html").read_text("utf-8")
+    assert 'href="explorer.html"' in (out / "index.html").read_text("utf-8")
+    assert list(external_loads(out)) == []
 
 
 def test_every_notebook_is_run_or_skipped_for_a_reason():

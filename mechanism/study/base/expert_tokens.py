@@ -53,7 +53,7 @@ def _group(
     """Rates and typical tokens of one group, both `(layer, expert)`."""
     found = routed_tokens(model, encode(tokenizer, texts, room(model)), padding_token(tokenizer))
     kinds, token = np.unique(found.token, return_inverse=True)
-    words = [_shown(tokenizer, int(kind)) for kind in kinds]
+    words = [shown(tokenizer, int(kind)) for kind in kinds]
     shape = (len(found.sites), found.experts)
     rate, named = np.full(shape, np.nan), np.full(shape, "", dtype=object)
     for at, site in enumerate(found.sites):
@@ -77,7 +77,7 @@ def selections(
     return table
 
 
-def _shown(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+def shown(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     """A token as readers see it: spaces as a mark, line breaks as an arrow, bytes of a part of a character as such."""
     text = tokenizer.decode([token]).replace(" ", "·").replace("\n", "↵")
     return html.escape(text) or "∅"
