@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .attachable import contents, provenance, refuse_unobservable, warn_unsupported
 from .call import Call, Change
@@ -22,6 +23,13 @@ from .stats import RoutingStats
 from .validate import validate
 
 _ATTACHED: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+def called(model: nn.Module, sites: Sequence[Site]) -> nn.Module:
+    """The module whose calls are passes: the model of transformers that holds the routers, which a wrapper around it
+    (as of adapters) calls, in generation past its own forward; else the model itself."""
+    holds = (m for path, m in model.named_modules() if not path or sites[0].path.startswith(path + "."))
+    return next((m for m in holds if isinstance(m, PreTrainedModel)), model)
 
 
 class Trace:
@@ -57,7 +65,8 @@ class Trace:
         self.notes: list[str] = []
         self.groups: tuple[str, ...] | None = None
         self._checkpointable: list[Any] = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
-        self._arguments = tuple(inspect.signature(model.forward).parameters)
+        self._called = called(model, self.sites)
+        self._arguments = tuple(inspect.signature(self._called.forward).parameters)
         self._changes = {s.layer: Change() for s in self.sites if self._of(s)}
         self._stack = ExitStack()
         self._pass: Pass | None = None
@@ -83,10 +92,10 @@ class Trace:
             )
 
     def __enter__(self) -> "Trace":
-        if self.model in _ATTACHED:
+        if self._called in _ATTACHED:
             raise AttachError(f"{type(self.model).__name__} is attached already; put all interventions into one list")
-        _ATTACHED.add(self.model)
-        self._stack.callback(_ATTACHED.discard, self.model)
+        _ATTACHED.add(self._called)
+        self._stack.callback(_ATTACHED.discard, self._called)
         try:
             self._hook()
         except BaseException:
@@ -103,8 +112,8 @@ class Trace:
             classes = max(s.classes for s in self.sites)
             origin = provenance(self.model, self.interventions, self.seed) | contents(self.masks, self.means)
             self.stats.bind([s.layer for s in self.sites], classes, origin)
-        self._keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
-        self._keep(self.model.register_forward_hook(self._end, always_call=True))
+        self._keep(self._called.register_forward_pre_hook(self._begin, with_kwargs=True))
+        self._keep(self._called.register_forward_hook(self._end, always_call=True))
         for site in self.sites:
             call = Call(self, site, self._of(site))
             self._open[site.layer] = call

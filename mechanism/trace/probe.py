@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .capture import Trace
-from .errors import ContractError
+from .errors import AttachError, ContractError
 from .interventions import Intervention
 from .records import Record
 from .rules import Rule, infer_rule
@@ -20,6 +20,9 @@ class Probe:
 
     Args:
         model: switched to evaluation mode while probed.
+
+    Raises:
+        AttachError: the model fails without anything being watched.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,7 +35,14 @@ class Probe:
         self.tolerance = RELATIVE[first.dtype]
         # Between passes of other shapes errors pass through all layers.
         self.loose = max(4 * self.tolerance, 1e-3)
-        self.bare = self.logits()
+        try:
+            self.bare = self.logits()
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise AttachError(
+                f"{type(model).__name__} fails on a plain pass of random tokens, before anything is watched ({reason}); "
+                "mend that first; an adapter around a router may be why: merge it (peft: `merge_and_unload`)"
+            ) from error
         self.record = self.captured()
 
     def logits(self) -> Tensor:

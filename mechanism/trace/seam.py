@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import CaptureError
@@ -54,10 +54,30 @@ class RouterTap(TorchFunctionMode):
         self.site, self.edit, self.selection = site, edit, selection or Selection()
         self.logits: Tensor | None = None
         self.selected: Tensor | None = None
+        self._inside, self._hooks = False, list[Any]()
+
+    def __enter__(self):
+        if (gate := self.site.gate) is not None:
+            self._hooks = [gate.register_forward_pre_hook(self._opens), gate.register_forward_hook(self._closes)]
+        return super().__enter__()
+
+    def __exit__(self, *error: Any):
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        return super().__exit__(*error)
+
+    def _opens(self, module: nn.Module, args: tuple) -> None:
+        self._inside = True
+
+    def _closes(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        """The gate has run, and all that is wrapped around its matrix: its output is the logits."""
+        self._inside = False
+        return None if self.logits is not None else self.made(output)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if self.logits is None and self._makes_logits(func, args, kwargs):
+        if self.logits is None and not self._inside and self._makes_logits(func, args, kwargs):
             return self.made(func(*args, **kwargs))
         if self.logits is not None and self.selected is None and func in _TOPK and self._selects(args, kwargs):
             return self._topk(func, args, kwargs)
