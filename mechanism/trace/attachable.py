@@ -92,9 +92,8 @@ def _adapted(model: nn.Module) -> dict[str, Any]:
     active = getattr(model, "active_adapters", tuple(held))
     names = list(active() if callable(active) else active)
     settings = {name: sorted((k, str(v)) for k, v in vars(held[name]).items()) for name in names}
-    merged = any(getattr(module, "merged", False) for module in model.modules())
-    disabled = any(getattr(module, "disable_adapters", False) for module in model.modules())
-    digest = hashlib.sha256(repr((settings, merged, disabled)).encode()).hexdigest()[:16]
+    state = [any(getattr(m, name, None) is True for m in model.modules()) for name in ("merged", "disable_adapters")]
+    digest = hashlib.sha256(repr((settings, state)).encode()).hexdigest()[:16]
     return {"adapters": names, "adapters_settings": digest}
 
 

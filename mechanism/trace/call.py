@@ -101,6 +101,11 @@ class Call:
         site, tap = self.site, self.tap
         if tap is None or tap.logits is None:
             raise CaptureError(f"{site.name} made no logits by the linear map of its gate; it cannot be observed")
+        if tap.bypassed and not getattr(site.gate, "merged", False):
+            raise CaptureError(
+                f"{site.name} reads its matrix past the {type(site.gate).__name__} around it, which acts on nothing; "
+                "merge the adapter (peft: `merge_and_unload`)"
+            )
         if self.routing is not None:
             raise CaptureError(f"{site.name} ran twice in one pass, as in a model whose layers share a router")
         at = self.host.current(site)

@@ -54,6 +54,7 @@ class RouterTap(TorchFunctionMode):
         self.site, self.edit, self.selection = site, edit, selection or Selection()
         self.logits: Tensor | None = None
         self.selected: Tensor | None = None
+        self.bypassed = False
         self._inside, self._hooks = False, list[Any]()
 
     def __enter__(self):
@@ -78,6 +79,7 @@ class RouterTap(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if self.logits is None and not self._inside and self._makes_logits(func, args, kwargs):
+            self.bypassed = self.site.gate is not None and any(self.site.gate.children())
             return self.made(func(*args, **kwargs))
         if self.logits is not None and self.selected is None and func in _TOPK and self._selects(args, kwargs):
             return self._topk(func, args, kwargs)
