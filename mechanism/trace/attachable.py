@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from .errors import AttachError
+from .host import to_host
 from .interventions import Intervention, to_json
 from .sites import Site
 
@@ -23,8 +24,8 @@ def refuse_unobservable(model: nn.Module, sites: Sequence[Site]) -> None:
     for one in adapters(model).values():
         if getattr(one, "is_prompt_learning", False):
             raise AttachError(
-                f"{type(model).__name__} puts virtual tokens before every text ({type(one).__name__}): routing cannot be "
-                "aligned to the text's own tokens"
+                f"{type(model).__name__} puts virtual tokens before every text ({type(one).__name__}): routing cannot "
+                "be aligned to the text's own tokens"
             )
     for path, module in model.named_modules():
         if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
@@ -110,16 +111,8 @@ def weights_hash(model: nn.Module) -> str:
         flat = parameter.detach().reshape(-1)[: 0 if parameter.is_meta else None]
         stride = flat.numel() // SAMPLED if flat.numel() > WHOLE else 1
         taken.append(flat[::stride].contiguous().view(torch.uint8))
-    places: dict[torch.device, list[int]] = {}
-    for number, values in enumerate(taken):
-        places.setdefault(values.device, []).append(number)
-    found: dict[int, Tensor] = {}
-    for device, numbers in places.items():
-        if device.type != "meta":  # one copy from each device
-            sizes = [len(taken[number]) for number in numbers]
-            found |= dict(zip(numbers, torch.cat([taken[n] for n in numbers]).cpu().split(sizes), strict=True))
-    for number in sorted(found):
-        digest.update(found[number].numpy().tobytes())
+    for values in to_host([values for values in taken if not values.is_meta]):
+        digest.update(values.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ import inspect
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,8 +15,9 @@ from transformers import PreTrainedModel
 from .attachable import contents, provenance, refuse_unobservable, warn_unsupported
 from .call import Call, Change
 from .errors import AttachError, CaptureError, InterventionError
+from .host import Readout
 from .interventions import Intervention
-from .passes import Pass, TokenMask, read_pass
+from .passes import Pass, TokenMask, read_pass, refuse_empty
 from .records import Record, to_dataset
 from .seam import Routing, refuse_nan
 from .sites import Site, find_sites
@@ -71,7 +73,6 @@ class Trace:
         self._stack = ExitStack()
         self._pass: Pass | None = None
         self._open: dict[int, Call] = {}
-        self._peaks: list[tuple[Site, Tensor]] = []
 
     def _of(self, site: Site) -> list[Intervention]:
         return [i for i in self.interventions if i.experts(site.layer)]
@@ -158,7 +159,7 @@ class Trace:
                 "gradient checkpointing runs every router twice in training; switch it off "
                 "(model.gradient_checkpointing_disable()) or use model.eval()"
             )
-        at = read_pass({**dict(zip(self._arguments, args, strict=False)), **kwargs})
+        at = read_pass({**dict(zip(self._arguments, args, strict=False)), **kwargs}, wait=False)
         if self.stats is not None:
             self._rows(at)
         self._pass = at
@@ -169,37 +170,49 @@ class Trace:
         at, self._pass = self._pass, None
         if at is None or output is None:
             return self._abandon()
-        refuse_nan(self._peaks)
         silent = [c.site.name for c in self._open.values() if c.routing is None]
         if silent:
             self._abandon()
             whole = len(silent) == len(self._open)
             told = "; a forward that was compiled before attaching runs without them: attach first" if whole else ""
             raise CaptureError(f"these routers did not run in this pass: {', '.join(silent)}{told}")
-        if self.stats is not None:
-            self.stats.commit(self._rows(at))
-        if self.keep:
-            self.records.append(Record(at, {layer: c.kept(at) for layer, c in self._open.items()}))
-        for layer, change in self._changes.items():
-            self._open[layer].count(change, at)
+        try:
+            self._readout(at).read()
+        finally:
+            self._abandon()
         return None
+
+    def _readout(self, at: Pass) -> Readout:
+        """All that is to be known of a pass that ended: the host waits for the device once, not for each layer. What is
+        refused comes first, what is counted last."""
+        calls, found = list(self._open.values()), Readout()
+        found.ask([at.mask.any()], refuse_empty)
+        found.ask([c.logits.amax() for c in calls], partial(refuse_nan, [c.site for c in calls]))
+        for call in calls:
+            call.ask_wishes(found)
+        if self.stats is not None:
+            found.ask(self.stats.pending(), partial(self.stats.commit, self._rows(at)))
+        if self.keep:
+            found.ask([t for c in calls for t in c.kept(at)], partial(self._append, at))
+        for layer, change in self._changes.items():
+            self._open[layer].ask_change(found, at, change)
+        return found
+
+    def _append(self, at: Pass, parts: list[Tensor]) -> None:
+        """Keep the record of a pass, from three parts a layer."""
+        layers = {layer: Routing(*parts[3 * i : 3 * i + 3]) for i, layer in enumerate(self._open)}
+        self.records.append(Record(at, layers))
 
     def _abandon(self) -> None:
         """Drop what an unfinished pass left."""
-        self._pass, self._peaks = None, []
+        self._pass = None
         for call in self._open.values():
             call.stop()
         if self.stats is not None:
             self.stats.discard()
 
     def seen(self, site: Site, routing: Routing) -> None:
-        """A router has run in the current pass. Its logits are looked at now, on a GPU when the pass ends: to wait for
-        each layer there would take longer than the layer."""
-        peak = (site, routing.logits.amax())
-        if routing.logits.is_cuda:
-            self._peaks.append(peak)
-        else:
-            refuse_nan([peak])
+        """A router has run in the current pass."""
         if self.stats is not None:
             assert self._pass is not None
             self.stats.observe(site.layer, routing, self._pass, self._rows(self._pass))

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import contracts, contribution_contracts
 from .capture import Trace
-from .errors import ContractError, InterventionError, TraceError
+from .errors import ContractError, InterventionError
 from .interventions import Intervention
 from .probe import NotApplicable, Probe
 

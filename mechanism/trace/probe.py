@@ -40,8 +40,8 @@ class Probe:
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise AttachError(
-                f"{type(model).__name__} fails on a plain pass of random tokens, before anything is watched ({reason}); "
-                "mend that first; an adapter around a router may be why: merge it (peft: `merge_and_unload`)"
+                f"{type(model).__name__} fails on a plain pass of random tokens, before anything is watched "
+                f"({reason}): mend that; an adapter around a router may be why: merge it (peft: `merge_and_unload`)"
             ) from error
         self.record = self.captured()
 

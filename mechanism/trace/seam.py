@@ -30,6 +30,16 @@ class Selection:
     def __bool__(self) -> bool:
         return self.force is not None or self.forbid is not None
 
+    def met(self, index: Tensor) -> Tensor:
+        """`(token, 1)` whether selected classes `(token, slot)` are as wished already."""
+        found = torch.ones_like(index[:, :1], dtype=torch.bool)
+        if self.force is not None:
+            force = self.force.expand(len(index), -1)
+            found = found & (force.gather(1, index).sum(1, keepdim=True) == force.sum(1, keepdim=True))
+        if self.forbid is not None:
+            found = found & ~self.forbid.expand(len(index), -1).gather(1, index).any(1, keepdim=True)
+        return found
+
     def apply(self, score: Tensor) -> Tensor:
         """Selection score with forced classes first and forbidden ones last."""
         width = score.shape[-1]
@@ -47,13 +57,24 @@ class RouterTap(TorchFunctionMode):
         site: the router's site.
         edit: rule on float32 logits `(token, class)`, or None.
         selection: what is forced and forbidden.
+        wish: what is forced and forbidden, besides, for tokens where the edited logits do not bring it about.
+
+    Attributes:
+        unaided: `(token, slot)` what would be selected without the wish; None if there is none.
     """
 
-    def __init__(self, site: Site, edit: Callable[[Tensor], Tensor] | None = None, selection: Selection | None = None):
+    def __init__(
+        self,
+        site: Site,
+        edit: Callable[[Tensor], Tensor] | None = None,
+        selection: Selection | None = None,
+        wish: Selection | None = None,
+    ):
         super().__init__()
-        self.site, self.edit, self.selection = site, edit, selection or Selection()
+        self.site, self.edit, self.selection, self.wish = site, edit, selection or Selection(), wish or Selection()
         self.logits: Tensor | None = None
         self.selected: Tensor | None = None
+        self.unaided: Tensor | None = None
         self.bypassed = False
         self._inside, self._hooks = False, list[Any]()
 
@@ -107,16 +128,23 @@ class RouterTap(TorchFunctionMode):
         return k == self.site.top_k and width in (self.site.columns, self.site.classes, self.site.num_experts)
 
     def _topk(self, func: Callable, args: tuple, kwargs: dict):
-        if not self.selection:
+        if not self.selection and not self.wish:
             found = func(*args, **kwargs)
         else:
             score = args[0]
-            shape = score.shape
-            chosen = self.selection.apply(score.reshape(-1, shape[-1])).view(shape)
-            index = func(chosen, *args[1:], **kwargs).indices
+            index = self._chosen(self.selection, func, args, kwargs)
+            if self.wish:
+                self.unaided = index
+                index = torch.where(self.wish.met(index), index, self._chosen(self.wish, func, args, kwargs))
+            index = index.view(*score.shape[:-1], -1)
             found = torch.return_types.topk((score.gather(-1, index), index))
         self.selected = found.indices.detach().reshape(-1, self.site.top_k)
         return found
+
+    def _chosen(self, selection: Selection, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        """`(token, slot)` classes that the top-k takes under a selection."""
+        score = args[0].reshape(-1, args[0].shape[-1])
+        return func(selection.apply(score), *args[1:], **kwargs).indices
 
 
 @dataclass
@@ -133,26 +161,22 @@ class Routing:
     weight: Tensor
 
 
-def tapped(
-    site: Site, call: Callable[[RouterTap], Any], edit: Callable[[Tensor], Tensor] | None, selection: Selection | None
-) -> tuple[Any, RouterTap]:
+def tapped(call: Callable[[RouterTap], Any], tap: RouterTap) -> tuple[Any, RouterTap]:
     """Run a router under a tap."""
-    tap = RouterTap(site, edit, selection)
     with tap:
         output = call(tap)
     return output, tap
 
 
-def refuse_nan(peaks: Sequence[tuple[Site, Tensor]]) -> None:
+def refuse_nan(sites: Sequence[Site], peaks: Sequence[Tensor]) -> None:
     """Refuse logits that are not numbers.
 
     Args:
-        peaks: routers and the largest of their logits, all read at once.
+        peaks: the largest logit of each site, on the CPU.
 
     Raises:
         CaptureError: naming the first such router.
     """
-    if not peaks or not bool((bad := torch.stack([peak.to(peaks[0][1].device) for _, peak in peaks]).isnan()).any()):
-        return
-    site = peaks[int(bad.int().argmax())][0]
-    raise CaptureError(f"{site.name}: router logits are NaN; the model's weights or inputs are broken")
+    for site, peak in zip(sites, peaks, strict=True):
+        if bool(peak.isnan()):
+            raise CaptureError(f"{site.name}: router logits are NaN; the model's weights or inputs are broken")
