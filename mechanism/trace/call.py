@@ -182,7 +182,7 @@ class Call:
         readout.ask([self._changed(at)], lambda found: change.add(*found[0].tolist()))
 
     def kept(self, at: Pass) -> list[Tensor]:
-        """Logits, index and weight of the routing, `(batch, pos, ...)`, or `(batch, pos, head, ...)` of several heads."""
+        """Logits, index and weight of the routing, `(batch, pos, ...)`, with heads `(batch, pos, head, ...)`."""
         assert self.routing is not None
         r = self.routing
         shape = at.mask.shape if self.site.heads == 1 else (*at.mask.shape, self.site.heads)

@@ -47,8 +47,13 @@ class Probe:
 
     def logits(self) -> Tensor:
         """Logits of the model on the probe batch."""
-        with torch.no_grad():
-            return self.model(input_ids=self.ids, attention_mask=self.mask, use_cache=False).logits
+        return self.said(input_ids=self.ids, attention_mask=self.mask)
+
+    @torch.no_grad()
+    def said(self, **given: Tensor) -> Tensor:
+        """The model's logits, or what its last layer gives if it has no head (a text tower)."""
+        output = self.model(use_cache=False, **given)
+        return output.logits if hasattr(output, "logits") else output.last_hidden_state
 
     def captured(self, interventions: Sequence[Intervention] = ()) -> Record:
         """The routing of one traced pass."""

@@ -76,10 +76,15 @@ def find_sites(model: nn.Module) -> list[Site]:
 
     Raises:
         DenseModelError: no routers.
-        RouterError: experts whose router cannot be identified, or a router whose gate, number of experts
-            or top-k cannot be read off the modules.
+        RouterError: an encoder-decoder model; experts whose router cannot be identified, or a router whose gate, number
+            of experts or top-k cannot be read off the modules.
     """
     modules = dict(model.named_modules())
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise RouterError(
+            f"{type(model).__name__} is an encoder-decoder model: its encoder and decoder route other tokens, up to a "
+            "capacity, and this version observes decoder-only models"
+        )
     found = dict(_called(modules, path) for path, module in modules.items() if _is_experts(path, module))
     sites = [_site(modules, path, own) for path, own in found.items()]
     if not sites:
