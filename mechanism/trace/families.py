@@ -1,5 +1,4 @@
-"""A tiny, randomly initialised model of every Mixture-of-Experts causal LM of the installed transformers, and the
-contract list over all of them.
+"""A tiny, randomly initialised model of every Mixture-of-Experts causal LM of the installed transformers.
 
 A family is a transformers `model_type` of the causal-LM auto map. It counts as a Mixture of Experts when the source of
 its configuration declares a number of routed experts; a multimodal type stands aside for its `*_text` type. Nothing is
@@ -14,8 +13,7 @@ part of a routing rule has an effect that can be seen. Memory that a family leav
 
 import dataclasses
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
@@ -40,8 +38,6 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from .checks import FULL, check
-from .errors import TraceError
 from .family_sizes import COMMON, STD, UNUSUAL, VISION, WHOLE, WIDTH
 
 ROUTER_GAIN = 2.0
@@ -61,9 +57,6 @@ DRAWN: dict[re.Pattern[str], tuple[float, float]] = {
     re.compile(r"\.router\.scale$"): (WIDTH**0.5, 0.2),  # gemma4 divides the router's input by the root of its width
 }
 """Mean and standard deviation of tensors that start at a constant, or may."""
-
-
-OUTCOMES = ("passed", "failed", "refused", "void")
 
 
 class FamilyError(RuntimeError):
@@ -231,18 +224,3 @@ def _draw(name: str, tensor: Tensor, config: PreTrainedConfig) -> None:
         tensor.normal_(0, ROUTER_GAIN * tensor.shape[1] ** -0.5)
     elif tensor.is_floating_point() and (not tensor.isfinite().all() or (tensor.ndim > 1 and not tensor.any())):
         tensor.normal_(0, STD)
-
-
-def survey(dtype: torch.dtype = torch.float32, names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The contract list over every family, a row each as it is done: counts by outcome, and the first reason that
-    something did not pass (failures before refusals). A family that cannot be observed at all fails every contract."""
-    for family in families() if names is None else names:
-        try:
-            results = check(tiny_model(family, dtype=dtype))
-        except (TraceError, FamilyError) as error:
-            counts, reason = Counter(failed=len(FULL)), f"{type(error).__name__}: {error}"
-        else:
-            counts = Counter(r.status for r in results)
-            told = [r for status in OUTCOMES[1:] for r in results if r.status == status]
-            reason = f"{told[0].contract}: {told[0].detail}" if told else ""
-        yield {"family": family, **{status: counts[status] for status in OUTCOMES}, "reason": reason}
