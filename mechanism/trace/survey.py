@@ -35,14 +35,18 @@ def _rows(family: str, dtype: str) -> Iterator[dict[str, Any]]:
     except FamilyError as error:
         yield given | {"implementation": "own", **_everywhere("not applicable", str(error))}
         return
-    for name in IMPLEMENTATIONS:
-        try:
+    for name in _implementations(model):
+        if name != "own":
             model.set_experts_implementation(name)
-        except ValueError:
-            name = "own"
         yield given | {"implementation": name, **_checked(model)}
-        if name == "own":
-            return
+
+
+def _implementations(model: Any) -> tuple[str, ...]:
+    try:
+        model.set_experts_implementation(IMPLEMENTATIONS[-1])
+    except ValueError:
+        return ("own",)
+    return IMPLEMENTATIONS
 
 
 def _checked(model: Any) -> dict[str, Any]:
