@@ -67,8 +67,8 @@ _HOMES = {
     "report.claims": "load_claims",
     "study.base.study": "Study",
     "trace": (
-        "Ablate Activate Deactivate DenseModelError Forbid ForceSelection Inside Intervention Replay Route RoutingStats "
-        "ScaleWeight Served SoftSteer Trace TraceError expert_means from_json pairs to_json"
+        "Ablate Activate Deactivate DenseModelError Forbid ForceSelection Inside Intervention Replay Route "
+        "RoutingStats ScaleWeight Served SoftSteer Trace TraceError expert_means from_json pairs to_json"
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -63,3 +63,13 @@ def test_workflows_run_the_environments_python(workflow):
 
 def test_oldest_supported_python_is_the_environments():
     assert PROJECT["requires-python"] == f">={PYTHON}"
+
+
+def test_the_contracts_run_at_the_floor():
+    (floor,) = [run for path in WORKFLOWS for run in re.findall(r"run: (.*transformers==.*)", path.read_text("utf-8"))]
+    lowest = {
+        r.name: s.version for r in map(Requirement, PROJECT["dependencies"]) for s in r.specifier if s.operator == ">="
+    }
+    for name in ("torch", "transformers"):
+        (tried,) = re.findall(rf'"{name}==([\d.]+)"', floor)
+        assert tried.startswith(lowest[name] + "."), f"{name} is tried at {tried}, the bound is {lowest[name]}"

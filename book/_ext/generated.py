@@ -1,7 +1,7 @@
 """Directives whose content is made at build time from records, stamps, docstrings and the citation file.
 
 `{claims} LETTER`, `{sources}`, `{findings}`, `{board}`, `{scoreboard}`, `{verdict-bar}`, `{hero}`, `{story} LETTER`,
-`{api} ROOM`, `{contracts}`, `{environment}`, `{runs}`, `{timings}`, `{error-rates}` and `{citation}`.
+`{api} ROOM`, `{contracts}`, `{guarantees}`, `{environment}`, `{runs}`, `{timings}`, `{error-rates}` and `{citation}`.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from myst_nb import sphinx_
 from sphinx.util.docutils import SphinxDirective
 
-from mechanism.report import api, environment, error_rates, findings, scoreboard, story
+from mechanism.report import api, environment, error_rates, findings, guarantees, scoreboard, story
 from mechanism.report.files import PACKAGE
 from mechanism.report.tables import markdown_table
 
@@ -135,6 +135,7 @@ MARKDOWN: dict[str, Callable[[Markdown], str]] = {
     "scoreboard": lambda asked: scoreboard.scoreboard_markdown(asked.env.docname),
     "error-rates": lambda asked: error_rates.rates_markdown(),
     "contracts": lambda asked: contracts_markdown(),
+    "guarantees": lambda asked: guarantees.map_markdown(),
     "environment": lambda asked: environment.environment_markdown(),
     "runs": lambda asked: environment.runs_markdown(),
     "timings": lambda asked: environment.notebooks_markdown(Path(asked.env.srcdir) / "notebooks"),

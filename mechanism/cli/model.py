@@ -1,5 +1,6 @@
 """Commands on one model: `mechanism contracts`, `evaluate` and `calculate`."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -10,28 +11,43 @@ from .console import Json, print_frame, print_rows, say
 def contracts(
     model: Annotated[str | None, typer.Argument(help="A committed model's name, a folder, or a hub id.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every family of the installed transformers, tiny.")] = False,
-    dtype: str = "float32",
+    dtype: Annotated[str | None, typer.Option(help="float32 by default; with --all bfloat16 as well.")] = None,
     device: str = "auto",
+    write: Annotated[bool, typer.Option("--write", help="Keep what --all finds in data/baselines.")] = False,
     json_: Json = False,
 ) -> None:
-    """Run the contract list on a model, or on every MoE family: what capture and interventions guarantee there."""
-    if bool(model) == all_:
-        raise ValueError("name a model, or use --all for every family; not both")
-    rows = _all_contracts(dtype) if all_ else _model_contracts(str(model), device, dtype)
-    print_rows(rows, rows, json_, "contracts")
-    if not all_ and any(row["status"] == "failed" for row in rows):
+    """Run the contract list on a model, or on every MoE family in every experts implementation and in float32 and
+    bfloat16: what capture and interventions guarantee there. Ends with 1 if a contract fails."""
+    if bool(model) == all_ or (write and not all_):
+        raise ValueError("name a model, or use --all for every family (--write keeps what that finds); not both")
+    if all_:
+        failed = _all_contracts(dtype, write, json_)
+    else:
+        rows = _model_contracts(str(model), device, dtype or "float32")
+        print_rows(rows, rows, json_, "contracts")
+        failed = any(row["status"] == "failed" for row in rows)
+    if failed:
         raise typer.Exit(1)
 
 
-def _all_contracts(dtype: str) -> list[dict]:
+def _all_contracts(dtype: str | None, write: bool, json_: bool) -> bool:
+    """Survey every family; whether anything is silently wrong."""
     from ..models.load import parse_dtype
-    from ..trace.families import survey
+    from ..report import guarantees
+    from ..trace import survey
 
-    rows = []
-    for row in survey(parse_dtype(dtype)):
-        rows.append(row)
-        say(f"{row['family']}: {row['passed']} passed, {row['failed']} failed")
-    return rows
+    chosen = survey.DTYPES if dtype is None else (str(parse_dtype(dtype)).removeprefix("torch."),)
+
+    def told() -> Iterator[dict]:
+        for row in survey.survey(dtypes=chosen):
+            say(f"{row['family']}, {row['dtype']}, {row['implementation']}: {guarantees.counted(row)}")
+            yield row
+
+    found = survey.record(told())
+    if write:
+        guarantees.write(found)
+    print_rows(found, guarantees.summary(found), json_, f"contracts, in {found['seconds']} seconds")
+    return any("silently wrong" in row["outcomes"].values() for row in found["rows"])
 
 
 def _model_contracts(model: str, device: str, dtype: str) -> list[dict]:

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -28,7 +27,7 @@ from ..corpus.store import sha256
 from ..nn import auto
 from .errors import ModelError, explained
 from .integrity import content_hash, padded, refuse_adapter, refuse_mute, refuse_partial
-from .memory import Footprint, footprint, free_memory, lacking, routed_experts, skeleton
+from .memory import Footprint, auto_class, footprint, free_memory, lacking, routed_experts, skeleton
 from .passes import encode, pad, padding_token, room
 
 MODELS = DATA / "models"
@@ -162,7 +161,7 @@ def load(
             raise ModelError(f"{spec} is a dense model ({config.model_type}): it has no routed experts to study")
     spread = {"device_map": BALANCED} if target == BALANCED else {}
     with explained(spec, where):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = auto_class(config).from_pretrained(
             where, dtype=precision, output_loading_info=True, ignore_mismatched_sizes=True, **revision, **spread
         )
         if not partial:

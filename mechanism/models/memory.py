@@ -8,7 +8,11 @@ from typing import Any
 import psutil
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from ..trace.errors import DenseModelError, RouterError
 from ..trace.sites import find_sites
@@ -67,7 +71,15 @@ def footprint(config: Any, dtype: torch.dtype) -> Footprint:
 def skeleton(config: Any) -> PreTrainedModel:
     """A model without weights."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return auto_class(config).from_config(config)
+
+
+def auto_class(config: Any) -> Any:
+    """What transformers builds a model of a configuration with: a causal language model, or the whole model for images
+    and text that the checkpoint is one of (Qwen3-VL-MoE, Llama 4), which takes text alone as well."""
+    known = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
+    whole = known in (config.architectures or ()) or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return AutoModelForImageTextToText if known and whole else AutoModelForCausalLM
 
 
 def routed_experts(model: nn.Module) -> int:

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from .errors import AttachError
+from .host import to_host
 from .interventions import Intervention, to_json
 from .sites import Site
 
@@ -18,8 +19,14 @@ def refuse_unobservable(model: nn.Module, sites: Sequence[Site]) -> None:
     """Refuse models on which hooks would be silently ignored or see only a part.
 
     Raises:
-        AttachError: compiled, without weights, sharded over devices, or expert-parallel.
+        AttachError: compiled, without weights, sharded over devices, expert-parallel, or with virtual tokens.
     """
+    for one in adapters(model).values():
+        if getattr(one, "is_prompt_learning", False):
+            raise AttachError(
+                f"{type(model).__name__} puts virtual tokens before every text ({type(one).__name__}): routing cannot "
+                "be aligned to the text's own tokens"
+            )
     for path, module in model.named_modules():
         if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
             raise AttachError(
@@ -29,10 +36,18 @@ def refuse_unobservable(model: nn.Module, sites: Sequence[Site]) -> None:
     for site in sites:
         if site.weight.is_meta:
             raise AttachError(f"{site.name} has no weights on a device (meta or offloaded); load the model fully")
-        if type(site.weight).__name__ == "DTensor" or getattr(site.experts, "_is_expert_parallel", False):
+        if type(site.weight).__name__ == "DTensor" or any(
+            getattr(module, "_is_expert_parallel", False) for module in site.experts.modules()
+        ):
             raise AttachError(
                 f"{site.name} is sharded over processes; routing can be observed on unsharded layers only"
             )
+
+
+def adapters(model: nn.Module) -> dict[str, Any]:
+    """Configurations of the adapters (peft) on a model by name."""
+    found = getattr(model, "peft_config", None)
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 SUPPORTED = ("5.15", "6")
@@ -68,7 +83,19 @@ def provenance(model: nn.Module, interventions: Sequence[Intervention] = (), see
         "transformers": transformers.__version__,
         "interventions": to_json(interventions),
         "seed": seed,
-    }
+    } | _adapted(model)
+
+
+def _adapted(model: nn.Module) -> dict[str, Any]:
+    """The adapters that act, and the settings that their weights do not show, such as their strength."""
+    if not (held := adapters(model)):
+        return {}
+    active = getattr(model, "active_adapters", tuple(held))
+    names = list(active() if callable(active) else active)
+    settings = {name: sorted((k, str(v)) for k, v in vars(held[name]).items()) for name in names}
+    state = [any(getattr(m, name, None) is True for m in model.modules()) for name in ("merged", "disable_adapters")]
+    digest = hashlib.sha256(repr((settings, state)).encode()).hexdigest()[:16]
+    return {"adapters": names, "adapters_settings": digest}
 
 
 WHOLE, SAMPLED = 1 << 18, 1024
@@ -84,16 +111,8 @@ def weights_hash(model: nn.Module) -> str:
         flat = parameter.detach().reshape(-1)[: 0 if parameter.is_meta else None]
         stride = flat.numel() // SAMPLED if flat.numel() > WHOLE else 1
         taken.append(flat[::stride].contiguous().view(torch.uint8))
-    places: dict[torch.device, list[int]] = {}
-    for number, values in enumerate(taken):
-        places.setdefault(values.device, []).append(number)
-    found: dict[int, Tensor] = {}
-    for device, numbers in places.items():
-        if device.type != "meta":  # one copy from each device
-            sizes = [len(taken[number]) for number in numbers]
-            found |= dict(zip(numbers, torch.cat([taken[n] for n in numbers]).cpu().split(sizes), strict=True))
-    for number in sorted(found):
-        digest.update(found[number].numpy().tobytes())
+    for values in to_host([values for values in taken if not values.is_meta]):
+        digest.update(values.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

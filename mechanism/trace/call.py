@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .edit import SiteEdit, run_edited
 from .errors import CaptureError
+from .host import Readout
 from .interventions import Intervention
 from .outputs import read_output, selected_classes, write_output
 from .passes import Pass
@@ -24,6 +25,14 @@ class Change:
     tokens: int = 0
     changed: int = 0
     moved: float = 0.0
+
+    def add(self, tokens: float, changed: float, moved: float) -> None:
+        """Count a pass."""
+        self.tokens, self.changed, self.moved = (
+            self.tokens + int(tokens),
+            self.changed + int(changed),
+            self.moved + moved,
+        )
 
 
 def rows_of(scope: Tensor | bool, site: Site) -> Tensor | bool:
@@ -92,7 +101,7 @@ class Call:
             def call(tap: RouterTap) -> Any:
                 return select(**{**given, "router_logits": tap.made(given["router_logits"])})
 
-            output, self.tap = tapped(self.site, call, None, None)
+            output, self.tap = tapped(call, RouterTap(self.site))
             return self._routed(output, call)
 
         block.__dict__["route_tokens_to_experts"] = wrapped
@@ -102,6 +111,11 @@ class Call:
         site, tap = self.site, self.tap
         if tap is None or tap.logits is None:
             raise CaptureError(f"{site.name} made no logits by the linear map of its gate; it cannot be observed")
+        if tap.bypassed and not getattr(site.gate, "merged", False):
+            raise CaptureError(
+                f"{site.name} reads its matrix past the {type(site.gate).__name__} around it, which acts on nothing; "
+                "merge the adapter (peft: `merge_and_unload`)"
+            )
         if self.routing is not None:
             raise CaptureError(f"{site.name} ran twice in one pass, as in a model whose layers share a router")
         at = self.host.current(site)
@@ -112,7 +126,6 @@ class Call:
             self.clean = selected_classes(site, output, tap), read_output(site, output, tap)[1]
             if self.edit.routes:
                 output, self.tap = run_edited(site, self.edit, call)
-                self.host.note(site, self.edit.translated)
         return self._without_experts(output) if site.kind in ("scores", "sorted") else output
 
     def _without_experts(self, output: Any) -> Any:
@@ -155,24 +168,38 @@ class Call:
         self.routing = Routing(tap.logits, chosen.detach(), weight.detach())
         self.host.seen(self.site, self.routing)
 
-    def kept(self, at: Pass) -> Routing:
-        """The routing on the CPU, unflattened to `(batch, pos, ...)`, with several heads `(batch, pos, head, ...)`."""
+    @property
+    def logits(self) -> Tensor:
+        """`(token, class)` of the pass that ended."""
+        assert self.routing is not None
+        return self.routing.logits
+
+    def ask_wishes(self, readout: Readout) -> None:
+        """Ask whether the wishes about selection were met, and refuse the pass if not."""
+        if (edit := self.edit) is not None:
+            readout.ask(edit.flags, lambda found: self.host.note(self.site, edit.settle(found)))
+
+    def ask_change(self, readout: Readout, at: Pass, change: Change) -> None:
+        """Ask what the interventions changed in the pass, and add it."""
+        readout.ask([self._changed(at)], lambda found: change.add(*found[0].tolist()))
+
+    def kept(self, at: Pass) -> list[Tensor]:
+        """Logits, index and weight of the routing, `(batch, pos, ...)`, with heads `(batch, pos, head, ...)`."""
         assert self.routing is not None
         r = self.routing
         shape = at.mask.shape if self.site.heads == 1 else (*at.mask.shape, self.site.heads)
-        return Routing(*(t.reshape(*shape, -1).cpu() for t in (r.logits, r.index, r.weight.float())))
+        return [t.reshape(*shape, -1) for t in (r.logits, r.index, r.weight.float())]
 
-    def count(self, change: Change, at: Pass) -> None:
-        """Add this pass to what the interventions changed."""
+    def _changed(self, at: Pass) -> Tensor:
+        """Tokens, how many of them have another set of experts, and how far their weights moved, float64."""
         assert self.routing is not None
         assert self.clean is not None
         index, weight = self.clean
         real = self.site.rows(at.mask.reshape(-1).to(index.device))
         other = (index.sort(-1).values != self.routing.index.to(index.dtype).sort(-1).values).any(-1)
         before, after = self._dense(index, weight), self._dense(self.routing.index, self.routing.weight)
-        change.tokens += int(real.sum())
-        change.changed += int((other & real).sum())
-        change.moved += float(((after - before).abs().sum(-1) * real).sum() / 2)
+        moved = ((after - before).abs().sum(-1) * real).sum() / 2
+        return torch.stack([real.sum().double(), (other & real).sum().double(), moved])
 
     def _dense(self, index: Tensor, weight: Tensor) -> Tensor:
         table = torch.zeros(index.shape[0], self.site.classes, dtype=torch.float64, device=index.device)

@@ -4,18 +4,21 @@ import inspect
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .attachable import contents, provenance, refuse_unobservable, warn_unsupported
 from .call import Call, Change
 from .errors import AttachError, CaptureError, InterventionError
+from .host import Readout
 from .inside import Inside
 from .interventions import Intervention
-from .passes import Pass, TokenMask, read_pass
+from .passes import Pass, TokenMask, read_pass, refuse_empty
 from .records import Record, to_dataset
 from .replay import Following, Given, Replay
 from .route import Route
@@ -25,6 +28,13 @@ from .stats import RoutingStats
 from .validate import validate
 
 _ATTACHED: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+def called(model: nn.Module, sites: Sequence[Site]) -> nn.Module:
+    """The module whose calls are passes: the model of transformers that holds the routers, which a wrapper around it
+    (as of adapters) calls, in generation past its own forward; else the model itself."""
+    holds = (m for path, m in model.named_modules() if not path or sites[0].path.startswith(path + "."))
+    return next((m for m in holds if isinstance(m, PreTrainedModel)), model)
 
 
 class Trace:
@@ -66,12 +76,12 @@ class Trace:
         self.notes: list[str] = []
         self.groups: tuple[str, ...] | None = None
         self._checkpointable: list[Any] = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
-        self._arguments = tuple(inspect.signature(model.forward).parameters)
+        self._called = called(model, self.sites)
+        self._arguments = tuple(inspect.signature(self._called.forward).parameters)
         self._changes = {s.layer: Change() for s in self.sites if self._of(s) or self._follows(s)}
         self._stack = ExitStack()
         self._pass: Pass | None = None
         self._open: dict[int, Call] = {}
-        self._peaks: list[tuple[Site, Tensor]] = []
 
     def _of(self, site: Site) -> list[Intervention]:
         return [i for i in self.interventions if i.experts(site.layer)]
@@ -99,10 +109,10 @@ class Trace:
             )
 
     def __enter__(self) -> "Trace":
-        if self.model in _ATTACHED:
+        if self._called in _ATTACHED:
             raise AttachError(f"{type(self.model).__name__} is attached already; put all interventions into one list")
-        _ATTACHED.add(self.model)
-        self._stack.callback(_ATTACHED.discard, self.model)
+        _ATTACHED.add(self._called)
+        self._stack.callback(_ATTACHED.discard, self._called)
         try:
             self._hook()
         except BaseException:
@@ -123,8 +133,8 @@ class Trace:
         if self.inside is not None:  # before the hooks that change the experts' output
             for handle in self.inside.hook(self.model, self.sites, origin, self._routing):
                 self._keep(handle)
-        self._keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
-        self._keep(self.model.register_forward_hook(self._end, always_call=True))
+        self._keep(self._called.register_forward_pre_hook(self._begin, with_kwargs=True))
+        self._keep(self._called.register_forward_hook(self._end, always_call=True))
         for site in self.sites:
             call = Call(self, site, self._of(site))
             self._open[site.layer] = call
@@ -169,7 +179,7 @@ class Trace:
                 "gradient checkpointing runs every router twice in training; switch it off "
                 "(model.gradient_checkpointing_disable()) or use model.eval()"
             )
-        at = read_pass({**dict(zip(self._arguments, args, strict=False)), **kwargs})
+        at = read_pass({**dict(zip(self._arguments, args, strict=False)), **kwargs}, wait=False)
         if self.stats is not None:
             self._rows(at)
         if self._following is not None:
@@ -184,28 +194,46 @@ class Trace:
         at, self._pass = self._pass, None
         if at is None or output is None:
             return self._abandon()
-        refuse_nan(self._peaks)
         silent = [c.site.name for c in self._open.values() if c.routing is None]
         if silent:
             self._abandon()
             whole = len(silent) == len(self._open)
             told = "; a forward that was compiled before attaching runs without them: attach first" if whole else ""
             raise CaptureError(f"these routers did not run in this pass: {', '.join(silent)}{told}")
-        if self.stats is not None:
-            self.stats.commit(self._rows(at))
-        if self.inside is not None:
-            self.inside.commit()
-        if self.keep:
-            self.records.append(Record(at, {layer: c.kept(at) for layer, c in self._open.items()}))
-        for layer, change in self._changes.items():
-            self._open[layer].count(change, at)
-        if self._following is not None:
-            self._following.end(at, self._open.values())
+        try:
+            self._readout(at).read()
+            if self.inside is not None:
+                self.inside.commit()
+            if self._following is not None:
+                self._following.end(at, self._open.values())
+        finally:
+            self._abandon()
         return None
+
+    def _readout(self, at: Pass) -> Readout:
+        """All that is to be known of a pass that ended: the host waits for the device once, not for each layer. What is
+        refused comes first, what is counted last."""
+        calls, found = list(self._open.values()), Readout()
+        found.ask([at.mask.any()], refuse_empty)
+        found.ask([c.logits.amax() for c in calls], partial(refuse_nan, [c.site for c in calls]))
+        for call in calls:
+            call.ask_wishes(found)
+        if self.stats is not None:
+            found.ask(self.stats.pending(), partial(self.stats.commit, self._rows(at)))
+        if self.keep:
+            found.ask([t for c in calls for t in c.kept(at)], partial(self._append, at))
+        for layer, change in self._changes.items():
+            self._open[layer].ask_change(found, at, change)
+        return found
+
+    def _append(self, at: Pass, parts: list[Tensor]) -> None:
+        """Keep the record of a pass, from three parts a layer."""
+        layers = {layer: Routing(*parts[3 * i : 3 * i + 3]) for i, layer in enumerate(self._open)}
+        self.records.append(Record(at, layers))
 
     def _abandon(self) -> None:
         """Drop what an unfinished pass left."""
-        self._pass, self._peaks = None, []
+        self._pass = None
         for call in self._open.values():
             call.stop()
         if self.stats is not None:
@@ -214,9 +242,7 @@ class Trace:
             self.inside.discard()
 
     def seen(self, site: Site, routing: Routing) -> None:
-        """A router has run in the current pass. Whether its logits are numbers is asked when the pass ends, of all
-        layers at once: on a GPU, to wait for each layer there would take longer than the layer."""
-        self._peaks.append((site, routing.logits.amax()))
+        """A router has run in the current pass."""
         if self.stats is not None:
             assert self._pass is not None
             self.stats.observe(site.layer, routing, self._pass, self._rows(self._pass))

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import contracts, contribution_contracts, replay_contracts
 from .capture import Trace
-from .errors import ContractError, InterventionError, TraceError
+from .errors import ContractError, InterventionError
 from .interventions import Intervention
 from .probe import NotApplicable, Probe
 
@@ -89,7 +89,7 @@ def _run(contract: Contract, probe: Probe) -> Result:
         return Result(contract.__name__, "refused", str(error))
     except NotApplicable as error:
         return Result(contract.__name__, "void", str(error))
-    except (TraceError, RuntimeError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # of whatever a model, or what wraps it, raises
         return Result(contract.__name__, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
     return Result(contract.__name__, "passed")
 
@@ -117,10 +117,11 @@ _PROVEN: "weakref.WeakKeyDictionary[nn.Module, tuple]" = weakref.WeakKeyDictiona
 
 
 def _setting(model: nn.Module) -> tuple:
-    """What a proof holds for: it is repeated after a change of dtype, device or implementation."""
+    """What a proof holds for: it is repeated after a change of dtype, device, implementation or modules."""
     config, first = getattr(model, "config", None), next(model.parameters())
     chosen = [getattr(config, f"_{part}_implementation", None) for part in ("experts", "attn")]
-    return (first.dtype, first.device, *map(str, chosen))
+    modules = sum(1 for _ in model.modules())  # an adapter adds some
+    return (first.dtype, first.device, modules, *map(str, chosen))
 
 
 def require(model: nn.Module) -> None:

@@ -176,6 +176,7 @@ class CleanPass:
             present = [e for e in own.unique().tolist() if e < site.num_experts]
             edit = SiteEdit(site, [Ablate(((layer, e),), mode="reroute") for e in present], [own == e for e in present])
             output, tap = run_edited(site, edit, lambda tap: site.router.forward(*args, **kwargs))
+            edit.settle(edit.flags)
             index, weight = read_output(site, output, tap)
             changed = site.experts.forward(seen.hidden, index.to(seen.index.dtype), weight.to(seen.weight.dtype))
             parts.append((changed - seen.output).reshape(len(own), -1))

@@ -127,9 +127,9 @@ def padding_is_not_routed(p: Probe) -> None:
     ids = torch.cat([p.ids[:1, :4].new_zeros(1, 4), p.ids[:1]], 1)
     mask = torch.cat([torch.zeros_like(ids[:, :4]), torch.ones_like(p.ids[:1])], 1)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
-    with torch.no_grad(), Trace(p.model) as trace:
-        short = p.model(input_ids=p.ids[:1], use_cache=False).logits
-        long = p.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    with Trace(p.model) as trace:
+        short = p.said(input_ids=p.ids[:1])
+        long = p.said(input_ids=ids, attention_mask=mask, position_ids=positions)
     alone, padded = trace.records
     expect(int(padded.at.mask.sum()) == p.ids.shape[1], "padding tokens are counted as real")
     if not near(short, long[:, 4:], p.loose):
@@ -141,6 +141,8 @@ def padding_is_not_routed(p: Probe) -> None:
 
 def generation_is_told_apart(p: Probe) -> None:
     """In generation the prompt is prefill, every further token decode, and decoded routing is that of a whole pass."""
+    if not p.model.can_generate():  # type: ignore[operator]
+        raise NotApplicable("the model has no head to generate with")
     with torch.no_grad(), Trace(p.model) as trace:
         made = p.model.generate(  # type: ignore[operator]
             p.ids[:1], attention_mask=p.mask[:1], max_new_tokens=3, min_new_tokens=3, do_sample=False,
@@ -150,7 +152,7 @@ def generation_is_told_apart(p: Probe) -> None:
         if all(r.at.mask.shape[1] > 1 for r in trace.records):
             raise NotApplicable("the family generates without a cache: every step is a whole pass")
         expect(phases == ["prefill", "decode", "decode"], f"generation of three tokens was seen as {phases}")
-        logits = p.model(input_ids=made.sequences, use_cache=False).logits[0, p.ids.shape[1] - 1 : -1]
+        logits = p.said(input_ids=made.sequences)[0, p.ids.shape[1] - 1 : -1]
     own = torch.cat(made.logits).float()
     if not near(own, logits, p.loose):
         raise NotApplicable("the family itself decodes other logits than a whole pass gives; phases are told apart")

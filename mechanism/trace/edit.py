@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import InterventionError
+from .host import to_device
 from .interventions import Ablate, Intervention, ScaleWeight
 from .outputs import selected_classes
 from .replay import Given
@@ -25,6 +26,8 @@ class SiteEdit:
         means: `(class, d)` mean outputs for `Ablate(mode="mean")`.
         seed: breaks ties of `Activate` and `Deactivate`.
         given: what a replayed route says.
+        wishes: of each intervention that wants something selected or not, its name, and whether it missed that, in the
+            end and without help.
     """
 
     site: Site
@@ -32,7 +35,7 @@ class SiteEdit:
     scopes: Sequence[Tensor | bool]
     means: Tensor | None = None
     seed: int = 0
-    translated: list[str] = field(default_factory=list)
+    wishes: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
     given: Given | None = None
 
     def of(self, seam: str) -> list[tuple[Intervention, Tensor | bool]]:
@@ -65,9 +68,8 @@ class SiteEdit:
         return Selection(force=masks[True], forbid=masks[False], given=given)
 
     def _classes(self, one: Intervention, device: torch.device) -> Tensor:
-        mask = torch.zeros(1, self.site.columns, dtype=torch.bool, device=device)
-        mask[:, one.experts(self.site.layer)] = True
-        return mask
+        targets = one.experts(self.site.layer)
+        return to_device([[column in targets for column in range(self.site.columns)]], device)
 
     def weights(self, index: Tensor, weight: Tensor) -> Tensor:
         """Weights after scaling and ablation; the same tensor if nothing acts on it."""
@@ -86,7 +88,7 @@ class SiteEdit:
 
     def hits(self, one: Intervention, scope: Tensor | bool, index: Tensor) -> Tensor:
         """`(token, slot)` slots that an intervention acts on."""
-        hit = torch.isin(index, torch.tensor(one.experts(self.site.layer), device=index.device))
+        hit = self._classes(one, index.device)[0][index]
         return hit if scope is True else hit & _column(scope)
 
     def added(self, index: Tensor, weight: Tensor, like: Tensor) -> Tensor | None:
@@ -102,18 +104,40 @@ class SiteEdit:
             total = part if total is None else total + part
         return total
 
-    def violations(self, index: Tensor) -> list[str]:
-        """Names of interventions whose wish about selection is not met by `index` `(token, slot)`."""
-        missed = []
+    def watch(self, index: Tensor, unaided: Tensor | None) -> None:
+        """Note, for every wish about selection, whether some token's selected classes `(token, slot)` do not meet it,
+        and whether they would not have unaided. Nothing is looked at before the pass ends, see `settle`."""
         for one, scope in zip(self.interventions, self.scopes, strict=True):
-            wished = one.experts(self.site.layer)
-            if one.wants is None or not wished:
-                continue
-            chosen = (index.unsqueeze(-1) == torch.tensor(wished, device=index.device)).any(1)
-            wrong = (chosen != one.wants).any(-1)
-            if bool((wrong if scope is True else wrong & scope).any()):
-                missed.append(type(one).__name__)
-        return missed
+            if one.wants is not None:
+                missed, before = (self._missed(one, scope, index if at is None else at) for at in (index, unaided))
+                self.wishes.append((type(one).__name__, missed, before))
+
+    def _missed(self, one: Intervention, scope: Tensor | bool, index: Tensor) -> Tensor:
+        met = self._classes(one, index.device)[0][index].sum(-1)
+        wrong = met != (len(one.experts(self.site.layer)) if one.wants else 0)
+        return (wrong if scope is True else wrong & scope).any()
+
+    def settle(self, found: Sequence[Tensor]) -> list[str]:
+        """Names of what had to be translated into a selection.
+
+        Args:
+            found: copies of the flags of `wishes` on the CPU, two each.
+
+        Raises:
+            InterventionError: a wish was not met.
+        """
+        names = [name for name, *_ in self.wishes]
+        if missed := [name for name, flag in zip(names, found[::2], strict=True) if bool(flag)]:
+            raise InterventionError(
+                f"{self.site.name} selects by a rule that {', '.join(missed)} cannot move; use Ablate(mode='zero') or "
+                "ScaleWeight"
+            )
+        return [name for name, flag in zip(names, found[1::2], strict=True) if bool(flag)]
+
+    @property
+    def flags(self) -> list[Tensor]:
+        """What `settle` wants to know."""
+        return [flag for _, missed, before in self.wishes for flag in (missed, before)]
 
 
 def _column(scope: Tensor | bool) -> Tensor:
@@ -129,28 +153,17 @@ def _same_sum(scaled: Tensor, weight: Tensor) -> Tensor:
 
 
 def run_edited(site: Site, edit: SiteEdit, call: Callable[[RouterTap], Any]) -> tuple[Any, RouterTap]:
-    """Run the router again with its edits; what the family's rule does not turn into the wished selection is
-    translated into one, and noted.
+    """Run the router again with its edits; where the family's rule does not turn edited logits into the wished
+    selection, they are translated into one. Whether that was needed, and enough, is for `SiteEdit.settle`.
 
     Args:
         call: runs the router's own code under the tap it is given.
-
-    Raises:
-        InterventionError: the wish cannot be met.
     """
     rule = edit.logits if edit.of("logits") else None
-    device = site.weight.device
-    output, tap = tapped(site, call, rule, edit.selection(("selection",), device))
+    wished = any(one.wants is not None for one, _ in edit.of("logits"))
+    own, whole = (edit.selection(seams, site.weight.device) for seams in (("selection",), ("selection", "logits")))
+    output, tap = tapped(call, RouterTap(site, rule, own, whole if wished else None))
     if edit.given is not None and not tap.followed:
         raise InterventionError(f"{site.name} selects by a rule that a route cannot replace; leave its layer out")
-    missed = edit.violations(selected_classes(site, output, tap))
-    if missed and tap.selected is not None:
-        output, tap = tapped(site, call, rule, edit.selection(("selection", "logits"), device))
-        edit.translated.extend(missed)
-        missed = edit.violations(selected_classes(site, output, tap))
-    if missed:
-        raise InterventionError(
-            f"{site.name} selects by a rule that {', '.join(missed)} cannot move; use Ablate(mode='zero') or "
-            "ScaleWeight"
-        )
+    edit.watch(selected_classes(site, output, tap), tap.unaided)
     return output, tap

@@ -1,5 +1,4 @@
-"""A tiny, randomly initialised model of every Mixture-of-Experts causal LM of the installed transformers, and the
-contract list over all of them.
+"""A tiny, randomly initialised model of every Mixture-of-Experts causal LM of the installed transformers.
 
 A family is a transformers `model_type` of the causal-LM auto map. It counts as a Mixture of Experts when the source of
 its configuration declares a number of routed experts; a multimodal type stands aside for its `*_text` type. Nothing is
@@ -14,8 +13,7 @@ part of a routing rule has an effect that can be seen. Memory that a family leav
 
 import dataclasses
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
@@ -26,14 +24,21 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.configuration_auto import model_type_to_module_name
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.utils import logging
 
-from .checks import FULL, check
-from .errors import TraceError
-from .family_sizes import COMMON, STD, UNUSUAL, WIDTH
+from .family_sizes import COMMON, STD, UNUSUAL, VISION, WHOLE, WIDTH
 
 ROUTER_GAIN = 2.0
 """Standard deviation of the router logits of a normalised input."""
@@ -54,9 +59,6 @@ DRAWN: dict[re.Pattern[str], tuple[float, float]] = {
 """Mean and standard deviation of tensors that start at a constant, or may."""
 
 
-OUTCOMES = ("passed", "failed", "refused", "void")
-
-
 class FamilyError(RuntimeError):
     """A family cannot be built; the message gives the reason."""
 
@@ -74,24 +76,55 @@ def _counts_experts(family: str) -> bool:
     return any(ROUTED.search(path.read_text(encoding="utf-8")) for path in package.glob("configuration_*.py"))
 
 
+@cache
+def wholes() -> tuple[str, ...]:
+    """Model types for images and text that are built whole, their text part an MoE, of the installed transformers."""
+    return tuple(name for name in WHOLE if name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+
+
 def tiny_config(family: str, **overrides: Any) -> PreTrainedConfig:
     """Configuration of a family's tiny model.
 
     Args:
-        family: one of `families()`.
+        family: one of `families()` or `wholes()`.
         overrides: fields of the family's configuration, by their own names or transformers' aliases.
     """
+    if family in wholes():
+        return _whole_config(family, overrides)
     if family not in families():
         raise FamilyError(f"{family!r} is no Mixture-of-Experts causal LM of transformers {transformers.__version__}.")
+    settings = _settings(family, CONFIG_MAPPING[family], UNUSUAL.get(family, {}) | overrides)
+    with _building(family):
+        return CONFIG_MAPPING[family](**deepcopy(settings))  # some change the lists they are given
+
+
+def _whole_config(family: str, overrides: dict[str, Any]) -> PreTrainedConfig:
+    """Configuration of a whole model: a tiny text part, a tinier part that sees, and none that hears."""
     kind = CONFIG_MAPPING[family]
-    declared = {field.name for field in dataclasses.fields(kind)}
+    parts = {name: part for name, part in kind.sub_configs.items() if dataclasses.is_dataclass(part)}
+    text = parts["text_config"]
+    text_family = UNUSUAL.get(text.model_type, {})
+    given: dict[str, Any] = {"text_config": _settings(family, text, text_family | overrides)}
+    if vision := parts.get("vision_config"):
+        given["vision_config"] = {name: value for name, value in VISION.items() if name in _declared(vision)}
+    silent = {"audio_config": None} if "audio_config" in parts else {}
+    with _building(family):
+        return kind(**deepcopy(given | silent))
+
+
+def _declared(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def _settings(family: str, kind: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a tiny configuration: the common ones that it declares, and its own."""
+    declared = _declared(kind)
     settings = {name: value for name, value in COMMON.items() if name in declared}
-    for name, value in (UNUSUAL.get(family, {}) | overrides).items():
+    for name, value in own.items():
         settings[_field(name, declared, kind.attribute_map)] = value
     if unknown := settings.keys() - declared - IMPLEMENTATIONS:
         raise FamilyError(f"The configuration of {family} has no field {', '.join(sorted(unknown))}.")
-    with _building(family):
-        return kind(**deepcopy(settings))  # some change the lists they are given
+    return settings
 
 
 def _field(name: str, declared: set[str], aliases: dict[str, str]) -> str:
@@ -105,7 +138,7 @@ def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, *
     """A family's tiny model, in evaluation mode; the same seed gives the same weights.
 
     Args:
-        family: one of `families()`.
+        family: one of `families()` or `wholes()`.
         seed: of every random number; torch's global generator is left as it was.
         dtype: of the weights, except those that the family keeps in float32, as when it is loaded from a checkpoint.
         overrides: as for `tiny_config`.
@@ -114,7 +147,8 @@ def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, *
     with _building(family), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with _uninitialised_is_nan():
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            auto = AutoModelForImageTextToText if family in wholes() else AutoModelForCausalLM
+            model = auto.from_config(config, dtype=dtype)
         _keep_float32(model, dtype)
         _decide(model)
     return model.eval()
@@ -184,24 +218,9 @@ def _draw(name: str, tensor: Tensor, config: PreTrainedConfig) -> None:
             tensor.normal_(mean, std)
             return
     if HASH_TABLE.search(name):
-        scores = torch.rand(len(tensor), config.num_local_experts)
+        scores = torch.rand(len(tensor), config.get_text_config().num_local_experts)
         tensor.copy_(scores.argsort(1)[:, : tensor.shape[1]])
     elif _weighs_experts(name, tensor):
         tensor.normal_(0, ROUTER_GAIN * tensor.shape[1] ** -0.5)
     elif tensor.is_floating_point() and (not tensor.isfinite().all() or (tensor.ndim > 1 and not tensor.any())):
         tensor.normal_(0, STD)
-
-
-def survey(dtype: torch.dtype = torch.float32, names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The contract list over every family, a row each as it is done: counts by outcome, and the first reason that
-    something did not pass (failures before refusals). A family that cannot be observed at all fails every contract."""
-    for family in families() if names is None else names:
-        try:
-            results = check(tiny_model(family, dtype=dtype))
-        except (TraceError, FamilyError) as error:
-            counts, reason = Counter(failed=len(FULL)), f"{type(error).__name__}: {error}"
-        else:
-            counts = Counter(r.status for r in results)
-            told = [r for status in OUTCOMES[1:] for r in results if r.status == status]
-            reason = f"{told[0].contract}: {told[0].detail}" if told else ""
-        yield {"family": family, **{status: counts[status] for status in OUTCOMES}, "reason": reason}

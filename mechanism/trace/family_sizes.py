@@ -46,6 +46,31 @@ _BY_VALUE: tuple[tuple[Any, str], ...] = (
 COMMON: dict[str, Any] = {name: value for value, names in _BY_VALUE for name in names.split()}
 """Fields of every family that declares them."""
 
+VISION: dict[str, Any] = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "depth": 1,
+    "num_heads": HEADS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "head_dim": HEAD_DIM,
+    "global_head_dim": HEAD_DIM,
+    "patch_size": 4,
+    "image_size": 16,
+    "out_hidden_size": WIDTH,
+    "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0],
+    "vision_output_dim": WIDTH,
+    "projector_input_dim": WIDTH,
+    "projector_output_dim": WIDTH,
+    "position_embedding_size": 16,
+}
+"""Fields of the part that sees, of whole models for images and text."""
+
+WHOLE = ("gemma4", "llama4", "qwen3_5_moe", "qwen3_vl_moe")
+"""Whole models for images and text that are built, their text part an MoE."""
+
 UNUSUAL: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "beam": {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]},

@@ -14,24 +14,29 @@ BITS = {"probability": 32, "probability_squared": 32, "selections": 0, "weight":
 _PASS, _TOTAL = 2.0**53, 2**62
 
 
-def group_sums(member: Tensor, values: Tensor, bits: int) -> np.ndarray:
+def group_sums(member: Tensor, values: Tensor, bits: int) -> Tensor:
     """Fixed-point sums `(layer, group, ...)` of `(layer, token, ...)` values over the members `(group, token)`."""
     fixed = values.to(torch.float64, copy=True).mul_(2.0**bits).round_()
-    return torch.einsum("gt,lt...->lg...", member.double(), fixed).cpu().numpy()
+    return torch.einsum("gt,lt...->lg...", member.double(), fixed)
 
 
-def slot_sums(member: Tensor, index: Tensor, weight: Tensor | None, classes: int) -> dict[str, np.ndarray]:
-    """Selections, and fixed-point sums of weights, `(layer, group, class)`; a token is in one group or in none."""
-    shape = (index.shape[0], len(member), classes + 1)
-    group, token = member.nonzero(as_tuple=True)
-    cell = torch.arange(shape[0], device=index.device)[:, None] * shape[1] + group
-    cells = (cell.unsqueeze(-1) * shape[2] + index[:, token]).flatten()
-    size = shape[0] * shape[1] * shape[2]
-    found = {"selections": torch.bincount(cells, minlength=size)}
+def slot_sums(member: Tensor, index: Tensor, weight: Tensor | None, classes: int) -> dict[str, Tensor]:
+    """Selections, and fixed-point sums of weights, `(layer, group, class)`; a token is in one group or in none, and an
+    index that is no class is not counted."""
+    layers, groups = len(index), len(member)
+    group = torch.where(member.any(0), member.byte().argmax(0), groups)
+    column = torch.where((index < 0) | (index > classes), classes, index)
+    layer = torch.arange(layers, device=index.device)[:, None, None]
+    cells = ((layer * (groups + 1) + group[:, None]) * (classes + 1) + column).flatten()
+
+    def summed(values: Tensor) -> Tensor:
+        sums = values.new_zeros(layers * (groups + 1) * (classes + 1)).scatter_add_(0, cells, values.flatten())
+        return sums.view(layers, groups + 1, classes + 1)[:, :groups, :classes]
+
+    found = {"selections": summed(torch.ones_like(cells))}
     if weight is not None:
-        fixed = weight[:, token].to(torch.float64, copy=True).mul_(2.0 ** BITS["weight"]).round_()
-        found["weight"] = torch.bincount(cells, fixed.flatten(), minlength=size)
-    return {name: sums.view(shape)[..., :classes].cpu().numpy() for name, sums in found.items()}
+        found["weight"] = summed(weight.to(torch.float64, copy=True).mul_(2.0 ** BITS["weight"]).round_())
+    return found
 
 
 def check_exact(sums: np.ndarray, layers: Sequence[int], name: str) -> None:

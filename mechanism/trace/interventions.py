@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import InterventionError
+from .host import to_device
 
 Targets = tuple[tuple[int, int], ...]
 if TYPE_CHECKING:
@@ -142,14 +143,14 @@ class SoftSteer(Intervention):
 
     def logits(self, logits: Tensor, experts: Sequence[int], seed: int) -> Tensor:
         edited = logits.clone()
-        edited[:, list(experts)] += self.strength * logits.std(-1, correction=0, keepdim=True)
+        edited[:, to_device(experts, logits.device)] += self.strength * logits.std(-1, correction=0, keepdim=True)
         return edited
 
 
-def _ranks(count: int, seed: int) -> Tensor:
+def _ranks(count: int, seed: int, device: torch.device) -> Tensor:
     """A permutation of 1..count divided by count: distinct offsets, so that targets never tie among themselves."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return (order + 1).float() / count
+    return ((order + 1).float() / count).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Activate(Intervention):
     def logits(self, logits: Tensor, experts: Sequence[int], seed: int) -> Tensor:
         edited = logits.clone()
         top = logits.amax(-1, keepdim=True)
-        edited[:, list(experts)] = top + self.epsilon * _ranks(len(experts), seed).to(logits.device)
+        edited[:, to_device(experts, logits.device)] = top + self.epsilon * _ranks(len(experts), seed, logits.device)
         return edited
 
 
@@ -180,7 +181,7 @@ class Deactivate(Intervention):
     def logits(self, logits: Tensor, experts: Sequence[int], seed: int) -> Tensor:
         edited = logits.clone()
         low = logits.amin(-1, keepdim=True)
-        edited[:, list(experts)] = low - self.epsilon * _ranks(len(experts), seed).to(logits.device)
+        edited[:, to_device(experts, logits.device)] = low - self.epsilon * _ranks(len(experts), seed, logits.device)
         return edited
 
 
@@ -240,10 +241,8 @@ class Ablate(Intervention):
     def logits(self, logits: Tensor, experts: Sequence[int], seed: int) -> Tensor:
         if self.mode != "reroute":
             return logits
-        edited = logits.clone()
         # Finite: sparsemixer and soft caps turn an infinite logit into NaN. Half of float16's range.
-        edited[:, list(experts)] = -30_000.0
-        return edited
+        return logits.index_fill(1, to_device(experts, logits.device), -30_000.0)
 
 
 KINDS = {c.__name__: c for c in (SoftSteer, Activate, Deactivate, ForceSelection, Forbid, ScaleWeight, Ablate)}

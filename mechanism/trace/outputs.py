@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .errors import RouterError
+from .host import to_device
 from .seam import RouterTap
 from .sites import Site
 
@@ -23,7 +24,7 @@ def read_output(site: Site, output: Any, tap: RouterTap) -> tuple[Tensor, Tensor
     if site.kind == "sorted":
         order, _, gates, sizes, _ = output
         classes = torch.arange(len(sizes), device=gates.device)
-        expert = torch.repeat_interleave(classes, torch.tensor(sizes, device=gates.device))
+        expert = torch.repeat_interleave(classes, to_device(sizes, gates.device), output_size=order.numel())
         index, weight = torch.empty_like(order), torch.empty_like(gates)
         index[order], weight[order] = expert, gates
         return index.view(-1, site.top_k), weight.view(-1, site.top_k)

@@ -1,6 +1,6 @@
 """What a forward pass is about: its tokens, which of them are real, where they stand and whether it decodes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +77,11 @@ class Pass:
         return found.to(self.mask.device, torch.bool)
 
 
-def read_pass(given: Mapping[str, Any]) -> Pass:
+def read_pass(given: Mapping[str, Any], wait: bool = True) -> Pass:
     """Geometry of a call of a causal language model, from its arguments by name.
+
+    Args:
+        wait: look at once whether there is a real token, which waits for the mask's device; else `refuse_empty` is due.
 
     Raises:
         CaptureError: no token ids or embeddings, a mask that is not two-dimensional or does not cover them, or a batch
@@ -92,13 +95,23 @@ def read_pass(given: Mapping[str, Any]) -> Pass:
         )
     batch, length = tokens.shape[:2]
     mask, past = _mask(given, batch, length, tokens.device)
-    if not bool(mask[:, -length:].any()):
-        raise CaptureError("the batch is all padding: the attention mask has no real token")
+    if wait:
+        refuse_empty([mask[:, -length:].any()])
     position = (mask.long().cumsum(1) - 1)[:, -length:] + (past if mask.shape[1] == length else 0)
     if not past:
         position = position - _before(given.get("position_ids"), mask, position)
     phase = "decode" if past else "prefill"
     return Pass(mask[:, -length:], position, phase, None if ids is None else ids.detach())
+
+
+def refuse_empty(real: Sequence[Tensor]) -> None:
+    """Refuse a batch without a real token, told by one flag.
+
+    Raises:
+        CaptureError: it is all padding.
+    """
+    if not bool(real[0]):
+        raise CaptureError("the batch is all padding: the attention mask has no real token")
 
 
 def _mask(given: Mapping[str, Any], batch: int, length: int, device: torch.device) -> tuple[Tensor, int]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .capture import Trace
-from .errors import ContractError
+from .errors import AttachError, ContractError
 from .inner import RELATIVE
 from .interventions import Intervention
 from .records import Record
@@ -19,6 +19,9 @@ class Probe:
 
     Args:
         model: switched to evaluation mode while probed.
+
+    Raises:
+        AttachError: the model fails without anything being watched.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -31,13 +34,25 @@ class Probe:
         self.tolerance = RELATIVE[first.dtype]
         # Between passes of other shapes errors pass through all layers.
         self.loose = max(4 * self.tolerance, 1e-3)
-        self.bare = self.logits()
+        try:
+            self.bare = self.logits()
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise AttachError(
+                f"{type(model).__name__} fails on a plain pass of random tokens, before anything is watched "
+                f"({reason}): mend that; an adapter around a router may be why: merge it (peft: `merge_and_unload`)"
+            ) from error
         self.record, self.observed = self.captured(), self.edited
 
     def logits(self) -> Tensor:
         """Logits of the model on the probe batch."""
-        with torch.no_grad():
-            return self.model(input_ids=self.ids, attention_mask=self.mask, use_cache=False).logits
+        return self.said(input_ids=self.ids, attention_mask=self.mask)
+
+    @torch.no_grad()
+    def said(self, **given: Tensor) -> Tensor:
+        """The model's logits, or what its last layer gives if it has no head (a text tower)."""
+        output = self.model(use_cache=False, **given)
+        return output.logits if hasattr(output, "logits") else output.last_hidden_state
 
     def captured(self, interventions: Sequence[Intervention] = ()) -> Record:
         """The routing of one traced pass."""

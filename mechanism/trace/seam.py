@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import CaptureError
@@ -33,6 +33,16 @@ class Selection:
 
     def __bool__(self) -> bool:
         return self.force is not None or self.forbid is not None or self.given is not None
+
+    def met(self, index: Tensor) -> Tensor:
+        """`(token, 1)` whether selected classes `(token, slot)` are as wished already."""
+        found = torch.ones_like(index[:, :1], dtype=torch.bool)
+        if self.force is not None:
+            force = self.force.expand(len(index), -1)
+            found = found & (force.gather(1, index).sum(1, keepdim=True) == force.sum(1, keepdim=True))
+        if self.forbid is not None:
+            found = found & ~self.forbid.expand(len(index), -1).gather(1, index).any(1, keepdim=True)
+        return found
 
     def apply(self, score: Tensor) -> Tensor:
         """Selection score with forced classes first and forbidden ones last."""
@@ -64,18 +74,51 @@ class RouterTap(TorchFunctionMode):
         site: the router's site.
         edit: rule on float32 logits `(token, class)`, or None.
         selection: what is forced and forbidden.
+        wish: what is forced and forbidden, besides, for tokens where the edited logits do not bring it about.
+
+    Attributes:
+        unaided: `(token, slot)` what would be selected without the wish; None if there is none.
     """
 
-    def __init__(self, site: Site, edit: Callable[[Tensor], Tensor] | None = None, selection: Selection | None = None):
+    def __init__(
+        self,
+        site: Site,
+        edit: Callable[[Tensor], Tensor] | None = None,
+        selection: Selection | None = None,
+        wish: Selection | None = None,
+    ):
         super().__init__()
-        self.site, self.edit, self.selection = site, edit, selection or Selection()
+        self.site, self.edit, self.selection, self.wish = site, edit, selection or Selection(), wish or Selection()
         self.logits: Tensor | None = None
         self.selected: Tensor | None = None
         self.grouped, self.turn, self.followed = False, 0, False
+        self.unaided: Tensor | None = None
+        self.bypassed = False
+        self._inside, self._hooks = False, list[Any]()
+
+    def __enter__(self):
+        if (gate := self.site.gate) is not None:
+            self._hooks = [gate.register_forward_pre_hook(self._opens), gate.register_forward_hook(self._closes)]
+        return super().__enter__()
+
+    def __exit__(self, *error: Any):
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        return super().__exit__(*error)
+
+    def _opens(self, module: nn.Module, args: tuple) -> None:
+        self._inside = True
+
+    def _closes(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        """The gate has run, and all that is wrapped around its matrix: its output is the logits."""
+        self._inside = False
+        return None if self.logits is not None else self.made(output)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if self.logits is None and self._makes_logits(func, args, kwargs):
+        if self.logits is None and not self._inside and self._makes_logits(func, args, kwargs):
+            self.bypassed = self.site.gate is not None and any(self.site.gate.children())
             return self.made(func(*args, **kwargs))
         if self.logits is None or self.selected is not None:
             return func(*args, **kwargs)
@@ -84,7 +127,7 @@ class RouterTap(TorchFunctionMode):
                 return self._topk(func, args, kwargs)
             self.grouped = True
         found = func(*args, **kwargs)
-        return self._followed(func, args, kwargs, found) if self.selection else found
+        return self._followed(func, args, kwargs, found) if self.selection or self.wish else found
 
     def _makes_logits(self, func: Callable, args: tuple, kwargs: dict) -> bool:
         """The linear map whose matrix has the gate's shape; a matmul with `out_dtype` is a fused variant of it."""
@@ -108,15 +151,16 @@ class RouterTap(TorchFunctionMode):
         return k == self.site.top_k and width in (self.site.columns, self.site.classes, self.site.num_experts)
 
     def _topk(self, func: Callable, args: tuple, kwargs: dict):
-        if not self.selection:
+        if not self.selection and not self.wish:
             found = func(*args, **kwargs)
         else:
             score = args[0]
-            shape = score.shape
-            chosen = self.selection.apply(score.reshape(-1, shape[-1])).view(shape)
-            index = func(chosen, *args[1:], **kwargs).indices
-            index = self.selection.replaced(index.reshape(-1, self.site.top_k)).view(index.shape)
-            self.followed = True
+            index = self._chosen(self.selection, func, args, kwargs)
+            if self.wish:
+                self.unaided = index
+                index = torch.where(self.wish.met(index), index, self._chosen(self.wish, func, args, kwargs))
+            index, self.followed = self.selection.replaced(index), True
+            index = index.view(*score.shape[:-1], -1)
             found = torch.return_types.topk((score.gather(-1, index), index))
         self.selected = found.indices.detach().reshape(-1, self.site.top_k)
         return found
@@ -125,10 +169,11 @@ class RouterTap(TorchFunctionMode):
         """What else selects: a mask over groups does not reach classes that have to be selected, and given ones take
         the place of a maximum (sparsemixer, a slot at a time) and of a row in a table (hash layers)."""
         if self.grouped and func in _FILL and found.shape[-1] in (self.site.columns, self.site.classes):
-            wanted = self.selection.wanted(found.shape[-1])
-            if wanted is not None:
-                wanted = wanted.expand(found.numel() // found.shape[-1], -1).view(found.shape)
-                return torch.where(wanted, args[0], found)
+            for own in (self.selection, self.wish):
+                wanted = own.wanted(found.shape[-1])
+                if wanted is not None:
+                    wanted = wanted.expand(found.numel() // found.shape[-1], -1).view(found.shape)
+                    found = torch.where(wanted, args[0], found)
         if self.selection.given is None:
             return found
         rows, k = self.selection.given[0].shape
@@ -143,6 +188,11 @@ class RouterTap(TorchFunctionMode):
             self.followed = True
             return self.selection.replaced(found)
         return found
+
+    def _chosen(self, selection: Selection, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        """`(token, slot)` classes that the top-k takes under a selection."""
+        score = args[0].reshape(-1, args[0].shape[-1])
+        return func(selection.apply(score), *args[1:], **kwargs).indices
 
 
 @dataclass
@@ -159,26 +209,22 @@ class Routing:
     weight: Tensor
 
 
-def tapped(
-    site: Site, call: Callable[[RouterTap], Any], edit: Callable[[Tensor], Tensor] | None, selection: Selection | None
-) -> tuple[Any, RouterTap]:
+def tapped(call: Callable[[RouterTap], Any], tap: RouterTap) -> tuple[Any, RouterTap]:
     """Run a router under a tap."""
-    tap = RouterTap(site, edit, selection)
     with tap:
         output = call(tap)
     return output, tap
 
 
-def refuse_nan(peaks: Sequence[tuple[Site, Tensor]]) -> None:
+def refuse_nan(sites: Sequence[Site], peaks: Sequence[Tensor]) -> None:
     """Refuse logits that are not numbers.
 
     Args:
-        peaks: routers and the largest of their logits, all read at once.
+        peaks: the largest logit of each site, on the CPU.
 
     Raises:
         CaptureError: naming the first such router.
     """
-    if not peaks or not bool((bad := torch.stack([peak.to(peaks[0][1].device) for _, peak in peaks]).isnan()).any()):
-        return
-    site = peaks[int(bad.int().argmax())][0]
-    raise CaptureError(f"{site.name}: router logits are NaN; the model's weights or inputs are broken")
+    for site, peak in zip(sites, peaks, strict=True):
+        if bool(peak.isnan()):
+            raise CaptureError(f"{site.name}: router logits are NaN; the model's weights or inputs are broken")

@@ -22,7 +22,8 @@ class Site:
 
     Attributes:
         layer: decoder layer index of the model, dense layers counted.
-        router, experts, block: modules; `path`, `experts_path` names in the model.
+        router, experts, block: modules as they are called, adapters around them included; `path`, `experts_path` names
+            in the model.
         kind: how the seam is reached: `standard` (experts are called with hidden states, index and weight),
             `block` (the router returns logits, the block's `route_tokens_to_experts` selects), `scores` (Llama 4: dense
             scores multiply the experts' input) or `sorted` (JetMoe: slots sorted by expert).
@@ -33,6 +34,8 @@ class Site:
         shared: names of the shared experts beside the routed ones.
         heads: consecutive rows of the router that make up a token, by its `rows_per_token`; 1 unless it says otherwise.
         weight: the gate's matrix `(columns, d)`.
+        gate: module inside the router whose output is the logits, with whatever is wrapped around its matrix (adapters,
+            quantisation); None if the router applies its matrix itself.
     """
 
     layer: int
@@ -49,6 +52,7 @@ class Site:
     shared: tuple[str, ...] = ()
     heads: int = 1
     weight: Tensor = field(repr=False, default_factory=lambda: torch.empty(0))
+    gate: nn.Module | None = field(repr=False, default=None)
 
     @property
     def name(self) -> str:
@@ -72,11 +76,17 @@ def find_sites(model: nn.Module) -> list[Site]:
 
     Raises:
         DenseModelError: no routers.
-        RouterError: experts whose router cannot be identified, or a router whose gate, number of experts
-            or top-k cannot be read off the modules.
+        RouterError: an encoder-decoder model; experts whose router cannot be identified, or a router whose gate, number
+            of experts or top-k cannot be read off the modules.
     """
     modules = dict(model.named_modules())
-    sites = [_site(modules, path) for path, module in modules.items() if _is_experts(path, module)]
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise RouterError(
+            f"{type(model).__name__} is an encoder-decoder model: its encoder and decoder route other tokens, up to a "
+            "capacity, and this version observes decoder-only models"
+        )
+    found = dict(_called(modules, path) for path, module in modules.items() if _is_experts(path, module))
+    sites = [_site(modules, path, own) for path, own in found.items()]
     if not sites:
         _nothing_found(model, modules)
     layers = [s.layer for s in sites]
@@ -109,11 +119,25 @@ def _is_experts(path: str, module: nn.Module) -> bool:
     return name == "Llama4TextExperts" or len(inspect.signature(forward).parameters) == 4
 
 
-def _site(modules: dict[str, nn.Module], experts_path: str) -> Site:
+def _called(modules: dict[str, nn.Module], path: str) -> tuple[str, nn.Module]:
+    """Name of what a block calls as its experts, adapters around them included, and the experts themselves."""
+    at = path
+    while type(modules[path]).__name__ != "JetMoeMoE" and _LAYER.search((parent := at.rpartition(".")[0]) + "."):
+        if _routers(modules[parent]):
+            return at, modules[path]
+        at = parent
+    return path, modules[path]
+
+
+def _routers(block: nn.Module) -> list[str]:
+    return [name for name, _ in block.named_children() if name in _ROUTER_CHILDREN]
+
+
+def _site(modules: dict[str, nn.Module], experts_path: str, own: nn.Module) -> Site:
     experts = modules[experts_path]
-    block_path = experts_path if type(experts).__name__ == "JetMoeMoE" else experts_path.rpartition(".")[0]
+    block_path = experts_path if type(own).__name__ == "JetMoeMoE" else experts_path.rpartition(".")[0]
     block = modules[block_path]
-    found = [name for name, child in block.named_children() if name in _ROUTER_CHILDREN]
+    found = _routers(block)
     if len(found) != 1:
         raise RouterError(
             f"{block_path or type(block).__name__} ({type(block).__name__}) holds experts but "
@@ -124,8 +148,8 @@ def _site(modules: dict[str, nn.Module], experts_path: str) -> Site:
     layer = _LAYER.search(experts_path + ".")
     if layer is None:
         raise RouterError(f"{path} ({type(router).__name__}) lies in no numbered decoder layer")
-    weight = _gate_weight(router, path)
-    columns = weight.shape[0]
+    gate, weight = _gate(router, path)
+    columns = getattr(gate, "out_features", weight.shape[0])  # of a packed matrix the shape says nothing
     count = partial(_count, path, columns)
     scores_shared = getattr(router, "n_total_experts", None) is not None  # Inkling: its gate scores shared experts too
     return Site(
@@ -135,33 +159,38 @@ def _site(modules: dict[str, nn.Module], experts_path: str) -> Site:
         experts=experts,
         experts_path=experts_path,
         block=block,
-        kind=_kind(router, experts, block),
+        kind=_kind(own, block),
         columns=columns,
         classes=columns - (int(router.n_shared_experts) if scores_shared else 0),  # type: ignore[arg-type]
-        num_experts=count("experts", ("num_experts", "num_routed_experts"), experts, router),
-        top_k=count("top-k", ("top_k", "moe_top_k"), router, block),
+        num_experts=count("experts", ("num_experts", "num_routed_experts"), own, *router.modules()),
+        top_k=count("top-k", ("top_k", "moe_top_k"), *router.modules(), block),
         shared=tuple(n for n, _ in block.named_children() if "shared" in n and not n.endswith("gate")),
         heads=int(getattr(router, "rows_per_token", 1)),
         weight=weight,
+        gate=None if gate is router else gate,
     )
 
 
-def _kind(router: nn.Module, experts: nn.Module, block: nn.Module) -> str:
-    if type(experts).__name__ == "Llama4TextExperts":
+def _kind(own: nn.Module, block: nn.Module) -> str:
+    if type(own).__name__ == "Llama4TextExperts":
         return "scores"
-    if type(experts).__name__ == "JetMoeMoE":
+    if type(own).__name__ == "JetMoeMoE":
         return "sorted"
     return "block" if callable(getattr(block, "route_tokens_to_experts", None)) else "standard"
 
 
-def _gate_weight(router: nn.Module, path: str) -> Tensor:
-    """The matrix that makes the logits: the router's own `weight`, else that of its last linear map."""
-    own = getattr(router, "weight", None)
-    linears = [m.weight for m in router.modules() if isinstance(m, nn.Linear)]
-    candidates = ([own] if isinstance(own, Tensor) and own.ndim == 2 else []) or linears[-1:]
-    if not candidates:
+def _gate(router: nn.Module, path: str) -> tuple[nn.Module, Tensor]:
+    """The module that makes the logits and its matrix: the router itself if it has one, else its last linear map. What
+    lies inside a module that has a matrix (the parts of an adapter) belongs to it."""
+    maps, inside = [], set[nn.Module]()
+    for module in router.modules():
+        weight = None if module in inside else getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim == 2:
+            maps.append((module, weight))
+            inside |= set(module.modules())
+    if not maps:
         raise RouterError(f"{path} ({type(router).__name__}) holds no linear map that could make router logits")
-    return candidates[0]
+    return maps[-1]
 
 
 def _count(path: str, limit: int, what: str, names: tuple[str, ...], *owners: nn.Module) -> int:

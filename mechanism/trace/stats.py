@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .errors import CaptureError
 from .fixed_point import BITS, check_exact, check_room, group_sums, slot_sums
+from .host import to_device, to_host
 from .passes import Pass
 from .seam import Routing
 from .sums import PHASES, RoutingSums, named_by_content, plain
@@ -23,7 +24,7 @@ class RoutingStats(RoutingSums):
         groups, layers, classes, provenance, sequences, observed: see `RoutingSums`.
     """
 
-    _staged: list[tuple[int, tuple[np.ndarray, ...], dict[str, np.ndarray]]]
+    _staged: list[tuple[int, tuple[int, ...], np.ndarray, dict[str, Tensor]]]
     _rows: dict[int, Tensor]
     _held: list[tuple[int, Routing]]
     _at: Pass
@@ -51,8 +52,6 @@ class RoutingStats(RoutingSums):
         """Hold one layer of a pass back; `rows` names the group of each batch row. Layers of one shape are summed
         together, a few at a time.
 
-        Raises:
-            CaptureError: see `stage`; a selected class out of range.
         """
         held = sum(r.logits.numel() for _, r in self._held)
         if self._held and (held > _HELD or self._held[0][1].logits.shape != routing.logits.shape):
@@ -69,10 +68,6 @@ class RoutingStats(RoutingSums):
             torch.stack([getattr(r, name).to(device) for _, r in self._held]) for name in ("logits", "index", "weight")
         )
         width = logits.shape[-1]
-        wrong = ((index < 0) | (index >= width)).flatten(1).any(1)
-        if bool(wrong.any()):
-            at = layers[int(wrong.int().argmax())]
-            raise CaptureError(f"layer {at}: a selected expert is out of range 0..{width - 1}")
         surprisal = logits.log_softmax(-1)
         probability = surprisal.exp()
         parts = {
@@ -80,10 +75,12 @@ class RoutingStats(RoutingSums):
             "probability_squared": probability.square(),
             "entropy": -torch.linalg.vecdot(probability, surprisal),
         }
+        wrong = ((index < 0) | (index >= width)).flatten(1).any(1)
         mask = self._at.mask
         if (heads := index.shape[1] // mask.numel()) > 1:
             mask = mask.repeat_interleave(heads, 1)
         self.stage(layers, index, weight, parts, mask, self._at.phase, self._groups)
+        self._staged[-1][3]["wrong"] = wrong
         if self.sequences and self._at.phase == "prefill":
             means = self._sequence_means(probability, mask)
             self._rows |= {self.layers.index(layer): own for layer, own in zip(layers, means, strict=True)}
@@ -108,53 +105,70 @@ class RoutingStats(RoutingSums):
             mask: `(batch, pos)` bool, the tokens to count.
             rows: group of each batch row.
 
-        Raises:
-            CaptureError: a sum is not a number or too large to be exact.
         """
         present = sorted(set(rows), key=self.groups.index)
-        member = torch.tensor([[r == g for r in rows] for g in present], device=index.device)
+        member = to_device([[r == g for r in rows] for g in present], index.device)
         member = (member.unsqueeze(-1) & mask.to(index.device)).flatten(1)
         width = parts["probability"].shape[-1] if "probability" in parts else self.classes
         sums = {name: group_sums(member, values, BITS[name]) for name, values in parts.items()}
         sums |= slot_sums(member, index, weight, width)
-        for name, values in sums.items():
-            check_exact(values, layers, name)
-        sums["tokens"] = np.broadcast_to(member.sum(1).cpu().numpy(), (len(layers), len(present)))
-        where = np.ix_([self.groups.index(g) for g in present], [self.layers.index(layer) for layer in layers])
-        self._staged.append((PHASES.index(phase), where, sums))
+        sums["tokens"] = member.sum(1).expand(len(layers), -1)
+        groups = np.array([self.groups.index(g) for g in present])
+        self._staged.append((PHASES.index(phase), tuple(map(self.layers.index, layers)), groups, sums))
 
     def _sequence_means(self, probability: Tensor, mask: Tensor) -> list[Tensor]:
         """`(batch, class)` of each layer; NaN for a row that is all padding, and for classes that a layer lacks."""
         weights = mask.to(probability.device, torch.float32)
         grid = probability.unflatten(1, mask.shape)
         means = torch.einsum("lbpe,bp->lbe", grid, weights) / weights.sum(1)[:, None]
-        return list(torch.nn.functional.pad(means, (0, self.classes - means.shape[-1]), value=torch.nan).cpu())
+        return list(torch.nn.functional.pad(means, (0, self.classes - means.shape[-1]), value=torch.nan))
 
-    def commit(self, rows: Sequence[str]) -> None:
+    def pending(self) -> list[Tensor]:
+        """What the pass staged, on the model's device; `commit` takes copies of it on the CPU."""
+        self._sum_held()
+        return [t for *_, sums in self._staged for t in sums.values()] + [self._rows[s] for s in sorted(self._rows)]
+
+    def commit(self, rows: Sequence[str], pending: Sequence[Tensor] | None = None) -> None:
         """Count what the pass staged, all of it or nothing; called when the pass ended without an error.
 
+        Args:
+            pending: copies on the CPU of what `pending` gave; made here if left out.
+
         Raises:
-            CaptureError: the sums are full; see `observe`.
+            CaptureError: a selected class out of range, a sum that is not a number or too large to be exact; the sums
+                are full.
         """
-        self._sum_held()
-        totals = [
-            (self._sums(key, phase, values.shape), where, values.swapaxes(0, 1).astype(np.int64))
-            for phase, where, sums in self._staged
-            for key, values in sums.items()
-        ]
-        for own, where, values in totals:
-            check_room(own[where] + values)
-        for own, where, values in totals:
-            own[where] += values
-        for _, (_, slots), sums in self._staged:
-            self.widths[slots] = sums["selections"].shape[2]
+        found = iter([t.numpy() for t in (to_host(self.pending()) if pending is None else pending)])
+        totals = []
+        for phase, slots, groups, sums in self._staged:
+            named = {name: next(found) for name in sums}
+            self._refuse(slots, named)
+            where = np.ix_(groups, slots)
+            for key, values in named.items():
+                own = values.swapaxes(0, 1).astype(np.int64)
+                totals.append((self._sums(key, phase, own.shape), where, own))
+        for sums_of, where, values in totals:
+            check_room(sums_of[where] + values)
+        for sums_of, where, values in totals:
+            sums_of[where] += values
+        for _, slots, _, sums in self._staged:
+            self.widths[list(slots)] = sums["selections"].shape[-1]
         if self._rows:
-            stacked = np.stack([self._rows[s].numpy() for s in sorted(self._rows)], 1)
-            self.importance += list(zip(rows, stacked, strict=True))
+            self.importance += list(zip(rows, np.stack(list(found), 1), strict=True))
         self.discard()
 
+    def _refuse(self, slots: Sequence[int], sums: dict[str, np.ndarray]) -> None:
+        """Refuse sums of layers that cannot be counted."""
+        wrong = sums.pop("wrong", np.zeros(len(slots), dtype=bool))
+        width = sums["selections"].shape[-1]
+        if wrong.any():
+            layer = self.layers[slots[int(wrong.argmax())]]
+            raise CaptureError(f"layer {layer}: a selected expert is out of range 0..{width - 1}")
+        for name, values in sums.items():
+            check_exact(values, [self.layers[slot] for slot in slots], name)
+
     def _sums(self, key: str, phase: int, shape: tuple[int, ...]) -> np.ndarray:
-        """View `(group, layer, ...)` of the sums of a phase, as wide as the routers that gave `(layer, group, ...)`."""
+        """View `(group, layer, ...)` of the sums of a phase, as wide as the routers that gave `(group, layer, ...)`."""
         own = (self.tokens if key == "tokens" else self.sums[key])[phase]
         return own[..., : shape[2]] if len(shape) > 2 else own
 

@@ -110,7 +110,7 @@ def test_a_token_to_pad_with_that_the_model_does_not_embed_is_replaced(folder):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"quantization_config": {"quant_method": name, "bits": 4}} for name in ("gptq", "awq", "fp8")]
+    [{"quantization_config": {"quant_method": name, "bits": 4}} for name in ("gptq", "awq", "fp8", "mxfp4")]
     + [{"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}}]
     + [{"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}]
     + [{"num_hidden_layers": "two"}, {"hidden_act": "nothing"}],

@@ -17,6 +17,8 @@ from mechanism.models.load import (
     training_run,
 )
 from mechanism.nn.lm import LMConfig
+from mechanism.trace import attach, find_sites
+from mechanism.trace.families import tiny_model
 
 SMALL = LMConfig(hidden=32, layers=1, heads=1, head_dim=32, experts=4, expert_width=16)
 
@@ -120,3 +122,14 @@ def test_the_hash_of_a_model_sees_its_files(tmp_path):
     weights = model_hash(str(folder))
     (folder / "README.md").write_text("not part of the model")
     assert model_hash(str(folder)) == weights != empty
+
+
+def test_a_whole_model_for_images_and_text_is_loaded_whole_and_its_text_routing_observed(tmp_path):
+    tokenizer = load_tokenizer(DATA / "tokenizer")
+    model = tiny_model("qwen3_vl_moe", vocab_size=len(tokenizer))
+    save_model(model, tokenizer, tmp_path, {"name": "x"})
+    found = load(str(tmp_path), "cpu", "bfloat16", moe=True)
+    assert type(found.model) is type(model)
+    with attach(found.model) as trace:
+        found("Click OK.")
+    assert list(trace.dataset()["layer"]) == [s.layer for s in find_sites(model)]

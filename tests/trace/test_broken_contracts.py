@@ -90,6 +90,8 @@ def test_a_sabotaged_replay_is_noticed(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(kind, method, broken)
     with pytest.raises(ContractError, match=message):
         run(probe)
+
+
 def test_a_model_that_is_not_deterministic_is_refused():
     model = tiny_model("qwen3_moe")
     model.lm_head.register_forward_hook(lambda module, args, output: output + torch.rand(1))

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
-from mechanism.trace.families import FamilyError, families, tiny_config, tiny_model
+from mechanism.trace import RouterError, attach, check
+from mechanism.trace.families import FamilyError, families, tiny_config, tiny_model, wholes
 from mechanism.trace.family_sizes import EXPERTS, TOP_K, VOCAB
 
 IDS = torch.randint(3, VOCAB, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -120,3 +122,31 @@ def test_what_cannot_be_built_says_why():
         tiny_model("zaya", num_experts_per_tok=2)
     with pytest.raises(FamilyError, match="gemma4_text cannot be built: its model has no router"):
         tiny_model("gemma4_text", enable_moe_block=False)
+
+
+@pytest.mark.parametrize("family", wholes())
+def test_whole_models_for_images_and_text_are_observed_and_so_are_their_text_towers(family: str):
+    model = tiny_model(family)
+    assert sum(p.numel() for p in model.parameters()) < 500_000
+    for part in (model, model.get_decoder()):
+        results = check(part)
+        assert not [r for r in results if r.status == "failed"]
+        assert {"passed"} == {r.status for r in results if r.contract in ("observed_identical", "forbid_forbids")}
+    with attach(model) as trace, torch.no_grad():
+        whole = model(input_ids=IDS, use_cache=False)
+    with attach(model.get_decoder()) as tower, torch.no_grad():
+        model.get_decoder()(input_ids=IDS, use_cache=False)
+    assert whole.logits.shape == (2, 12, VOCAB)
+    for layer, own in trace.records[0].layers.items():
+        torch.testing.assert_close(own.logits, tower.records[0].layers[layer].logits)
+
+
+@pytest.mark.parametrize("name", ["SwitchTransformersConfig", "NllbMoeConfig"])
+def test_encoder_decoder_models_are_refused_by_name(name: str):
+    config = getattr(transformers, name)(
+        vocab_size=97, d_model=32, d_ff=48, num_layers=2, encoder_layers=2, decoder_layers=2, num_experts=4
+    )
+    with torch.device("meta"):
+        model = AutoModelForSeq2SeqLM.from_config(config)
+    with pytest.raises(RouterError, match=f"{type(model).__name__} is an encoder-decoder model"):
+        attach(model)

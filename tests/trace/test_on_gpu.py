@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,15 +99,16 @@ def test_an_intervention_equals_that_on_a_cpu(edit):
     assert np.abs(found[1][2] - plain[2]).max() > 1e-2
 
 
-def waits(layers):
+def waits(layers, edits, keep):
     """How often the host waits for the GPU in a watched pass of a model of so many layers, less those of a bare one."""
+    edits = [replace(edit, targets=pairs(range(layers), [1, 4])) for edit in edits]
     model = tiny_model("qwen3_moe", num_hidden_layers=layers).cuda()
     given = {"input_ids": IDS.cuda(), "use_cache": False}
     counts = {}
     for watched in (False, True) * 2:  # a first pass may wait for what is loaded once
         with torch.no_grad(), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            trace = attach(model, keep=False, stats=RoutingStats())
+            trace = attach(model, edits, keep=keep, stats=RoutingStats())
             if watched:
                 trace.__enter__()
             torch.cuda.set_sync_debug_mode("warn")
@@ -120,8 +122,10 @@ def waits(layers):
     return counts[True] - counts[False]
 
 
-def test_streaming_capture_waits_once_a_pass_and_not_once_a_layer():
-    assert 0 < waits(2) == waits(8)
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("edits", [[], *([edit] for edit in EDITS[:-1])], ids=str)
+def test_the_host_waits_once_a_pass_and_not_once_a_layer(edits, keep):
+    assert waits(2, edits, keep) == waits(8, edits, keep) == 1
 
 
 @pytest.mark.parametrize("keep", [True, False])
