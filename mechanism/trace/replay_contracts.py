@@ -29,7 +29,7 @@ def own_route_identical(p: Probe) -> None:
     mask[1:, :4] = 0
 
     def whole() -> Tensor:
-        return p.model(input_ids=p.ids, attention_mask=mask, use_cache=False).logits
+        return p.said(input_ids=p.ids, attention_mask=mask)
 
     def generated() -> Tensor:
         made = p.model.generate(  # type: ignore[operator]
@@ -38,7 +38,7 @@ def own_route_identical(p: Probe) -> None:
         )  # fmt: skip
         return torch.cat(made.logits)
 
-    runs: tuple[Callable[[], Tensor], ...] = (whole, generated)
+    runs: tuple[Callable[[], Tensor], ...] = (whole, generated) if p.model.can_generate() else (whole,)  # type: ignore[operator]
     for run in runs:
         with torch.no_grad(), Trace(p.model) as trace:
             alone = run()
