@@ -101,7 +101,7 @@ def tiny_config(family: str, **overrides: Any) -> PreTrainedConfig:
 def _whole_config(family: str, overrides: dict[str, Any]) -> PreTrainedConfig:
     """Configuration of a whole model: a tiny text part, a tinier part that sees, and none that hears."""
     kind = CONFIG_MAPPING[family]
-    parts = {name: part for name, part in kind.sub_configs.items() if dataclasses.is_dataclass(part)}
+    parts: dict[str, Any] = {name: part for name, part in kind.sub_configs.items() if dataclasses.is_dataclass(part)}
     text = parts["text_config"]
     text_family = UNUSUAL.get(text.model_type, {})
     given: dict[str, Any] = {"text_config": _settings(family, text, text_family | overrides)}

@@ -149,7 +149,7 @@ def _site(modules: dict[str, nn.Module], experts_path: str, own: nn.Module) -> S
     if layer is None:
         raise RouterError(f"{path} ({type(router).__name__}) lies in no numbered decoder layer")
     gate, weight = _gate(router, path)
-    columns = getattr(gate, "out_features", weight.shape[0])  # of a packed matrix the shape says nothing
+    columns = int(getattr(gate, "out_features", weight.shape[0]))  # of a packed matrix the shape says nothing
     count = partial(_count, path, columns)
     scores_shared = getattr(router, "n_total_experts", None) is not None  # Inkling: its gate scores shared experts too
     return Site(

@@ -14,8 +14,8 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from matplotlib import pyplot as plt
-from transformers import AutoModelForCausalLM
 
 from mechanism.corpus.library import DATA, committed
 from mechanism.corpus.store import CorpusError
@@ -319,7 +319,7 @@ def test_out_of_memory_while_loading(error, monkeypatch):
     def fail(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", fail)
     with pytest.raises(ModelError, match=r"out of memory while tiny was loaded \([\d.]+ GB of host memory is free\)"):
         load_model("tiny", "cpu")
 
