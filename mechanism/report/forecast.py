@@ -31,7 +31,7 @@ Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Asked = Mapping[str, Any]
 TIMED, EARLY = 4096, 0.02
 """Tokens of text that are timed, and the share of a page's work after which the forecast is noted."""
-UNKNOWN = "what it tries is chosen as it goes; progress counts what is done"
+UNKNOWN = "its work is not counted beforehand"
 
 
 def _ten(lm: Loaded, own: Asked) -> list[Work]:

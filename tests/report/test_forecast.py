@@ -130,7 +130,7 @@ def test_seconds_are_the_pace_of_each_kind_times_its_work(lm: Lm, tmp_path, monk
     assert rows["10_first"]["seconds"] == pytest.approx(60)
     assert (rows["10_first"]["disk"], rows["10_first"]["memory"]) == (7, 10**9)
     assert rows["20_second"]["unknown"] == "no such text"
-    assert "chosen as it goes" in rows["30_third"]["unknown"]
+    assert "not counted beforehand" in rows["30_third"]["unknown"]
     lines = told(rows)
     assert "1.0 min, then resampling and figures; memory 1.0 GB" in lines[0]
     assert lines[1] == "20_second: not known, no such text; memory 1.0 GB"
