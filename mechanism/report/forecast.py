@@ -19,11 +19,10 @@ from ..corpus.library import PARALLEL, committed
 from ..models.passes import encode
 from ..models.segments import segment_pass
 from ..models.work import PROGRESS, Meter, Work
-from ..study.d_domains import work as d_work
-from ..study.d_domains.domain_experts import ENGLISH, DomainConfig
+from ..study.d_domains import domain_experts, swept_text
 from ..study.d_domains.domain_text import SweepConfig
 from ..study.d_domains.sweep import OPTIONS
-from ..study.r_multilingual import work as r_work
+from ..study.r_multilingual import routing
 from ..trace import find_sites
 from .build import variables
 from .execute import declared_parameters
@@ -32,22 +31,24 @@ Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Asked = Mapping[str, Any]
 TIMED, EARLY = 4096, 0.02
 """Tokens of text that are timed, and the share of a page's work after which the forecast is noted."""
-UNKNOWN = "what it tries is chosen as it goes; progress counts what is done"
+UNKNOWN = "its work is not counted beforehand"
 
 
 def _ten(lm: Loaded, own: Asked) -> list[Work]:
     options: dict[str, Any] = {name: tuple(own[name]) for name in ("data", "languages") if own[name]}
-    return r_work.routing(*lm, *_about(own), max_segments=own["max_segments"], seed=own["seed"], **options)
+    return routing.work(*lm, *_about(own), max_segments=own["max_segments"], seed=own["seed"], **options)
 
 
 def _twenty(lm: Loaded, own: Asked) -> list[Work]:
-    config = DomainConfig(tuple(own["data"] or ENGLISH), tuple(own["languages"] or ()) or None, own["max_segments"])
-    return d_work.domains(*lm, *_about(own), config, tuple(own["data"] or PARALLEL))
+    config = domain_experts.DomainConfig(
+        tuple(own["data"] or domain_experts.ENGLISH), tuple(own["languages"] or ()) or None, own["max_segments"]
+    )
+    return domain_experts.domain_work(*lm, *_about(own), config, tuple(own["data"] or PARALLEL))
 
 
 def _twenty_one(lm: Loaded, own: Asked) -> list[Work]:
     config = SweepConfig.parse(own["data"], own["languages"], seed=own["seed"])
-    return d_work.drivers(*lm, *_about(own), config, own["max_segments"])
+    return swept_text.sweep_work(*lm, *_about(own), config, own["max_segments"])
 
 
 def _about(own: Asked) -> tuple[str, str, str]:
@@ -60,8 +61,8 @@ PAGES: Mapping[str, Callable[[Loaded, Asked], list[Work]]] = {
 """How the work of a page is counted beforehand; of other pages it is not known."""
 KINDS: Mapping[str, Callable[..., Callable[[], object]]] = {
     "routes": lambda model, tokenizer, texts: lambda: segment_pass(model, tokenizer, texts, consistency=True),
-    "contributes": d_work.contributing,
-    "sweeps": d_work.sweeping,
+    "contributes": domain_experts.timed_route,
+    "sweeps": swept_text.timed_sweep,
 }
 """How each kind of work is timed."""
 

@@ -19,10 +19,8 @@ from mechanism.report.forecast import EARLY, PAGES, Watch, forecast, hours, told
 from mechanism.report.rerun import look_ahead
 from mechanism.report.rerun_plan import Rerun
 from mechanism.study.d_domains import domain_experts, sweep, swept_text
-from mechanism.study.d_domains import work as d_work
 from mechanism.study.d_domains.domain_text import SweepConfig
 from mechanism.study.r_multilingual import routing
-from mechanism.study.r_multilingual import work as r_work
 from mechanism.trace.restart import restarted
 from tests.report.test_build import write
 from tests.study import planted
@@ -65,7 +63,7 @@ def test_padding_is_counted():
 
 def test_page_10_passes_what_was_counted_and_its_early_forecast_holds(lm: Lm, tmp_path, monkeypatch):
     """The clock is made of what is done: so much a token and layer, so much a pass."""
-    counted = total(r_work.routing(*lm, "tiny", "float32", "small", **CHAPTER))
+    counted = total(routing.work(*lm, "tiny", "float32", "small", **CHAPTER))
     watch, calls = Watch(counted, tmp_path / "work.json"), iter(range(10**9))
     monkeypatch.setattr(work, "EVERY", 0.0)
     with Meter(lm[0], watch.path) as meter:
@@ -87,17 +85,17 @@ def test_page_10_passes_what_was_counted_and_its_early_forecast_holds(lm: Lm, tm
 def test_page_20_passes_what_was_counted(lm: Lm, tmp_path):
     names = tuple(planted.folders(tmp_path))
     config = domain_experts.DomainConfig(names, None, 6)
-    counted = d_work.domains(*lm, "tiny", "float32", "small", config, names)
+    counted = domain_experts.domain_work(*lm, "tiny", "float32", "small", config, names)
     with Meter(lm[0]) as meter:
         domain_experts.study(*lm, "tiny", "float32", "small", config, names)
     assert meter.done == total(counted)
-    full = d_work.domains(*lm, "tiny", "float32", "full", config, names)
+    full = domain_experts.domain_work(*lm, "tiny", "float32", "full", config, names)
     assert sum(one.disk for one in full) > 0 == sum(one.disk for one in counted)
 
 
 def test_page_21_passes_about_what_was_counted(lm: Lm):
     config = SweepConfig.parse("tech", "en,de")
-    counted = d_work.drivers(*lm, "tiny", "float32", "small", config, 6)
+    counted = swept_text.sweep_work(*lm, "tiny", "float32", "small", config, 6)
     with Meter(lm[0]) as meter:
         swept = sweep.study(*lm, "tiny", "float32", "small", config, 6)
         swept_text.study(*lm, swept, "tiny", "float32", "small")
@@ -132,7 +130,7 @@ def test_seconds_are_the_pace_of_each_kind_times_its_work(lm: Lm, tmp_path, monk
     assert rows["10_first"]["seconds"] == pytest.approx(60)
     assert (rows["10_first"]["disk"], rows["10_first"]["memory"]) == (7, 10**9)
     assert rows["20_second"]["unknown"] == "no such text"
-    assert "chosen as it goes" in rows["30_third"]["unknown"]
+    assert "not counted beforehand" in rows["30_third"]["unknown"]
     lines = told(rows)
     assert "1.0 min, then resampling and figures; memory 1.0 GB" in lines[0]
     assert lines[1] == "20_second: not known, no such text; memory 1.0 GB"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,13 @@ from ...corpus.store import Corpus, CorpusError
 from ...measure.documents import Documents
 from ...models import load as models
 from ...models.load import model_hash, resolve
-from ...models.passes import room
+from ...models.passes import encode, room
+from ...models.work import Work, padded
+from ...trace import find_sites
 from ..base import runs as training_runs
-from ..base.records import other_seeds, recorded_of, texts_hash
+from ..base.records import other_seeds, recorded, recorded_of, texts_hash
 from ..base.study import Study, plain
-from .domain_passes import documents, route
+from .domain_passes import SUMS, documents, route
 from .domain_text import Piece, common_language, common_languages, domain_pieces, load_domains, parallel_pieces, pieces
 
 ENGLISH = ("religion", "tech", *DOMAINS)
@@ -180,7 +183,7 @@ def study(
 
     def asked(config: DomainConfig, observe: Callable[..., xr.Dataset], **about: str) -> Study:
         whole = replace(config, max_segments=FULL)
-        key, texts = domain_key(spec, dtype, whole, **about), texts_hash(config.corpora())
+        key, texts = _key(spec, dtype, whole, **about), texts_hash(config.corpora())
         return Study(
             key, texts, lambda: observe(model, tokenizer, whole).assign_attrs(name=name),
             lambda: observe(model, tokenizer, config), _command(spec),
@@ -196,6 +199,38 @@ def study(
         return DomainObservation(found)
 
 
+def domain_work(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: str, dtype: str, profile: str,
+    config: DomainConfig, crossed: Sequence[str] = PARALLEL,
+) -> list[Work]:  # fmt: skip
+    """Work of `domain_experts.study`, arguments as there; none where its first part is recorded."""
+    full, corpora = profile == "full", config.corpora()
+    kept = recorded(_key(spec, dtype, replace(config, max_segments=FULL), study=STUDY), texts_hash(corpora))
+    if profile != "small" and kept is not None:
+        return []
+    config, sites = replace(config, max_segments=FULL) if full else config, find_sites(model)
+    pieces, _ = domain_pieces(corpora, common_language(corpora), config.split, config.max_segments)
+    found = [_routed("contributes", model, tokenizer, pieces)]
+    with suppress(CorpusError):
+        _, several, _ = crossed_pieces(tokenizer, replace(config, domains=tuple(crossed)), room(model))
+        found.append(_routed("routes", model, tokenizer, [piece for own in several for piece in own]))
+    cells = 4 * len(SUMS) * len(sites) * max(site.num_experts for site in sites)
+    documents = len({(piece.domain, piece.document) for piece in pieces})
+    return [own._replace(disk=cells * documents if full and not i else 0) for i, own in enumerate(found)]
+
+
+def timed_route(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> Callable[[], object]:
+    """Text passed as page 20 does, ready to be timed."""
+    return lambda: route(model, tokenizer, [Piece("", "", str(i), text) for i, text in enumerate(texts)])
+
+
+def _routed(kind: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Work:
+    lengths = [len(own) for own in encode(tokenizer, [piece.text for piece in pieces], room(model))]
+    return Work(kind, float(padded(lengths) * len(find_sites(model))))
+
+
 def _command(spec: str) -> str:
     """What makes the record of a model, whichever is the default one."""
     return f"{COMMAND} -p model={spec}"
@@ -203,12 +238,12 @@ def _command(spec: str) -> str:
 
 def others(spec: str, dtype: str, config: DomainConfig) -> dict[str, DomainObservation]:
     """Recorded full observations of the other training seeds, on the same domains, by name."""
-    key = domain_key(spec, dtype, replace(config, max_segments=FULL), study=STUDY)
+    key = _key(spec, dtype, replace(config, max_segments=FULL), study=STUDY)
     found = recorded_of(spec, key, texts_hash(config.corpora()))
     return {name: DomainObservation(own) for name, own in found.items()}
 
 
-def domain_key(spec: str, dtype: str, whole: DomainConfig, **about: str) -> dict[str, Any]:
+def _key(spec: str, dtype: str, whole: DomainConfig, **about: str) -> dict[str, Any]:
     return {"model": model_hash(spec), "dtype": f"torch.{dtype}", **plain(whole), **about}
 
 

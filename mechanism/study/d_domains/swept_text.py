@@ -1,7 +1,8 @@
 """What the text of a sweep shows of a model beside the sweep itself, and its record: routing of every token, mean
 outputs of experts, and experts taken from single tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...measure.output_change import kl_of_change
 from ...models.load import resolve
 from ...models.passes import batches_by_length, encode, pad, padded_batches, padding_token, routed_tokens
+from ...models.work import Work, padded
 from ...trace import Site, expert_means, find_sites
 from ...trace.continuation import CleanPass, Via
 from ...trace.proof import proven
 from ...trace.reach import spread, touched
-from ..base.records import recorded_of
+from ..base.records import recorded, recorded_of
 from ..base.study import Study
 from .domain_text import SWEEP, SweepConfig, passages
 from .driver_experts import Swept
-from .effects import FIRST
-from .sweep import record_key
+from .effects import FIRST, BatchSweep, Settings
+from .sweep import OPTIONS, record_key, tokens_at_once
 
 STUDY = "text of a sweep"
 PROBES = 2
 """Tokens of each segment that are probed."""
 BATCH, FOLD = 4096, 1024  # tokens that are passed, and continued, together
+SHARE_OF = 16
+"""Segments from which it is told how many experts a segment selects."""
 NUMBERS = ("weight", "size", "kl", "later")
 
 
@@ -175,3 +179,49 @@ def study(
 def others(spec: str, dtype: str = "float32", config: SweepConfig = SWEEP) -> dict[str, xr.Dataset]:
     """The records of the other training seeds, by name."""
     return recorded_of(spec, *_address(spec, dtype, config))
+
+
+def sweep_work(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: str, dtype: str, profile: str,
+    config: SweepConfig, sample: int,
+) -> list[Work]:  # fmt: skip
+    """Work of `sweep.study` and `study`, arguments as there; none where the sweep is recorded. Segments are
+    taken to select as many different experts as the first ones do, and every way of ablation to restart where zero
+    ablation does."""
+    if profile != "small" and recorded(*record_key(spec, config, dtype)) is not None:
+        return []
+    full, sites = profile == "full", find_sites(model)
+    config = config if full else replace(config, max_segments=sample)
+    ids = encode(tokenizer, [p.text for p in passages(config)], config.max_tokens)
+    lengths, layers = list(map(len, ids)), len(sites)
+    few, padding, experts = ids[:SHARE_OF], padding_token(tokenizer), max(site.num_experts for site in sites)
+    seen = routed_tokens(model, few, padding)
+    pairs = float((seen.counts() > 0).sum((1, 2)).mean()) / layers  # experts that a segment selects in a layer
+    tokens, mask = (t.to(model.device) for t in pad(few, padding))
+    way = proven(model, tokens, mask, ("zero",), first=FIRST)
+    batches = batches_by_length(ids, tokens_at_once(model, OPTIONS.memory, config.modes))
+    passed = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    above = layers * (layers - 1) / 2  # layers above the one that is ablated, over all of them
+    if "zero" not in way.via:  # whole passes, of all segments for each expert, and no single tokens
+        above, pairs = layers * layers, experts
+    probed = ("zero" in way.via) * PROBES * max(site.top_k * site.heads for site in sites)
+    clean = passed * (1 + ("mean" in config.modes)) + 4 * padded(lengths)
+    cells = len(ids) * layers * experts * (3 * len(config.modes) + 3)
+    slots = sum(lengths) * layers * max(site.top_k * site.heads for site in sites)
+    return [
+        Work("sweeps", passed * above * (pairs * len(config.modes) + probed)),
+        Work("routes", clean * layers, 4 * cells + 2 * slots if full else 0),
+    ]
+
+
+def timed_sweep(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> Callable[[], object]:
+    """A few experts of a middle layer ablated, ready to be timed: as many as fill the passes of a sweep."""
+    own = encode(tokenizer, texts[:8], 64)
+    ids, mask = (t.to(model.device) for t in pad(own, padding_token(tokenizer)))
+    way, sites = proven(model, ids, mask, ("zero",), first=FIRST), find_sites(model)
+    middle = sites[len(sites) // 2]
+    with torch.no_grad():
+        swept = BatchSweep(model, ids, mask, Settings(way=way, layers=(middle.layer,)))
+    return lambda: swept.run({middle.layer: range(min(8, middle.num_experts))})
