@@ -143,7 +143,7 @@ class RoutingStats(RoutingSums):
         for phase, slots, groups, sums in self._staged:
             named = {name: next(found) for name in sums}
             self._refuse(slots, named)
-            where = np.ix_(groups, slots)
+            where = np.ix_(groups, np.array(slots))
             for key, values in named.items():
                 own = values.swapaxes(0, 1).astype(np.int64)
                 totals.append((self._sums(key, phase, own.shape), where, own))
