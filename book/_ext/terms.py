@@ -16,8 +16,9 @@ _KEPT = (nodes.reference, nodes.literal, nodes.title, nodes.raw, nodes.math, nod
 def definitions(app: Any) -> dict[str, tuple[str, str]]:
     """By term in small letters: the id of its entry and what it says."""
     if not hasattr(app.env, "mechanism_terms"):
-        found = {}
-        for item in app.env.get_doctree("glossary").findall(nodes.definition_list_item):
+        found: dict[str, tuple[str, str]] = {}
+        whole = app.env.get_doctree("glossary") if "glossary" in app.env.found_docs else nodes.document(None, None)
+        for item in whole.findall(nodes.definition_list_item):
             (definition,) = item.findall(nodes.definition)
             for term in item.findall(nodes.term):
                 found[term.astext().lower()] = (term["ids"][0], " ".join(definition.astext().split()))
@@ -30,6 +31,8 @@ def link_terms(app: Any, doctree: nodes.document, page: str) -> None:
     if page == "glossary" or app.builder.format != "html":
         return
     known = definitions(app)
+    if not known:
+        return
     by_id = {place: term for term, (place, _) in known.items()}
     linked = set()
     for link in doctree.findall(nodes.reference):

@@ -1,6 +1,7 @@
 """The site build on a tiny book: warnings are errors, missing pages are named, nothing is loaded from elsewhere."""
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,6 +55,21 @@ def test_site_is_built_with_claims_and_without_source_maps(book: Path):
     assert (site.folder / "_static" / "generated" / "card.png").exists()
     assert 'href="/"' in (site.folder / "404.html").read_text()
     assert read_stamps(site.folder)["notebooks"] == {}
+
+
+def test_the_first_mention_of_a_term_has_its_definition(book: Path):
+    entries = "routing entropy\n  How evenly experts are used.\n\nexpert\n  A small network.\n"
+    (book / "glossary.md").write_text(f"# Glossary\n\n```{{glossary}}\n{entries}```\n")
+    toc = yaml.safe_load((book / "_toc.yml").read_text())
+    toc["parts"][0]["chapters"].append({"file": "glossary"})
+    (book / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+    said = "# Routing entropy\n\n`routing entropy`, Routing entropy and routing entropy of an expert.\n"
+    (book / "method.md").write_text(f"{said}\nSee {{cite:p}}`lin1991divergence`, and {{term}}`expert`.\n")
+    page = (build_book(book=book).folder / "method.html").read_text()
+    links = re.findall(r'<a class="([^"]*)" href="([^"]*)" title="([^"]*)">(.*?)</a>', page)
+    found = {(title, re.sub("<.*?>", "", text)) for kind, href, title, text in links if "term" in kind.split()}
+    assert found == {("How evenly experts are used.", "Routing entropy"), ("A small network.", "expert")}
+    assert page.count("How evenly experts are used.") == 1
 
 
 def test_base_address_makes_links_of_the_card_absolute(monkeypatch: pytest.MonkeyPatch):
