@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 CARD = "_static/generated/card.png"
 _CARD_ALT = "Mechanism: how do Mixture-of-Experts language models route? The claims of four sources by verdict."
 _MISSING = """<!DOCTYPE html>
@@ -63,6 +65,17 @@ def write_files(app: Any, exception: Exception | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(card(counts(rows), len({row["id"][0] for row in rows})))
     write_stamps(Path(app.outdir), Path(app.srcdir) / "notebooks")
+    for copy in (Path(app.outdir) / "_sources").rglob("*.ipynb"):
+        empty_outputs(copy)
+
+
+def empty_outputs(path: Path) -> None:
+    """Take the outputs out of a notebook that readers can download: they stand on the page, and to run it makes them."""
+    notebook = nbformat.read(path, nbformat.NO_CONVERT)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, path)
     for data in (Path(app.srcdir) / "notebooks").glob("*.js"):  # what pages load when they are opened
         (Path(app.outdir) / "notebooks").mkdir(exist_ok=True)
         shutil.copy(data, Path(app.outdir) / "notebooks" / data.name)
