@@ -170,6 +170,7 @@ def first_only(context: Any) -> Any:
 
 def setup(app: Any) -> dict[str, bool]:
     sphinx_.create_figure_context = first_only(sphinx_.create_figure_context)
+    app.connect("doctree-read", state_findings)
     kinds = dict.fromkeys(MARKDOWN, Markdown) | {
         "claims": Named,
         "sources": Sources,

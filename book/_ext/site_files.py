@@ -70,7 +70,7 @@ def write_files(app: Any, exception: Exception | None) -> None:
 
 
 def empty_outputs(path: Path) -> None:
-    """Take the outputs out of a notebook that readers can download: they stand on the page, and to run it makes them."""
+    """Take the outputs out of a notebook that readers can download: they stand on the page, and running makes them."""
     notebook = nbformat.read(path, nbformat.NO_CONVERT)
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -18,7 +18,7 @@ from .figures import PALETTE, RESOURCE_LINES, SEQUENTIAL, language_colours, orde
 DASHED: Mapping[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}
 MANY, SMALL = 8, 12.5
 """Entries of a legend that stands within the axes; size of the smallest letters: 9 pixels on a phone, at full width."""
-WIDEST = 6.8
+WIDEST = 6.3
 """Width of a figure in inches, at most."""
 # Where a name may stand beside its point: to the right or the left of it or in the middle, and how far up, in points.
 _SIDES = ((5, 2), (5, -12), (-5, 2), (-5, -12), (0, 6), (0, -17), (8, 15), (-8, 15), (8, -26), (-8, -26))

@@ -223,11 +223,14 @@ def panels(
         down, across, figsize=(wide, size[1] * down * (0.85 if down > 1 else 1)), squeeze=False, sharex="x" in share,
         sharey="y" in share, width_ratios=widths if widths and across == len(widths) else None,
     )  # fmt: skip
+    named: list[Axes] = []
     for place, (axis, (name, table)) in enumerate(zip(axes.flat, tables.items(), strict=False)):
         has_legend = legend == "each" or place == {"first": 0, "last": many - 1}.get(legend)
         direct = chart is lines and table.columns.names[0] == "lang" and bool(legend)
-        key = {"bar": None} if chart is heat else {"legend": "ends" if direct else "auto" if has_legend else ""}
+        key = {"bar": None} if chart is heat else {"legend": "auto" if has_legend and not direct else ""}
         chart(table, axis=axis, **{**key, names: name, **options, **(own or {}).get(name, {})})
+        if direct:
+            named.append(axis)
         if place % across and "y" in share:
             axis.set_ylabel("")
         if "x" in share and place + across < many:
@@ -236,7 +239,9 @@ def panels(
         axis.set_axis_off()
     if "x" in share and many % across:
         axes[-2, -1].tick_params(labelbottom=True)
-    if legend == "outside" and not direct:
+    for axis in named:  # after all are drawn, as shared axes have their limits then
+        name_ends(axis)
+    if legend == "outside" and not named:
         put_legend(axes.flat[:many], "outside", table.columns.names[0] if chart is not forest else None)
     if bar is not None:
         figure.colorbar(axes.flat[many - 1].collections[0], ax=axes, label=bar)

@@ -17,7 +17,7 @@ from .figures import DIVERGING, PALETTE, SEQUENTIAL, Interactive, interactive
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_COLUMNS, _MANY = 3, 9
+_COLUMNS, _MANY = 2, 9
 _LARGEST = 3.0
 
 

@@ -1,5 +1,7 @@
 """Charts draw what their tables say: labels, values and bounds; what has no number is left out."""
 
+import itertools
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from mechanism.report import charts
 from mechanism.report.axes import WIDEST, apart
@@ -118,6 +121,16 @@ def test_languages_are_named_at_the_ends_of_their_lines():
     assert spots["en"][1] < spots["de"][1] or spots["de"][1] < spots["en"][1]
     assert [legend(only(charts.lines(table, legend="")))] == [[]]
     assert not only(charts.lines(table, legend="")).texts
+
+
+def test_names_stand_apart_in_panels_that_share_an_axis():
+    near = pd.DataFrame([[0.1, 0.11, 0.12], [0.2, 0.21, 0.22]], columns=pd.Index(["sw", "en", "de"], name="lang"))
+    figure = charts.panels(charts.lines, {"near": near, "far": 20 * near})
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        boxes = sorted((Text.get_window_extent(text) for text in axis.texts), key=lambda box: box.y0)
+        assert len(boxes) == 3
+        assert all(upper.y0 >= lower.y1 - 3 for lower, upper in itertools.pairwise(boxes))
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.floats(0.1, 20))

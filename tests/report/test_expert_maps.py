@@ -50,7 +50,7 @@ def test_map_over_languages_tells_the_tokens_behind_a_cell(values: xr.DataArray)
     panels = static_maps(xr.concat([by_language] * 2, "lang").assign_coords(lang=list("abcdefghij")), "lift", 2.0)
     grid = panels.axes[0].get_gridspec()
     assert grid is not None
-    assert grid.ncols == 6
+    assert grid.ncols == 4
     plt.close(panels)
 
 
