@@ -65,6 +65,9 @@ def write_files(app: Any, exception: Exception | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(card(counts(rows), len({row["id"][0] for row in rows})))
     write_stamps(Path(app.outdir), Path(app.srcdir) / "notebooks")
+    for data in (Path(app.srcdir) / "notebooks").glob("*.js"):  # what pages load when they are opened
+        (Path(app.outdir) / "notebooks").mkdir(exist_ok=True)
+        shutil.copy(data, Path(app.outdir) / "notebooks" / data.name)
     for copy in (Path(app.outdir) / "_sources").rglob("*.ipynb"):
         empty_outputs(copy)
 
@@ -76,9 +79,6 @@ def empty_outputs(path: Path) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, path)
-    for data in (Path(app.srcdir) / "notebooks").glob("*.js"):  # what pages load when they are opened
-        (Path(app.outdir) / "notebooks").mkdir(exist_ok=True)
-        shutil.copy(data, Path(app.outdir) / "notebooks" / data.name)
 
 
 def setup(app: Any) -> dict[str, bool]:
