@@ -31,7 +31,7 @@ from mechanism.report.build import BuildError
 from mechanism.report.claims import load_claims
 from mechanism.report.compare import compare_html, compare_markdown, compare_rows
 from mechanism.report.compare import warnings as differences
-from mechanism.report.differences import differences as tests_of
+from mechanism.report.differences import differences as between_runs
 from mechanism.report.explorer import read_data
 from mechanism.report.files import NOTEBOOKS, RESULTS
 from mechanism.report.judge import STANDING
@@ -167,7 +167,7 @@ def test_every_page_that_applies_on_one_model(checkpoint, parallel, domains, her
     run = load_runs([out])[0]
     assert {"R6", "D1", "D5"} <= {claim for claim, kept in run.units.items() if "units" in kept}
     assert "turns of a clock" in run.units["D8"]["reason"]
-    tested = [row for row in tests_of([run, replace(run, label="again")]) if "reason" not in row]
+    tested = [row for row in between_runs([run, replace(run, label="again")]) if "reason" not in row]
     assert {"R6", "D1", "D5"} <= {row["id"] for row in tested}
     assert {(row["difference"], row["holm"]) for row in tested} == {(0.0, 1.0)}, "it is the same run"
     for name in ("10_routing_by_language", "20_domain_experts"):
