@@ -12,6 +12,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from myst_nb import sphinx_
 from sphinx.util.docutils import SphinxDirective
@@ -93,11 +94,14 @@ class Drawn(Markdown):
     def figure(self, name: str, made: Figure, alt: str, caption: str) -> nodes.figure:
         from mechanism.report.figures import png
 
-        path, content = Path(self.env.srcdir) / GENERATED / f"{name}.png", png(made)
+        path, content = Path(self.env.srcdir) / GENERATED / f"{name}.png", png(made, dpi=96)
+        plt.close(made)
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_bytes() != content:
             path.write_bytes(content)
-        found = nodes.figure("", nodes.image(uri=f"/{GENERATED}/{name}.png", alt=alt), classes=["drawn"])
+        found = nodes.figure(
+            "", nodes.image(uri=f"/{GENERATED}/{name}.png", alt=alt, loading="lazy"), classes=["drawn"]
+        )
         found += nodes.caption("", "", *self.parsed(nodes.caption(), caption).children[0].children)
         return found
 

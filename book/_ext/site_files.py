@@ -11,8 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 CARD = "_static/generated/card.png"
 _CARD_ALT = "Mechanism: how do Mixture-of-Experts language models route? The claims of four sources by verdict."
 _MISSING = """<!DOCTYPE html>
@@ -50,6 +48,8 @@ def relate_card(app: Any, pagename: str, templatename: str, context: dict[str, A
     if not app.config.html_baseurl and context.get("metatags"):
         near = context["pathto"](CARD, resource=True)
         context["metatags"] = context["metatags"].replace(f'content="{CARD}"', f'content="{near}"')
+    if not pagename.startswith("notebooks/"):  # the look of cells, where there are none
+        context["css_files"] = [own for own in context["css_files"] if "mystnb" not in str(own.filename)]
 
 
 def write_files(app: Any, exception: Exception | None) -> None:
@@ -68,17 +68,6 @@ def write_files(app: Any, exception: Exception | None) -> None:
     for data in (Path(app.srcdir) / "notebooks").glob("*.js"):  # what pages load when they are opened
         (Path(app.outdir) / "notebooks").mkdir(exist_ok=True)
         shutil.copy(data, Path(app.outdir) / "notebooks" / data.name)
-    for copy in (Path(app.outdir) / "_sources").rglob("*.ipynb"):
-        empty_outputs(copy)
-
-
-def empty_outputs(path: Path) -> None:
-    """Take the outputs out of a notebook that readers can download: they stand on the page, and running makes them."""
-    notebook = nbformat.read(path, nbformat.NO_CONVERT)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    nbformat.write(notebook, path)
 
 
 def setup(app: Any) -> dict[str, bool]:

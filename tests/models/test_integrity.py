@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,13 @@ def test_a_token_to_pad_with_that_the_model_does_not_embed_is_replaced(folder):
     assert torch.isfinite(found(["Open the file.", "Close."]).logits).all()
 
 
+# With accelerate, transformers builds these two on a CPU by itself; there is nothing to refuse then.
+READ_BY_ACCELERATE = () if find_spec("accelerate") else ("fp8", "mxfp4")
+
+
 @pytest.mark.parametrize(
     "fields",
-    [{"quantization_config": {"quant_method": name, "bits": 4}} for name in ("gptq", "awq", "fp8", "mxfp4")]
+    [{"quantization_config": {"quant_method": name, "bits": 4}} for name in ("gptq", "awq", *READ_BY_ACCELERATE)]
     + [{"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}}]
     + [{"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}]
     + [{"num_hidden_layers": "two"}, {"hidden_act": "nothing"}],

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from matplotlib import pyplot as plt
 
 from mechanism.report.claims import load_claims, load_sources
 from mechanism.report.scoreboard import claim_rows
@@ -49,3 +50,4 @@ def test_the_figure_says_how_many_reach_what_counts(letter: str):
     assert f"{reach} of {len(effects(letter))} estimates" in caption
     assert alt.count(";") == len(effects(letter)) - 1
     assert len(figure.axes[0].get_yticklabels()) == len(effects(letter))
+    plt.close(figure)
