@@ -93,7 +93,8 @@ def look(driver: Any, page: Path) -> Look:
     driver.get(page.as_uri())
     urls = requested(driver)
     images = driver.execute_script(
-        "return [...document.querySelectorAll('.bd-article img')].map(i => [i.src, i.alt, i.loading === 'lazy' || i.naturalWidth])"
+        "return [...document.querySelectorAll('.bd-article img')]"
+        ".map(i => [i.src, i.alt, i.loading === 'lazy' || i.naturalWidth])"
     )
     bright = {"light": brightness(driver)}
     serious = {"light": axe_findings(driver)}
