@@ -1,6 +1,7 @@
 """The numbers behind a table or a figure, as a link to CSV that stands in the page itself."""
 
 import base64
+import functools
 import itertools
 
 import pandas as pd
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 
 from .axes import BEHIND
 from .files import code_hash
+from .provenance import SHORT
 from .record import running_notebook
 
 _PLACE = itertools.count(1)
@@ -19,12 +21,18 @@ def csv_link(table: pd.DataFrame) -> str:
     """A link to a table as CSV in full precision. Lines that begin with `#` say what it comes from:
     `pandas.read_csv(file, comment="#")` reads the rest."""
     page = running_notebook()
-    head = {"page": page, "code": code_hash()[:12], **ABOUT}
+    head = {"page": page, "code": _code()[:SHORT], **ABOUT}
     text = "".join(f"# {name}: {value}\n" for name, value in head.items()) + table.to_csv(index=False)
     content = base64.b64encode(text.encode()).decode()
     return (
         f'<p class="behind"><a download="{page}-{next(_PLACE)}.csv" href="data:text/csv;base64,{content}">data</a></p>'
     )
+
+
+@functools.cache
+def _code() -> str:
+    """Hash of the code, read once a page."""
+    return code_hash()
 
 
 def flat(table: pd.DataFrame | pd.Series) -> pd.DataFrame:

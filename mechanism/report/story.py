@@ -64,7 +64,7 @@ def source_markdown(letter: str, page: str, folder: Path | None = None, single: 
 def effects(letter: str, folder: Path | None = None) -> pd.DataFrame:
     """Estimated effects of a source's claims with their intervals, over the smallest effect of interest: at 1 and
     beyond an effect counts, at 0 there is none (where the estimate is a ratio, that is its excess over 1). Counts and
-    proofs are left out. `bound` claims hold below 1."""
+    proofs are left out. `bound` claims, which an interval above 1 refutes, hold below 1."""
     rows = {}
     for row in claim_rows(folder):
         exact = row["estimate"] is None or row["interval"][0] == row["interval"][1]
@@ -72,11 +72,8 @@ def effects(letter: str, folder: Path | None = None) -> pd.DataFrame:
             continue
         nothing = 1.0 if row["unit"].split()[0] in _RATIOS else 0.0
         estimate, *ends = ((x - nothing) / (row["smallest"] - nothing) for x in (row["estimate"], *row["interval"]))
-        bound = any(
-            c.left == "interval.high" and c.right == "smallest" and row["smallest"] > 0
-            for c in load_claims()[row["id"]].rule.replicated
-            if c.operator in ("<", "<=")
-        )
+        refuted = load_claims()[row["id"]].rule.refuted
+        bound = row["smallest"] > 0 and any((c.left, c.right) == ("interval.low", "smallest") for c in refuted)
         rows[row["id"]] = {
             "estimate": estimate, "low": min(ends), "high": max(ends), "verdict": row["verdict"], "bound": bound,
         }  # fmt: skip
@@ -100,10 +97,11 @@ def effects_figure(letter: str, folder: Path | None = None) -> tuple[Figure, str
         figure.axes[0].axvline(1, color="grey", linewidth=1)
     told = "; ".join(f"{name} {row['estimate']:.1f}, {row['verdict']}" for name, row in table.iterrows())
     alt = f"Effects over the smallest effect of interest, with 95 % intervals, by claim: {told}."
-    reach = int((table["estimate"] >= 1).sum())
+    there = table[~table["bound"]]
+    reach = int((there["estimate"] >= 1).sum())
     caption = (
         f"Effects of the claims {letter} with 95 % intervals, over the smallest effect that counts: at and beyond 1 "
-        f"(grey line) an effect counts, at 0 there is none. {reach} of {len(table)} estimates reach 1; counts and "
+        f"(grey line) an effect counts, at 0 there is none. {reach} of {len(there)} estimates reach 1; counts and "
         f"proofs are left out, and what lies beyond {_FAR:g} is drawn there."
     )
     if table["bound"].any():

@@ -128,6 +128,16 @@ def test_what_cannot_be_built_is_one_sentence(folder, fields):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.skipif(not find_spec("accelerate"), reason="these are refused without accelerate, see above")
+@pytest.mark.parametrize("name", ["fp8", "mxfp4"])
+def test_what_accelerate_reads_is_what_the_file_holds(good, folder, name):
+    configured(folder, quantization_config={"quant_method": name, "bits": 4})
+    found, plain = (dict(load_model(str(one), "cpu")[0].named_parameters()) for one in (folder, good))
+    assert found.keys() == plain.keys()
+    for parameter, own in found.items():
+        assert torch.equal(own, plain[parameter].to(own.dtype)), parameter
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model-00002-of-00002.safetensors", "weights.gguf", WEIGHTS])
 def test_a_model_is_known_by_all_of_its_weights(folder, name):
     before = model_hash(str(folder))

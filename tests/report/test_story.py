@@ -46,8 +46,14 @@ def test_effects_are_over_the_smallest_that_counts(letter: str):
 @each_source
 def test_the_figure_says_how_many_reach_what_counts(letter: str):
     figure, alt, caption = effects_figure(letter)
-    reach = int((effects(letter)["estimate"] >= 1).sum())
-    assert f"{reach} of {len(effects(letter))} estimates" in caption
+    there = effects(letter).query("not bound")
+    assert f"{(there['estimate'] >= 1).sum()} of {len(there)} estimates" in caption
     assert alt.count(";") == len(effects(letter)) - 1
     assert len(figure.axes[0].get_yticklabels()) == len(effects(letter))
     plt.close(figure)
+
+
+def test_claims_that_an_effect_stays_small_are_told_apart():
+    bound = {name for letter in load_sources() for name, own in effects(letter).iterrows() if own["bound"]}
+    assert {"R5", "D3", "D7", "D8", "P12"} <= bound
+    assert not bound & {"R1", "R2", "R6", "D2", "M2", "P8"}
