@@ -166,6 +166,8 @@ def load(
         )
         if not partial:
             refuse_partial(spec, info)
+        if model.dtype != precision and not getattr(model, "is_quantized", False):
+            model = model.to(precision)  # fp8 is dequantised to bfloat16 where there is no GPU, whatever is asked for
         tokenizer = padded(model, AutoTokenizer.from_pretrained(where, **revision))
         refuse_mute(spec, model, tokenizer)
         if not Path(where).is_dir():

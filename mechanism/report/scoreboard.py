@@ -211,6 +211,7 @@ def _lines(*parts: str) -> str:
 
 
 def estimate_text(row: Mapping[str, Any]) -> str:
+    """`-0.107 [-0.368, 0.155] share`, its brackets escaped for Markdown; the note where there is no estimate."""
     if row["estimate"] is None:
         return row["note"] or ""
     low, high = row["interval"]
