@@ -127,11 +127,12 @@ def png(figure: Figure, **options: Any) -> bytes:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as SVG, its places to a hundredth of a point; the same text for the same figure and matplotlib."""
+    """A figure as SVG, its places to a hundredth of a point and on one line, as each of its short ones takes a string in
+    a notebook; the same text for the same figure and matplotlib."""
     stream = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "mechanism"}):
         figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return _PLACES.sub(lambda found: _DIGITS.sub(r"\1", found[0]), stream.getvalue())
+    return _PLACES.sub(lambda found: _DIGITS.sub(r"\1", found[0]), " ".join(stream.getvalue().split()))
 
 
 def smallest(figure: Figure) -> float:

@@ -1,6 +1,9 @@
 """Figures: languages keep their order and colours, outputs are the same bytes twice, interactive ones stand alone."""
 
 import itertools
+import re
+from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -106,3 +109,21 @@ def test_interactive_figure_needs_words():
     with pytest.raises(ValueError, match="needs an alternative text"):
         figures.interactive(go.Figure(), "curve", " ", figure)
     plt.close(figure)
+
+
+def test_a_figure_as_svg_is_what_matplotlib_draws(tmp_path: Path):
+    figure, axis = plt.subplots()
+    axis.plot([0, 1 / 3, 1], [0.1, 0.7, 0.2])
+    drawn = figures.svg(figure)
+    figure.savefig(tmp_path / "whole.svg", bbox_inches="tight")
+    plt.close(figure)
+    one, other = (list(ElementTree.fromstring(text).iter()) for text in (drawn, (tmp_path / "whole.svg").read_text()))
+    assert "\n" not in drawn
+    assert [element.tag for element in one] == [element.tag for element in other]
+    for own, whole in zip(one, other, strict=True):
+        assert own.attrib.keys() == whole.attrib.keys()
+        for name in {"d", "x", "y"} & own.attrib.keys():
+            numbers = [np.array(re.findall(r"-?[\d.]+", element.attrib[name]), float) for element in (own, whole)]
+            np.testing.assert_allclose(*numbers, atol=0.01)
+        for name in {"transform", "viewBox"} & own.attrib.keys():
+            assert own.attrib[name] == whole.attrib[name]
