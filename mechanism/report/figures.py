@@ -127,8 +127,8 @@ def png(figure: Figure, **options: Any) -> bytes:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as SVG, its places to a hundredth of a point and on one line, as each of its short ones takes a string in
-    a notebook; the same text for the same figure and matplotlib."""
+    """A figure as SVG on one line, as a notebook keeps every line as a string of its own, its places to a hundredth of
+    a point; the same text for the same figure and matplotlib."""
     stream = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "mechanism"}):
         figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
