@@ -123,6 +123,7 @@ def map_markdown() -> str:
         f"`{COMMAND}`, in {found['seconds'] / 60:.0f} minutes: {families} families, "
         f"{len(found['contracts'])} contracts. In a cell the upper line is float32 and the lower bfloat16; from left "
         f"to right {', '.join(IMPLEMENTATIONS)}. "
-        f"{marks}. {', '.join(found['whole'])} are whole models for images and text, given text.\n\n"
+        f"{marks}. {', '.join(found['whole'])} are whole models for images and text, given text; "
+        f"{', '.join(found['sides'])} are parts of encoder-decoder models.\n\n"
         f"```{{raw}} html\n{map_html(found)}\n```\n"
     )

@@ -126,7 +126,7 @@ class Call:
             self.clean = selected_classes(site, output, tap), read_output(site, output, tap)[1]
             if self.edit.routes:
                 output, self.tap = run_edited(site, self.edit, call)
-        return self._without_experts(output) if site.kind in ("scores", "sorted") else output
+        return output if site.kind in ("standard", "block") else self._without_experts(output)
 
     def _without_experts(self, output: Any) -> Any:
         """Sites whose experts module receives no weights: edit and record the router's output."""

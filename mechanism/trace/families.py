@@ -28,6 +28,7 @@ from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -35,6 +36,7 @@ from transformers.models.auto.configuration_auto import model_type_to_module_nam
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 from transformers.utils import logging
 
@@ -82,17 +84,34 @@ def wholes() -> tuple[str, ...]:
     return tuple(name for name in WHOLE if name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 
 
+SIDES = ("encoder", "decoder")
+
+
+@cache
+def sides() -> tuple[str, ...]:
+    """Encoders and decoders of the installed transformers' encoder-decoder models with routed experts, sorted, such as
+    `switch_transformers.encoder`."""
+    known = (name for name in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if _counts_experts(name))
+    return tuple(f"{name}.{side}" for name in sorted(known) for side in SIDES)
+
+
 def tiny_config(family: str, **overrides: Any) -> PreTrainedConfig:
     """Configuration of a family's tiny model.
 
     Args:
-        family: one of `families()` or `wholes()`.
+        family: one of `families()`, `wholes()` or `sides()`.
         overrides: fields of the family's configuration, by their own names or transformers' aliases.
     """
+    if family in sides():
+        return _configured(family.partition(".")[0], overrides)
     if family in wholes():
         return _whole_config(family, overrides)
     if family not in families():
         raise FamilyError(f"{family!r} is no Mixture-of-Experts causal LM of transformers {transformers.__version__}.")
+    return _configured(family, overrides)
+
+
+def _configured(family: str, overrides: dict[str, Any]) -> PreTrainedConfig:
     settings = _settings(family, CONFIG_MAPPING[family], UNUSUAL.get(family, {}) | overrides)
     with _building(family):
         return CONFIG_MAPPING[family](**deepcopy(settings))  # some change the lists they are given
@@ -135,10 +154,11 @@ def _field(name: str, declared: set[str], aliases: dict[str, str]) -> str:
 
 
 def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any) -> PreTrainedModel:
-    """A family's tiny model, in evaluation mode; the same seed gives the same weights.
+    """A family's tiny model, in evaluation mode; the same seed gives the same weights. Of an encoder-decoder model the
+    part that is named.
 
     Args:
-        family: one of `families()` or `wholes()`.
+        family: one of `families()`, `wholes()` or `sides()`.
         seed: of every random number; torch's global generator is left as it was.
         dtype: of the weights, except those that the family keeps in float32, as when it is loaded from a checkpoint.
         overrides: as for `tiny_config`.
@@ -147,11 +167,17 @@ def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, *
     with _building(family), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with _uninitialised_is_nan():
-            auto = AutoModelForImageTextToText if family in wholes() else AutoModelForCausalLM
-            model = auto.from_config(config, dtype=dtype)
+            model = _auto(family).from_config(config, dtype=dtype)
         _keep_float32(model, dtype)
         _decide(model)
-    return model.eval()
+    side = family.partition(".")[2]
+    return getattr(model, f"get_{side}")().eval() if side else model.eval()
+
+
+def _auto(family: str) -> Any:
+    if family in sides():
+        return AutoModelForSeq2SeqLM
+    return AutoModelForImageTextToText if family in wholes() else AutoModelForCausalLM
 
 
 @contextmanager

@@ -116,6 +116,21 @@ UNUSUAL: dict[str, dict[str, Any]] = {
         "hc_lowrank": 8,
         "hc_count": 2,
     },
+    "nllb-moe": {
+        "d_model": WIDTH,
+        **dict.fromkeys(("encoder_layers", "decoder_layers"), LAYERS),
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), HEADS),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 48),
+        **dict.fromkeys(("encoder_sparse_step", "decoder_sparse_step"), 2),
+    },
+    "switch_transformers": {
+        "d_model": WIDTH,
+        "d_kv": HEAD_DIM,
+        "d_ff": 48,
+        "num_heads": HEADS,
+        **dict.fromkeys(("num_layers", "num_decoder_layers"), LAYERS),
+        **dict.fromkeys(("num_sparse_encoder_layers", "num_sparse_decoder_layers"), 2),
+    },
     "zaya": {"router_hidden_size": 16, "num_experts_per_tok": 1},
 }
 """Fields of single families, over the common ones."""

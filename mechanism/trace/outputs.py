@@ -28,6 +28,10 @@ def read_output(site: Site, output: Any, tap: RouterTap) -> tuple[Tensor, Tensor
         index, weight = torch.empty_like(order), torch.empty_like(gates)
         index[order], weight[order] = expert, gates
         return index.view(-1, site.top_k), weight.view(-1, site.top_k)
+    if site.kind == "capacity":
+        assert tap.selected is not None
+        kept = output[0].sum(-1).reshape(-1, 1) > 0
+        return tap.selected, output[1].reshape(-1, 1) * kept
     tensors = [t for t in output if isinstance(t, Tensor)] if isinstance(output, tuple) else []
     tokens = 0 if tap.logits is None else tap.logits.shape[0]
     flat = [t.reshape(tokens, -1) for t in tensors if tokens and t.numel() == tokens * site.top_k]
@@ -41,6 +45,8 @@ def write_output(site: Site, output: Any, index: Tensor, weight: Tensor) -> Any:
     """A router's output with other weights; for the kinds whose experts module does not receive them."""
     if site.kind == "scores":
         return (output[0].scatter(-1, index, weight.to(output[0].dtype)), *output[1:])
+    if site.kind == "capacity":
+        return output[0], weight.view_as(output[1]).to(output[1].dtype), *output[2:]
     order, batch, gates, sizes, logits = output
     return order, batch, weight.reshape(-1)[order].to(gates.dtype), sizes, logits
 

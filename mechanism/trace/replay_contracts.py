@@ -94,8 +94,9 @@ def _watched(site: Site, hooks: ExitStack) -> Callable[[], Tensor]:
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, args: tuple, output: Any) -> None:
-        dense = site.kind == "scores"
-        kept.append(output[0].topk(site.top_k).indices if dense else read_output(site, output, RouterTap(site))[0])
+        dense = site.kind in ("scores", "capacity")
+        index = output[0].topk(site.top_k).indices if dense else read_output(site, output, RouterTap(site))[0]
+        kept.append(index.reshape(-1, site.top_k))
 
     hooks.callback(site.router.register_forward_hook(keep).remove)
     return lambda: kept[-1]

@@ -20,6 +20,7 @@ from .sites import Site
 _TOPK = {torch.topk, Tensor.topk}
 _FILL = {torch.masked_fill, Tensor.masked_fill}
 _MAX = {torch.max, Tensor.max}
+_ARGMAX = {torch.argmax, Tensor.argmax}
 
 
 @dataclass
@@ -120,6 +121,8 @@ class RouterTap(TorchFunctionMode):
         if self.logits is None and not self._inside and self._makes_logits(func, args, kwargs):
             self.bypassed = self.site.gate is not None and any(self.site.gate.children())
             return self.made(func(*args, **kwargs))
+        if self.site.kind == "capacity" and self.logits is not None:
+            return self._best(func, args, kwargs)
         if self.logits is None or self.selected is not None:
             return func(*args, **kwargs)
         if func in _TOPK:
@@ -164,6 +167,20 @@ class RouterTap(TorchFunctionMode):
             found = torch.return_types.topk((score.gather(-1, index), index))
         self.selected = found.indices.detach().reshape(-1, self.site.top_k)
         return found
+
+    def _best(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """One class a token by the largest probability, which is its weight too."""
+        if func in _ARGMAX and self.selected is None:
+            score = args[0]
+            index = func(*args, **kwargs).reshape(-1, 1)
+            if self.selection or self.wish:
+                index = self._topk(torch.topk, (score, 1), {}).indices.reshape(-1, 1)
+            self.selected = index.detach()
+            return index.view(score.shape[:-1])
+        if func in _MAX and self.selected is not None and args[0].shape[-1:] == (self.site.classes,):
+            index = self.selected.view(*args[0].shape[:-1], 1)
+            return torch.return_types.max((args[0].gather(-1, index).squeeze(-1), index.squeeze(-1)))
+        return func(*args, **kwargs)
 
     def _followed(self, func: Callable, args: tuple, kwargs: dict, found: Any) -> Any:
         """What else selects: a mask over groups does not reach classes that have to be selected, and given ones take

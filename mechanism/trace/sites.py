@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any, NoReturn
 
 import torch
+import transformers
 from torch import Tensor, nn
 
 from .errors import DenseModelError, RouterError
 
 _ROUTER_CHILDREN = ("router", "gate", "wg")
 _EXPERTS_CLASS = re.compile(r"(Experts|NaiveMoe)$")
-_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks?|h)\.(\d+)\.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,8 @@ class Site:
             in the model.
         kind: how the seam is reached: `standard` (experts are called with hidden states, index and weight),
             `block` (the router returns logits, the block's `route_tokens_to_experts` selects), `scores` (Llama 4: dense
-            scores multiply the experts' input) or `sorted` (JetMoe: slots sorted by expert).
+            scores multiply the experts' input), `sorted` (JetMoe: slots sorted by expert) or `capacity` (Switch
+            Transformers: one class a token by a maximum, in one-hot form, none beyond what an expert has room for).
         columns: width of the linear map that makes the logits.
         classes: what a token can be routed to, the leading columns: experts, then classes that compute nothing.
         num_experts: routed experts with weights.
@@ -76,14 +78,17 @@ def find_sites(model: nn.Module) -> list[Site]:
 
     Raises:
         DenseModelError: no routers.
-        RouterError: an encoder-decoder model; experts whose router cannot be identified, or a router whose gate, number
-            of experts or top-k cannot be read off the modules.
+        RouterError: an encoder-decoder model as a whole; experts that do not run what their router selects, or whose
+            router cannot be identified; a router whose gate, number of experts or top-k cannot be read off the modules.
     """
     modules = dict(model.named_modules())
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+    _refuse_misrouted(modules)
+    if {"encoder", "decoder"} <= {name.rpartition(".")[2] for name in modules} and getattr(
+        getattr(model, "config", None), "is_encoder_decoder", False
+    ):
         raise RouterError(
-            f"{type(model).__name__} is an encoder-decoder model: its encoder and decoder route other tokens, up to a "
-            "capacity, and this version observes decoder-only models"
+            f"{type(model).__name__} is an encoder-decoder model, whose two parts route other tokens: attach to "
+            "model.get_encoder(), to model.get_decoder(), or to each; both are observed when the whole model runs"
         )
     found = dict(_called(modules, path) for path, module in modules.items() if _is_experts(path, module))
     sites = [_site(modules, path, own) for path, own in found.items()]
@@ -96,6 +101,16 @@ def find_sites(model: nn.Module) -> list[Site]:
             f"layers {sorted(repeated)} of {type(model).__name__} have more than one router feeding experts"
         )
     return sorted(sites, key=lambda s: s.layer)
+
+
+def _refuse_misrouted(modules: dict[str, nn.Module]) -> None:
+    """NLLB-MoE of transformers 5 hands its experts a mask of zeros and ones where they read numbers of experts."""
+    for path, module in modules.items():
+        if type(module).__name__ == "NllbMoeExperts":
+            raise RouterError(
+                f"{path} ({type(module).__name__}) of transformers {transformers.__version__} does not run the experts "
+                "that its router selects: it reads the router's mask of zeros and ones as numbers of experts, 0 and 1"
+            )
 
 
 def _nothing_found(model: nn.Module, modules: dict[str, nn.Module]) -> NoReturn:
@@ -151,6 +166,7 @@ def _site(modules: dict[str, nn.Module], experts_path: str, own: nn.Module) -> S
     gate, weight = _gate(router, path)
     columns = int(getattr(gate, "out_features", weight.shape[0]))  # of a packed matrix the shape says nothing
     count = partial(_count, path, columns)
+    kind = _kind(own, block)
     scores_shared = getattr(router, "n_total_experts", None) is not None  # Inkling: its gate scores shared experts too
     return Site(
         layer=int(layer.group(1)),
@@ -159,11 +175,11 @@ def _site(modules: dict[str, nn.Module], experts_path: str, own: nn.Module) -> S
         experts=experts,
         experts_path=experts_path,
         block=block,
-        kind=_kind(own, block),
+        kind=kind,
         columns=columns,
         classes=columns - (int(router.n_shared_experts) if scores_shared else 0),  # type: ignore[arg-type]
         num_experts=count("experts", ("num_experts", "num_routed_experts"), own, *router.modules()),
-        top_k=count("top-k", ("top_k", "moe_top_k"), *router.modules(), block),
+        top_k=1 if kind == "capacity" else count("top-k", ("top_k", "moe_top_k"), *router.modules(), block),
         shared=tuple(n for n, _ in block.named_children() if "shared" in n and not n.endswith("gate")),
         heads=int(getattr(router, "rows_per_token", 1)),
         weight=weight,
@@ -176,6 +192,8 @@ def _kind(own: nn.Module, block: nn.Module) -> str:
         return "scores"
     if type(own).__name__ == "JetMoeMoE":
         return "sorted"
+    if type(own).__name__ == "SwitchTransformersExperts":
+        return "capacity"
     return "block" if callable(getattr(block, "route_tokens_to_experts", None)) else "standard"
 
 

@@ -11,7 +11,7 @@ import transformers
 
 from .checks import FULL, check
 from .errors import TraceError
-from .families import FamilyError, families, tiny_model, wholes
+from .families import FamilyError, families, sides, tiny_model, wholes
 
 IMPLEMENTATIONS = ("eager", "batched_mm", "grouped_mm")
 DTYPES = ("float32", "bfloat16")
@@ -23,7 +23,7 @@ def survey(names: Sequence[str] | None = None, dtypes: Sequence[str] = DTYPES) -
     """Rows, one a family, dtype and implementation as each is done: `outcomes` by contract, and `reasons` for those
     that are not *observed*. A family with experts of its own has one implementation, `own`; one that attaching refuses
     is refused in every contract."""
-    for family in (*families(), *wholes()) if names is None else names:
+    for family in (*families(), *wholes(), *sides()) if names is None else names:
         for dtype in dtypes:
             yield from _rows(family, dtype)
 
@@ -76,5 +76,6 @@ def record(rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - begun),
         "contracts": [contract.__name__ for contract in FULL],
         "whole": list(wholes()),
+        "sides": list(sides()),
         "rows": found,
     }

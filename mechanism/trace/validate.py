@@ -44,9 +44,9 @@ def _possible(one: Intervention, known: dict[int, Site]) -> None:
                 f"{site.name}: the score multiplies the experts' input, not their output, so {type(one).__name__} "
                 f"would not scale a contribution; use Ablate(mode='zero') or Forbid"
             )
-        if site.kind == "sorted" and one.seam == "output":
+        if site.kind in ("sorted", "capacity") and one.seam == "output":
             raise InterventionError(
-                f"{site.name}: its experts are not called as one module; Ablate(mode='mean') is not possible"
+                f"{site.name}: its experts are not called with index and weights; Ablate(mode='mean') is not possible"
             )
 
 

@@ -5,10 +5,11 @@ import torch
 import transformers
 
 from mechanism.trace import RouterError, check
-from mechanism.trace.families import families, tiny_model
+from mechanism.trace.families import families, sides, tiny_model
 
 FLOOR = transformers.__version__.startswith("5.15.")
 UNSEEN = {"doge": "look like experts"} | ({"aria_text": "look like experts"} if FLOOR else {})
+UNSEEN |= dict.fromkeys((f"nllb-moe.{side}" for side in ("encoder", "decoder")), "does not run the experts")
 REFUSING = {
     "phimoe": {"force_forces", "forbid_forbids"},
     "deepseek_v4": {
@@ -21,10 +22,11 @@ REFUSING = {
     "axk1": {"block_adds_experts"},
     "gemma4_text": {"block_adds_experts"},
 }  # fmt: skip
+REFUSING |= {f"switch_transformers.{side}": REFUSING["jetmoe"] for side in ("encoder", "decoder")}
 ALWAYS = {"observed_identical", "logits_are_raw", "selection_is_whole", "weights_follow_logits", "zero_edits_identical"}
 
 
-@pytest.mark.parametrize("family", sorted(set(families()) - set(UNSEEN)))
+@pytest.mark.parametrize("family", sorted({*families(), *sides()} - set(UNSEEN)))
 def test_contracts(family):
     results = {r.contract: r for r in check(tiny_model(family))}
     assert not [r for r in results.values() if r.status == "failed"]

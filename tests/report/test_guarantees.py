@@ -7,7 +7,7 @@ import transformers
 from mechanism.report import guarantees
 from mechanism.trace import checks, survey
 from mechanism.trace.errors import ContractError
-from mechanism.trace.families import families, wholes
+from mechanism.trace.families import families, sides, wholes
 from mechanism.trace.probe import RELATIVE
 
 FEW = ["qwen3_moe", "doge", "llama4_text"]
@@ -69,7 +69,7 @@ def test_nothing_recorded_is_silently_wrong_and_nothing_is_left_out():
     assert not [row["family"] for row in kept["rows"] if "silently wrong" in row["outcomes"].values()]
     assert kept["contracts"] == [contract.__name__ for contract in checks.FULL], f"run {guarantees.COMMAND}"
     if kept["transformers"] == transformers.__version__:
-        assert {row["family"] for row in kept["rows"]} == {*families(), *wholes()}
+        assert {row["family"] for row in kept["rows"]} == {*families(), *wholes(), *sides()}
     for row in kept["rows"]:
         assert set(row["outcomes"]) == set(kept["contracts"])
         assert set(row["reasons"]) == {c for c, outcome in row["outcomes"].items() if outcome != "observed"}

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from mechanism.trace import RouterError, attach, check
+from mechanism.trace import attach, check
 from mechanism.trace.families import FamilyError, families, tiny_config, tiny_model, wholes
 from mechanism.trace.family_sizes import EXPERTS, TOP_K, VOCAB
 
@@ -139,14 +138,3 @@ def test_whole_models_for_images_and_text_are_observed_and_so_are_their_text_tow
     assert whole.logits.shape == (2, 12, VOCAB)
     for layer, own in trace.records[0].layers.items():
         torch.testing.assert_close(own.logits, tower.records[0].layers[layer].logits)
-
-
-@pytest.mark.parametrize("name", ["SwitchTransformersConfig", "NllbMoeConfig"])
-def test_encoder_decoder_models_are_refused_by_name(name: str):
-    config = getattr(transformers, name)(
-        vocab_size=97, d_model=32, d_ff=48, num_layers=2, encoder_layers=2, decoder_layers=2, num_experts=4
-    )
-    with torch.device("meta"):
-        model = AutoModelForSeq2SeqLM.from_config(config)
-    with pytest.raises(RouterError, match=f"{type(model).__name__} is an encoder-decoder model"):
-        attach(model)
