@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
 from .errors import ModelError
 
-ADAPTER = "adapter_config.json"
 PROBE = "Hello world"
 """Text that every tokenizer encodes into something."""
 
@@ -18,16 +18,16 @@ _WHOLE = 2 * 10**9  # bytes that are hashed as a whole; of larger models each fi
 _BLOCK, _BLOCKS = 1 << 20, 64
 
 
-def refuse_adapter(spec: str, where: str) -> None:
-    """Refuse a folder that holds an adapter beside, or in place of, a model.
+def refuse_adapter(spec: str, where: str, revision: str | None = None) -> None:
+    """Refuse a folder, or a hub's repository, that holds an adapter beside, or in place of, a model.
 
     Raises:
         ModelError: it does; transformers would apply or ignore it without a word, as peft is installed or not.
     """
-    if (Path(where) / ADAPTER).exists():
+    if find_adapter_config_file(where, revision=revision) is not None:
         raise ModelError(
-            f"{spec} holds an adapter ({ADAPTER}): merge it into its base first (peft: `merge_and_unload`, then "
-            "`save_pretrained`) and name that folder"
+            f"{spec} holds an adapter ({ADAPTER_CONFIG_NAME}): merge it into its base first (peft: `merge_and_unload`, "
+            "then `save_pretrained`) and name that folder"
         )
 
 

@@ -153,7 +153,7 @@ def load(
     precision, target = parse_dtype(dtype), parse_device(device)
     where, revision = _source(spec)
     verify_weights(Path(where))
-    refuse_adapter(spec, where)
+    refuse_adapter(spec, where, **revision)
     transformers_logging.disable_progress_bar()
     config = load_config(spec)
     with explained(spec, where):

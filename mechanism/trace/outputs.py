@@ -29,7 +29,8 @@ def read_output(site: Site, output: Any, tap: RouterTap) -> tuple[Tensor, Tensor
         index[order], weight[order] = expert, gates
         return index.view(-1, site.top_k), weight.view(-1, site.top_k)
     if site.kind == "capacity":
-        assert tap.selected is not None
+        if tap.selected is None:
+            raise RouterError(f"{site.name} selected without an argmax; it cannot be read")
         kept = output[0].sum(-1).reshape(-1, 1) > 0
         return tap.selected, output[1].reshape(-1, 1) * kept
     tensors = [t for t in output if isinstance(t, Tensor)] if isinstance(output, tuple) else []

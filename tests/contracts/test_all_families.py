@@ -9,7 +9,8 @@ from mechanism.trace.families import families, sides, tiny_model
 
 FLOOR = transformers.__version__.startswith("5.15.")
 UNSEEN = {"doge": "look like experts"} | ({"aria_text": "look like experts"} if FLOOR else {})
-UNSEEN |= dict.fromkeys((f"nllb-moe.{side}" for side in ("encoder", "decoder")), "does not run the experts")
+UNSEEN |= {name: "does not run the experts" for name in sides() if name.startswith("nllb")}
+UNSEEN |= {name: "selected without an argmax" for name in sides() if name.startswith("switch") and FLOOR}
 REFUSING = {
     "phimoe": {"force_forces", "forbid_forbids"},
     "deepseek_v4": {

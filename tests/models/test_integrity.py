@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -78,6 +79,21 @@ def test_weights_of_another_shape_are_refused(folder, field):
     configured(folder, **{field: json.loads((folder / "config.json").read_text())[field] * 2})
     with pytest.raises(ModelError, match="has weights of another shape than its configuration says: "):
         load_model(str(folder), "cpu")
+
+
+def test_an_adapter_on_a_hub_is_refused(folder, tmp_path, monkeypatch):
+    """From the cache of an earlier download, since tests have no network."""
+    place, commit = tmp_path / "cache" / "models--owner--name", "a" * 40
+    for part in ("snapshots", "refs"):
+        (place / part).mkdir(parents=True)
+    (place / "snapshots" / commit).symlink_to(folder)
+    (place / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert load("owner/name", "cpu").moe
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    for spec in ("owner/name", "owner/name@main"):
+        with pytest.raises(ModelError, match=rf"{spec} holds an adapter .* merge it into its base first"):
+            load(spec, "cpu")
 
 
 def test_an_adapter_beside_a_model_is_refused(folder):
