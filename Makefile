@@ -8,13 +8,14 @@ WORKERS := -n auto --dist loadfile
 UNIT := tests/measure tests/corpus tests/report/test_claims.py tests/report/test_amendments.py tests/report/test_charts.py \
   tests/report/test_findings.py tests/report/test_story.py tests/report/test_tables.py tests/report/test_behind.py tests/test_rooms.py
 STAMP := .venv/.installed
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# Under nbval whatever the build executed: a short one, so that each run sees nbval itself at work.
+ALWAYS := 00_overview
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks book pdf check test lint clean
+.PHONY: help setup notebooks book pdf check test nbval lint clean
 
 help: ## list the targets
 	@echo "Targets (each makes .venv on first use):"
@@ -53,14 +54,14 @@ check: lint ## lint, and the tests that need no model
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(WORKERS) -q $(UNIT)
 
 test: export HF_HUB_OFFLINE = 1
-test: lint ## lint, the tests, and the notebooks under nbval
+test: lint ## lint, the tests, and under nbval the notebooks that changed since they were executed
 	$(BIN)/pytest $(WORKERS)
-ifeq ($(NOTEBOOKS),)
-	@echo "notebooks/ holds no notebook: nbval has nothing to run"
-else
-	MECHANISM_RESULTS=build/nbval OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
-	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
-endif
+	@changed=$$($(BIN)/mechanism notebooks --stale) && $(MAKE) --no-print-directory nbval NAMES="$$(echo $(ALWAYS) $$changed)"
+
+nbval: setup ## the notebooks under nbval; NAMES=... for some
+	@echo "nbval executes $(if $(NAMES),$(NAMES); the others stand as the build executed them from what is here,every notebook)"
+	HF_HUB_OFFLINE=1 MECHANISM_RESULTS=build/nbval OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval_sanitize.cfg $(if $(NAMES),$(sort $(NAMES:%=notebooks/%.ipynb)),notebooks)
 
 clean: ## remove what the builds made, keep .venv
 	rm -rf book/_build book/notebooks book/_static/generated build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

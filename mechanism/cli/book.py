@@ -9,6 +9,7 @@ from .console import Json, out, print_rows
 
 Only = Annotated[list[str] | None, typer.Option("--only", help="Notebook to run (its name, or a prefix); repeatable.")]
 Force = Annotated[bool, typer.Option("--force", help="Run also what is unchanged.")]
+Stale = Annotated[bool, typer.Option("--stale", help="Only name those that would be executed.")]
 Parameter = Annotated[
     list[str] | None,
     typer.Option("-p", "--parameter", help="NAME=VALUE for the notebooks that declare it; repeatable."),
@@ -30,11 +31,16 @@ def _parameters(pairs: list[str] | None) -> Mapping[str, str]:
     return dict(pair.split("=", 1) for pair in pairs or ())
 
 
-def notebooks(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:
+def notebooks(only: Only = None, force: Force = False, parameter: Parameter = None, stale: Stale = False) -> None:
     """Execute the notebooks whose inputs changed."""
-    from ..report.build import build_notebooks
+    from ..report import build
 
-    build_notebooks(only=tuple(only or ()), force=force, parameters=_parameters(parameter))
+    wanted, given = tuple(only or ()), _parameters(parameter)
+    if stale:
+        for name in build.stale(wanted, given):
+            out.print(name)
+        return
+    build.build_notebooks(only=wanted, force=force, parameters=given)
 
 
 def book(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:
