@@ -6,11 +6,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..measure.evidence import Evidence
 from .claims import Claim, ClaimError
-from .files import AMENDMENTS
+from .files import AMENDMENTS, read_yaml
 from .verdicts import Rule, RuleError, Verdict
 
 PARTS = ("statement", "estimate", "test", "criterion", "rule")
@@ -65,7 +63,7 @@ def load_amendments(claims: Mapping[str, Claim], path: Path = AMENDMENTS) -> dic
         AmendmentError: an entry is incomplete, names an unknown claim, or is older than the one before it; or a claim
             with amendments is not what its last one says. The message names the claim.
     """
-    entries = yaml.safe_load(path.read_text("utf-8")) if path.exists() else []
+    entries = read_yaml(path) if path.exists() else []
     ledger: dict[str, list[Amendment]] = {}
     for entry in entries or []:
         found = _amendment(entry)

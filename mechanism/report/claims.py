@@ -8,11 +8,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..corpus.store import absent
 from ..measure.evidence import Evidence
-from .files import CLAIMS
+from .files import CLAIMS, read_yaml
 from .verdicts import Rule, RuleError, Verdict
 
 SCALES = ("small", "full", "none")
@@ -186,7 +184,7 @@ def load_sources(path: Path = CLAIMS) -> dict[str, Source]:
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ClaimError(absent(f"claims file at {path}"))
-    return yaml.safe_load(path.read_text("utf-8"))
+    return read_yaml(path)
 
 
 def _source(letter: str, entry: Mapping[str, Any]) -> Source:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy.stats import norm, t
 
 from ..corpus.library import DATA
@@ -21,7 +20,7 @@ from ..measure.evidence import Evidence
 from ..measure.paired import SeedMean
 from ..measure.statistics import ClusterBootstrap
 from .claims import Claim, ClaimError, load_claims
-from .files import RESULTS
+from .files import RESULTS, read_yaml
 from .record import evidence_of, read_records
 from .verdicts import Verdict
 
@@ -84,7 +83,7 @@ def load_designs(path: Path = DESIGNS) -> tuple[dict[str, Design], dict[str, str
     Raises:
         ClaimError: a design is incomplete or has unknown units.
     """
-    payload = yaml.safe_load(path.read_text("utf-8"))
+    payload = read_yaml(path)
     try:
         designs = {claim: Design(**entry) for claim, entry in payload["designs"].items()}
     except TypeError as error:

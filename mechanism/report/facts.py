@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from pybtex.database import BibliographyData, parse_file
 
-from .files import BOOK, FACTS
+from .files import BOOK, FACTS, read_yaml
 
 VERDICTS = ("borne out", "contradicted", "no source")
 _TEXTS = ("id", "section", "claim", "published", "verdict")
@@ -49,7 +48,7 @@ def load_facts(path: Path = FACTS) -> list[Fact]:
             fact without source may cite nothing.
     """
     known = bibliography().entries
-    facts = [_fact(entry, known) for entry in yaml.safe_load(path.read_text("utf-8"))]
+    facts = [_fact(entry, known) for entry in read_yaml(path)]
     ids = [fact.id for fact in facts]
     if len(set(ids)) < len(ids):
         raise FactError("a fact stands twice in the table")

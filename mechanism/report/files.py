@@ -4,7 +4,11 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ..corpus.library import DATA
 
@@ -39,6 +43,16 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. The same text is parsed once in a process: what is returned must not be changed."""
+    return _parsed(path.read_text("utf-8"))
+
+
+@lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _files(root: Path) -> Iterator[Path]:
