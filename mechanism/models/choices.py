@@ -18,6 +18,7 @@ from ..trace import Intervention, InterventionError, SoftSteer, Trace, attach, f
 from .passes import batches_by_length, padding_token, room
 from .scoring import WINDOW, choice_logprobs, encode_choices
 from .shared_prefix import ChoiceBatch, SharedPasses
+from .work import padded
 
 Edits = Sequence[Intervention | None]
 PROBED = 4
@@ -80,8 +81,7 @@ class EditedChoices:
         """
         if len({len(item.choices) for item in items}) != 1:
             raise ValueError("choice items need to be there, and to have the same number of choices")
-        window = min(WINDOW, room(self.model) + 1)
-        encoded = [encode_choices(self.tokenizer, item, not self.chat, window) for item in items]
+        encoded = self._encoded(items)
         contexts, choices = zip(*encoded, strict=True)
         rows = {edit: row for row, edit in enumerate(dict.fromkeys(edits))}
         logprob = np.full((len(rows), len(items), len(items[0].choices)), np.nan, dtype=np.float32)
@@ -89,8 +89,7 @@ class EditedChoices:
         if self.note is None:
             probed = slice(None, None, -(-len(items) // PROBED))
             self.note = self._prove(contexts[probed], choices[probed])
-        sizes = [len(c) + sum(len(choice) - 1 for choice in own) for c, own in zip(contexts, choices, strict=True)]
-        for batch in batches_by_length([range(size) for size in sizes], self.max_tokens):
+        for batch in self._batches(encoded):
             for edit, values, moved in self._passes([contexts[i] for i in batch], [choices[i] for i in batch], rows):
                 logprob[rows[edit], batch] = values
                 if moved is not None:
@@ -100,6 +99,28 @@ class EditedChoices:
             logprob[rows[edit]] = weight[rows[edit]] = np.nan
         wanted = [rows[edit] for edit in edits]
         return ChoiceScores(logprob[wanted], (weight / np.maximum(tokens, 1))[wanted], self.refused, self.note)
+
+    def tokens(self, items: Sequence[ChoiceItem]) -> int:
+        """Tokens, padding counted, that these items take under one edit in the first layer; at most."""
+        if self.note is None:
+            self(items[:PROBED], [None])
+        encoded = self._encoded(items)
+        if not self.fast:
+            return padded([len(context) + len(choice) for context, own in encoded for choice in own])
+        found = 0
+        for rows in self._batches(encoded):
+            contexts, choices = zip(*(encoded[i] for i in rows), strict=True)
+            batch = ChoiceBatch.of(contexts, choices, self.pad_id)
+            found += batch.ids.numel() + batch.tail.numel()
+        return found
+
+    def _encoded(self, items: Sequence[ChoiceItem]) -> list[tuple[list[int], list[list[int]]]]:
+        window = min(WINDOW, room(self.model) + 1)
+        return [encode_choices(self.tokenizer, item, not self.chat, window) for item in items]
+
+    def _batches(self, encoded: Sequence[tuple[list[int], list[list[int]]]]) -> list[list[int]]:
+        sizes = [len(context) + sum(len(choice) - 1 for choice in own) for context, own in encoded]
+        return batches_by_length([range(size) for size in sizes], self.max_tokens)
 
     @property
     def fast(self) -> bool:
@@ -155,6 +176,17 @@ class EditedChoices:
         tolerance = TOLERANCE.get(self.model.dtype, 0.2)
         apart = max(float((a - b).abs().max()) for a, b in zip((plain, edited), expected, strict=True))
         return FAST if apart <= tolerance else SLOW.format(f"a shared cache changes scores by {apart:.2g} nats")
+
+
+def timed_choices(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> Callable[[], object]:
+    """Choices under an edit in the first layer, as it takes the longest, ready to be timed."""
+    scorer, first = EditedChoices(model, tokenizer), find_sites(model)[0].layer
+    choices = tuple(text[:60] for text in texts[:4]) * (4 if len(texts) < 4 else 1)
+    items = [ChoiceItem(str(i), str(i), text[:200], choices[:4], 0) for i, text in enumerate(texts)]
+    scorer(items[:PROBED], [None])
+    return lambda: scorer(items, [SoftSteer(((first, 0),), strength=0.5)])
 
 
 def _start(edit: Intervention) -> int:

@@ -24,13 +24,16 @@ class Work(NamedTuple):
     """Work of one kind.
 
     Attributes:
-        kind: `routes` or `sweeps`, measured apart; tokens: through how many layers how many pass, their product.
+        kind: `routes`, `sweeps`, `chooses` and the like, each timed apart; tokens: through how many layers how many
+            pass, their product.
         disk: bytes that its result takes at most, before compression.
+        at_most: `tokens` are a bound, since how many pass depends on what is found.
     """
 
     kind: str
     tokens: float
     disk: int = 0
+    at_most: bool = False
 
 
 class Meter:

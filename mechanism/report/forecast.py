@@ -16,13 +16,14 @@ from rich.progress import BarColumn, Progress, TextColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpus.library import PARALLEL, committed
+from ..models.choices import timed_choices
 from ..models.passes import encode
 from ..models.segments import segment_pass
 from ..models.work import PROGRESS, Meter, Work
-from ..study.d_domains import domain_experts, swept_text
+from ..study.d_domains import domain_experts, reweighting, swept_text
 from ..study.d_domains.domain_text import SweepConfig
 from ..study.d_domains.sweep import OPTIONS
-from ..study.r_multilingual import routing
+from ..study.r_multilingual import routing, steering
 from ..trace import find_sites
 from .build import variables
 from .execute import declared_parameters
@@ -31,7 +32,9 @@ Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Asked = Mapping[str, Any]
 TIMED, EARLY = 4096, 0.02
 """Tokens of text that are timed, and the share of a page's work after which the forecast is noted."""
-UNKNOWN = "its work is not counted beforehand"
+UNKNOWN = "not counted beforehand"
+FEW = dict.fromkeys(("03_bring_your_own_model", "04_token_explorer", "05_routing_in_ten_minutes"), "a few sentences")
+"""Pages whose work is not worth counting."""
 
 
 def _ten(lm: Loaded, own: Asked) -> list[Work]:
@@ -51,25 +54,40 @@ def _twenty_one(lm: Loaded, own: Asked) -> list[Work]:
     return swept_text.sweep_work(*lm, *_about(own), config, own["max_segments"])
 
 
+def _eleven(lm: Loaded, own: Asked) -> list[Work]:
+    options: dict[str, Any] = {name: tuple(own[name]) if own[name] else None for name in ("languages", "layers")}
+    options |= dict(zip(("generic", "domain"), own["data"] or (), strict=False))
+    return steering.work(*lm, *_about(own), max_segments=own["max_segments"], seed=own["seed"], **options)
+
+
+def _twenty_two(lm: Loaded, own: Asked) -> list[Work]:
+    changes = {"domains": own["data"], "languages": own["languages"]}
+    changes = {name: tuple(value) if value else None for name, value in changes.items()}
+    return reweighting.work(*lm, *_about(own), items=own["max_segments"], seed=own["seed"], **changes)
+
+
 def _about(own: Asked) -> tuple[str, str, str]:
     return own["model"], own["dtype"], own["profile"]
 
 
 PAGES: Mapping[str, Callable[[Loaded, Asked], list[Work]]] = {
-    "10_routing_by_language": _ten, "20_domain_experts": _twenty, "21_driver_experts": _twenty_one,
+    "10_routing_by_language": _ten, "11_steering": _eleven, "20_domain_experts": _twenty,
+    "21_driver_experts": _twenty_one, "22_reweighting": _twenty_two,
 }  # fmt: skip
 """How the work of a page is counted beforehand; of other pages it is not known."""
 KINDS: Mapping[str, Callable[..., Callable[[], object]]] = {
     "routes": lambda model, tokenizer, texts: lambda: segment_pass(model, tokenizer, texts, consistency=True),
     "contributes": domain_experts.timed_route,
     "sweeps": swept_text.timed_sweep,
+    "chooses": timed_choices,
 }
 """How each kind of work is timed."""
 
 
 def forecast(lm: Loaded, pages: Mapping[str, Asked], sources: Path, memory: int) -> dict[str, dict[str, Any]]:
     """By page `tokens` (tokens times routed layers that they pass through), `passes` (of 4,096 tokens through all of
-    them), `seconds`, `memory` and `disk` in bytes; or `unknown`, why its work is not known.
+    them), `seconds`, `memory` and `disk` in bytes, with `at_most` where tokens and seconds are bounds; or `unknown`,
+    why its work is not known.
 
     A few batches are run to take the time of each kind of work. Resampling and figures come on top of it.
 
@@ -81,7 +99,7 @@ def forecast(lm: Loaded, pages: Mapping[str, Asked], sources: Path, memory: int)
         try:
             pace[kind] = _seconds(lm, KINDS[kind])
         except (ValueError, RuntimeError) as error:
-            told = f"the time of what it does could not be taken: {error}"
+            told = f"not known, the time of what it does could not be taken: {error}"
             works = {name: told if _has(own, kind) else own for name, own in works.items()}
     return {name: _row(own, pace, len(find_sites(lm[0])), memory) for name, own in works.items()}
 
@@ -89,11 +107,11 @@ def forecast(lm: Loaded, pages: Mapping[str, Asked], sources: Path, memory: int)
 def _counted(lm: Loaded, name: str, given: Asked, sources: Path) -> list[Work] | str:
     """The work of a page, or why it is not known."""
     if name not in PAGES:
-        return UNKNOWN
+        return FEW.get(name, UNKNOWN)
     try:
         return PAGES[name](lm, _defaults(sources / f"{name}.ipynb") | dict(given))
     except (ValueError, RuntimeError) as error:
-        return str(error)
+        return f"not known, {error}"
 
 
 def _has(works: list[Work] | str, kind: str) -> bool:
@@ -107,6 +125,7 @@ def _row(works: Sequence[Work] | str, pace: Mapping[str, float], layers: int, me
     seconds = float(sum(one.tokens * pace.get(one.kind, 0.0) for one in works))
     memory += int(1e9 * OPTIONS.memory) * any(one.kind == "sweeps" for one in works)
     found = {"tokens": tokens, "passes": tokens / layers / TIMED, "seconds": seconds, "memory": memory}
+    found |= {"at_most": True} if any(one.at_most for one in works) else {}
     return found | {"disk": sum(one.disk for one in works)}
 
 
@@ -133,12 +152,13 @@ def told(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     for name, row in rows.items():
         if "unknown" in row:
-            lines.append(f"{name}: not known, {row['unknown']}; memory {row['memory'] / 1e9:.1f} GB")
+            lines.append(f"{name}: {row['unknown']}; memory {row['memory'] / 1e9:.1f} GB")
         elif not row["tokens"]:
             lines.append(f"{name}: nothing to pass, its result is recorded")
         else:
             size = f"memory {row['memory'] / 1e9:.1f} GB, disk at most {row['disk'] / 1e9:.2g} GB"
-            passed = f"{row['passes']:,.1f} passes of {TIMED:,} tokens, {hours(row['seconds'])}"
+            most = "at most " * row.get("at_most", False)
+            passed = f"{most}{row['passes']:,.1f} passes of {TIMED:,} tokens, {hours(row['seconds'])}"
             lines.append(f"{name}: {passed}, then resampling and figures; {size}")
     return lines
 

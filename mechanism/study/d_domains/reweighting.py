@@ -1,6 +1,6 @@
 """Domain experts and driver experts given more weight: what it does to accuracy and to text. Notebook 22, claim D5."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +12,10 @@ from ...corpus.store import Corpus
 from ...measure.statistics import ClusterBootstrap
 from ...models.choices import EditedChoices
 from ...models.load import model_hash
-from ...models.scoring import score_text
-from ...trace import Intervention, InterventionError, attach
+from ...models.passes import encode, room
+from ...models.scoring import WINDOW, score_text
+from ...models.work import Work, padded
+from ...trace import Intervention, InterventionError, attach, find_sites
 from ..base.records import texts_hash
 from ..base.study import Study, plain
 from ..base.trials import Setting, attempt, choose, described, spread
@@ -77,16 +79,63 @@ def study(
     Raises:
         ValueError: no such profile; see `reweight` too.
     """
+    asked = _asked(model, tokenizer, spec, dtype, **changes)
+    found = asked.result(profile)
+    return Reweighted(found, ClusterBootstrap(seed=_configs(changes)[0].seed), asked.awaits(found))
+
+
+def _configs(changes: Mapping[str, object]) -> tuple[ReweightingConfig, ReweightingConfig]:
+    """Of the full result and of the sample."""
     given = {name: value for name, value in changes.items() if value is not None}
     full, sample = (replace(config, **given) for config in (FULL, SAMPLE))  # type: ignore[arg-type]
+    return full, sample
+
+
+def _asked(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: str, dtype: str, **changes: object
+) -> Study:
+    full, sample = _configs(changes)
     corpora = load_domains(full.domains, full.languages or ())
     key = {"study": "reweighting", "model": model_hash(spec), "dtype": f"torch.{dtype}", "first_ablated": FIRST}
-    asked = Study(
+    return Study(
         key | plain(full), texts_hash(corpora), lambda: reweight(model, tokenizer, corpora, full),
         lambda: reweight(model, tokenizer, corpora, sample), f"{COMMAND} -p model={spec}",
     )  # fmt: skip
-    found = asked.result(profile)
-    return Reweighted(found, ClusterBootstrap(seed=full.seed), asked.awaits(found))
+
+
+def work(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: str, dtype: str, profile: str, **changes: object
+) -> list[Work]:
+    """Work of `study` at most, arguments as there; none where it is recorded. Every text is taken to select every
+    expert, and every edit to act from the first layer on.
+
+    Raises:
+        CorpusError: see `reweight`.
+    """
+    if profile != "small" and _asked(model, tokenizer, spec, dtype, **changes).recorded() is not None:
+        return []
+    config = _configs(changes)[0 if profile == "full" else 1]
+    corpora = load_domains(config.domains, config.languages or ())
+    code = common_language(corpora)
+    made = tasks(tokenizer, corpora, code, config.items, config.count, config.seed)
+    sites, most = find_sites(model), room(model)
+    scorer, layers = EditedChoices(model, tokenizer), len(sites)
+    dev, test = (scorer.tokens([item for own in items.values() for item in own]) for items in (made.dev, made.test))
+    others = 2 * (config.n_draws + len(config.doses))
+    chooses = dev * (1 + 2 * len(config.shares) * len(config.factors)) + test * (3 + others)
+    lengths = [len(ids) for ids in encode(tokenizer, [piece.text for piece in made.texts], most)]
+    swept = padded(lengths[: config.driver_texts] or [0])
+    swept = max(swept, config.driver_texts * max(lengths))
+    experts = max(site.num_experts for site in sites)
+    routes = padded(lengths)
+    for piece in side_texts(corpora, code, config.texts, config.languages):
+        size = 2 * (len(encode(tokenizer, [piece.text], most)[0]) + WINDOW // 2)  # windows overlap by half
+        routes += size * (3 + (piece.lang == code) * (others + len(made.test)))
+    return [
+        Work("routes", float(routes * layers), at_most=True),
+        Work("chooses", float(chooses * layers), at_most=True),
+        Work("sweeps", float(swept * experts * layers * (layers + 1) / 2), at_most=True),
+    ]
 
 
 def reweight(

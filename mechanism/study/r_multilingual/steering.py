@@ -19,6 +19,7 @@ from ...measure.importance import frequency_difference
 from ...models.choices import EditedChoices
 from ...models.load import ModelError, model_hash
 from ...models.passes import encode, padding_token, room, routed_tokens
+from ...models.work import Work, padded
 from ...trace import find_sites
 from ...trace.restart import decoder_layers
 from ..base.records import texts_hash
@@ -34,6 +35,7 @@ FULL: dict[str, Any] = {"dev": 200, "test": 300, "segments": 200}
 # Languages of the second task in the sample: those of its corpus with most items, and one of another script.
 FEW = ("en", "de", "fr", "el")
 VERSION = 2
+BATCH = 8192  # tokens of text in a pass
 RECORDED = ("soft", "hard")
 """Methods that every record of this version has tried; others have to be in its address."""
 
@@ -58,7 +60,7 @@ def expert_frequencies(
     """
     padding, most = padding_token(tokenizer), room(model)
     found = {
-        name: routed_tokens(model, encode(tokenizer, texts, most), padding, 8192).rates()
+        name: routed_tokens(model, encode(tokenizer, texts, most), padding, BATCH).rates()
         for name, texts in {"task": task, **generic}.items()
     }
     pivot, *others = generic
@@ -156,13 +158,7 @@ def task_study(
     Raises:
         CorpusError: no such corpus, or too little text; ValueError: fewer than ten items.
     """
-    read = TaskConfig(languages, dev=max_segments, test=max_segments, seed=seed)
-    tried = SteeringConfig(layers=layers, seed=seed)
-    many, every = replace(read, **FULL), replace(tried, taus=(0.1, 0.2, 0.3, 0.4, 0.5), widths=tuple(range(1, 9)))
-    if task != TASKS[0]:
-        read = replace(read, languages=languages or (FEW if domain == DOMAIN else None))
-        tried = replace(tried, taus=(0.1, 0.2, 0.3), strengths=(0.5,), doses=(), widths=())
-    texts = (generic,) if task == TASKS[0] else (generic, domain)
+    (many, every), (read, tried), texts = _asked(task, max_segments, languages, generic, domain, layers, seed)
     key = {"study": f"steering/{task}", "version": VERSION, "model": model_hash(spec), "dtype": dtype}
     key |= {"read": plain(many), "tried": plain(every)}
     added = [name for name in METHODS if name not in RECORDED]
@@ -174,6 +170,54 @@ def task_study(
         lambda: steer(model, tokenizer, make_task(tokenizer, read, *texts), tried),
         f"mechanism notebooks --only 11 --parameter model={spec} --parameter profile=full",
     )  # fmt: skip
+
+
+def _asked(
+    task: str, max_segments: int = 12, languages: tuple[str, ...] | None = None, generic: str = GENERIC,
+    domain: str = DOMAIN, layers: tuple[int, ...] | None = None, seed: int = 0,
+) -> tuple[tuple[TaskConfig, SteeringConfig], tuple[TaskConfig, SteeringConfig], tuple[str, ...]]:  # fmt: skip
+    """What is read and tried for the full result, for the sample, and the corpora; arguments as of `task_study`."""
+    read = TaskConfig(languages, dev=max_segments, test=max_segments, seed=seed)
+    tried = SteeringConfig(layers=layers, seed=seed)
+    full = replace(read, **FULL), replace(tried, taus=(0.1, 0.2, 0.3, 0.4, 0.5), widths=tuple(range(1, 9)))
+    if task == TASKS[0]:
+        return full, (read, tried), (generic,)
+    read = replace(read, languages=languages or (FEW if domain == DOMAIN else None))
+    return full, (read, replace(tried, taus=(0.1, 0.2, 0.3), strengths=(0.5,), doses=(), widths=())), (generic, domain)
+
+
+def work(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: str, dtype: str, profile: str, **options: Any
+) -> list[Work]:
+    """Work of `study` at most, arguments as there; none of what is recorded. How many settings there are depends on
+    which experts are found; each is taken to act from the first layer on.
+
+    Raises:
+        CorpusError: no such corpus, or too little text for any task.
+    """
+    found, told, layers = list[Work](), list[Exception](), len(find_sites(model))
+    for task in TASKS:
+        if profile != "small" and task_study(task, model, tokenizer, spec, dtype, **options).recorded() is not None:
+            continue
+        full, sample, texts = _asked(task, **options)
+        read, tried = full if profile == "full" else sample
+        try:
+            made = make_task(tokenizer, read, *texts)
+        except CorpusError as error:
+            told.append(error)
+            continue
+        texts_of = [encode(tokenizer, own, room(model)) for own in (made.texts, *made.generic.values())]
+        passed = sum(padded(list(map(len, ids)), BATCH) for ids in texts_of)
+        scorer = EditedChoices(model, tokenizer, made.chat)
+        dev, test = (scorer.tokens([item for own in items.values() for item in own]) for items in (made.dev, made.test))
+        settings = tried.most
+        found += [
+            Work("routes", float(passed * layers)),
+            Work("chooses", float((dev * settings[0] + test * settings[1]) * layers), at_most=True),
+        ]
+    if len(told) == len(TASKS):
+        raise told[0]
+    return found
 
 
 @dataclass

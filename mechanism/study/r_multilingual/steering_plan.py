@@ -42,6 +42,14 @@ class SteeringConfig:
     widths: tuple[int, ...] = (2, 4)
     seed: int = 0
 
+    @property
+    def most(self) -> tuple[int, int]:
+        """How many settings are tried at most on the dev items, and on the test items; see `SteeringPlan`."""
+        strengths = sum(len(method.strengths(self)) for method in METHODS.values())
+        windows = 1 if self.layers else len(self.windows)
+        parts = sum(9 - width for width in self.widths)
+        return 1 + strengths * windows * len(self.taus), 2 + len(self.doses) + parts + CONTROLS + self.draws
+
 
 @dataclass(frozen=True)
 class Method:
@@ -76,6 +84,8 @@ METHODS = {
 }
 """Ways of steering by name, those that change least first."""
 DOSED = "soft"
+CONTROLS = 5
+"""Controls of a chosen setting; see `SteeringPlan.controls`."""
 
 
 @dataclass(frozen=True)
