@@ -1,4 +1,4 @@
-"""Terms of the glossary where a page uses them first, with their definition to hover, focus or tap."""
+"""Terms of the glossary where a page uses them first, and symbols, with their definition to hover, focus or tap."""
 
 import re
 from typing import Any
@@ -57,6 +57,52 @@ def link_terms(app: Any, doctree: nodes.document, page: str) -> None:
             text.parent.replace(text, [*parts, nodes.Text(text.astext()[end:])])
 
 
+def symbols(app: Any) -> dict[tuple[str, str], str]:
+    """What a symbol means on a page, by the page's name and the symbol in LaTeX: the table of the glossary."""
+    if not hasattr(app.env, "mechanism_symbols"):
+        found: dict[tuple[str, str], str] = {}
+        whole = app.env.get_doctree("glossary") if "glossary" in app.env.found_docs else nodes.document(None, None)
+        tables = [table for table in whole.findall(nodes.table) if "symbols" in table["classes"]]
+        for row in (row for table in tables for body in table.findall(nodes.tbody) for row in body.findall(nodes.row)):
+            symbol, page, meaning = (" ".join(entry.astext().split()) for entry in row.findall(nodes.entry))
+            found[page, symbol] = meaning
+        app.env.mechanism_symbols = found
+    return app.env.mechanism_symbols
+
+
+def link_symbols(app: Any, doctree: nodes.document, page: str) -> None:
+    """Give each symbol in the text its meaning, and list below an equation what its symbols mean."""
+    own = {symbol: told for (of, symbol), told in symbols(app).items() if of == page.rpartition("/")[2]}
+    if page == "glossary" or app.builder.format != "html" or not own:
+        return
+    uri = f"{app.builder.get_relative_uri(page, 'glossary')}#symbols"
+    for math in list(doctree.findall(nodes.math)):
+        told = own.get(" ".join(math.astext().split()))
+        if told and not isinstance(math.parent, nodes.reference):
+            link = nodes.reference("", "", math.deepcopy(), internal=True, refuri=uri)
+            _describe(link, told)
+            math.parent.replace(math, link)
+    for block in list(doctree.findall(nodes.math_block)):
+        used = [symbol for symbol in own if _stands_in(symbol, block.astext())]
+        if used:
+            block.parent.insert(block.parent.index(block) + 1, _legend({symbol: own[symbol] for symbol in used}))
+
+
+def _stands_in(symbol: str, equation: str) -> bool:
+    before = "" if symbol.startswith("\\") else r"(?<![A-Za-z\\])"
+    return re.search(rf"{before}{re.escape(symbol)}(?![A-Za-z])", equation) is not None
+
+
+def _legend(meanings: dict[str, str]) -> nodes.container:
+    """A closed list of symbols."""
+    told = nodes.paragraph()
+    for number, (symbol, meaning) in enumerate(meanings.items()):
+        told += [nodes.Text("; " if number else ""), nodes.math(symbol, symbol), nodes.Text(f" {meaning}")]
+    parts = (nodes.raw("", text, format="html") for text in ("<details><summary>symbols</summary>", "</details>"))
+    opened, closed = parts
+    return nodes.container("", opened, told, closed, classes=["symbols"])
+
+
 def _describe(link: nodes.Element, definition: str) -> None:
     link["reftitle"] = definition
     link["classes"] = [*link.get("classes", []), "term"]
@@ -75,10 +121,12 @@ def _is_prose(text: nodes.Text) -> bool:
 
 def forget(app: Any, env: Any, docnames: list[str]) -> None:
     """The glossary may have changed since the last build."""
-    vars(env).pop("mechanism_terms", None)
+    for kept in ("mechanism_terms", "mechanism_symbols"):
+        vars(env).pop(kept, None)
 
 
 def setup(app: Any) -> dict[str, bool]:
     app.connect("env-before-read-docs", forget)
     app.connect("doctree-resolved", link_terms)
+    app.connect("doctree-resolved", link_symbols)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

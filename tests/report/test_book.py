@@ -72,6 +72,27 @@ def test_the_first_mention_of_a_term_has_its_definition(book: Path):
     assert page.count("How evenly experts are used.") == 1
 
 
+def test_symbols_have_the_meaning_that_they_have_on_the_page(book: Path):
+    rows = "* - symbol\n  - page\n  - meaning\n* - $E$\n  - `method`\n  - number of experts\n"
+    rows += "* - $\\tau$\n  - `method`\n  - a threshold\n* - $E$\n  - `other`\n  - something else\n"
+    table = f"```{{list-table}}\n:header-rows: 1\n:class: symbols\n\n{rows}```\n"
+    (book / "glossary.md").write_text(f"# Glossary\n\n## Symbols\n\n{table}")
+    toc = yaml.safe_load((book / "_toc.yml").read_text())
+    toc["parts"][0]["chapters"].append({"file": "glossary"})
+    (book / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+    (book / "method.md").write_text(
+        "# Method\n\nOf $E$ experts, $E^2$ pairs.\n\n$$\n\\log E > \\tau\n$$\n\n$$\nEx = 1\n$$\n"
+    )
+    page = (build_book(book=book).folder / "method.html").read_text()
+    links = re.findall(r'<a class="[^"]*term[^"]*" href="([^"]*)" title="([^"]*)">(.*?)</a>', page)
+    assert [(href, title, re.sub("<.*?>", "", text)) for href, title, text in links] == [
+        ("glossary.html#symbols", "number of experts", r"\(E\)")
+    ]
+    (legend,) = re.findall(r"<details><summary>symbols</summary>(.*?)</details>", page, re.DOTALL)
+    said = " ".join(re.sub("<.*?>", "", legend).split())
+    assert said == r"\(E\) number of experts; \(\tau\) a threshold"
+
+
 def test_base_address_makes_links_of_the_card_absolute(monkeypatch: pytest.MonkeyPatch):
     spec = importlib.util.spec_from_file_location("site_files", BOOK / "_ext" / "site_files.py")
     assert spec is not None
