@@ -167,14 +167,16 @@ class Trials:
         units = Units.ratio(f"items of {', '.join(names)}", clusters, tops, weight)
         return found._replace(gain=found.gain._replace(units=units))
 
-    def by_group(self, setting: int, groups: Sequence[str]) -> pd.DataFrame:
+    def by_group(self, setting: int, groups: Sequence[str], random: Sequence[int] = ()) -> pd.DataFrame:
         """Of each group `base` and `edited` accuracy, `gain`, `low`, `high`, `p`, `q` (false discovery rate over the
-        groups), `clusters` and `items`."""
+        groups), `null` (95th percentile of the gains of matched random experts), `clusters` and `items`."""
         rows = {}
         for name in groups:
             found = self.gain_of(self.scores(setting, [name]), [name])
             rows[name] = {n: self.accuracy(i, [name]) for n, i in (("base", self.unedited), ("edited", setting))}
             rows[name] |= gain_row(found) | {"clusters": found.clusters, "items": found.items}
+            drawn = [self.accuracy(i, [name]) for i in random]
+            rows[name]["null"] = np.nanquantile(drawn, 0.95) - rows[name]["base"] if drawn else np.nan
         return with_q(pd.DataFrame.from_dict(rows, orient="index"))
 
     def random_gains(self, settings: Sequence[int]) -> np.ndarray:

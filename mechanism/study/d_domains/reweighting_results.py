@@ -71,10 +71,11 @@ class Reweighted(Trials):
         return self.random_gains(self.settings(kind=RANDOM[kind])).tolist()
 
     def by_task(self) -> pd.DataFrame:
-        """Gain of each kind on each task: `kind`, `task`, `estimate`, `low`, `high`, `n`."""
-        own = {kind: self.by_group(self.chosen(kind), self.groups) for kind in KINDS}
+        """Gain of each kind on each task: `kind`, `task`, `estimate`, `low`, `high`, `n`, `null` of the matched random
+        sets."""
+        own = {k: self.by_group(self.chosen(k), self.groups, self.settings(kind=RANDOM[k])) for k in KINDS}
         table = pd.concat(own, names=["kind", "task"]).rename(columns={"gain": "estimate", "clusters": "n"})
-        return table[["estimate", "low", "high", "n"]].reset_index()
+        return table[["estimate", "low", "high", "n", "null"]].reset_index()
 
     def doses(self) -> pd.DataFrame:
         """Gain over factors, the chosen number of experts kept: `kind`, `factor`, `estimate`, `low`, `high`, `n`; and

@@ -69,10 +69,11 @@ class SteeringResults(Trials):
         }  # fmt: skip
 
     def by_language(self) -> pd.DataFrame:
-        """Accuracy before and after, gain with interval, p and q (false discovery rate over languages), items; index
-        `lang`, the pivot first."""
-        table = self.by_group(self.chosen, [self.pivot, *self.compared]).rename_axis("lang")
+        """Accuracy before and after, gain with interval, p and q (false discovery rate over languages), `null` of
+        matched random experts, items; index `lang`, the pivot first."""
+        table = self.by_group(self.chosen, [self.pivot, *self.compared], self._drawn).rename_axis("lang")
         columns = {"base": "base", "edited": "steered", "gain": "gain", "low": "low", "high": "high", "p": "p"}
+        columns |= {"null": "null"}
         return table.rename(columns=columns | {"items": "n"})[[*columns.values(), "n", "q"]]
 
     def _table(self, settings: Sequence[int]) -> pd.DataFrame:

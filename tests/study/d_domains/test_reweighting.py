@@ -69,7 +69,12 @@ def test_results_are_differences_to_the_same_items(found: xr.Dataset):
     assert set(results.doses()["factor"]) >= {0.0}
     assert set(results.by_language()["lang"]) == {"en", "xx"}
     assert set(results.text()["kind"]) == {DOMAIN, DRIVER}
-    assert len(results.by_task()) == 2 * len(set(found["task_of"].values))
+    by_task = results.by_task().set_index(["kind", "task"])
+    assert len(by_task) == 2 * len(set(found["task_of"].values))
+    for (kind, task), row in by_task.iterrows():
+        of_task = found["hit"].astype(float).sel(item=(found["task_of"] == task).values).mean("item")
+        random = of_task.sel(setting=(found["kind"] == f"random for {kind}").values) - of_task[0]
+        assert row["null"] == pytest.approx(100 * float(np.quantile(random, 0.95)))
 
 
 def test_a_single_document_has_no_interval(found: xr.Dataset):
