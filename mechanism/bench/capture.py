@@ -1,7 +1,6 @@
 """What watching and editing cost: paired timings against the bare forward, and peak memory of streaming capture."""
 
 import multiprocessing
-import resource
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, OlmoeConfig, PreTrainedModel
 
+from ..models.memory import peak_memory
 from ..nn.lm import LMConfig
 from ..study.base.turns import by_case, compared, in_turns, timed
 from ..trace import Ablate, Activate, Forbid, ForceSelection, RoutingStats, ScaleWeight, SoftSteer, attach, pairs
@@ -101,4 +101,4 @@ def _stream(tokens: int) -> float:
     with torch.no_grad(), attach(model, keep=False, stats=stats):
         for i in range(tokens // (BATCH * LENGTH)):
             model(input_ids=_ids(model, i), use_cache=False)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return round(peak_memory() / 1e6, 1)

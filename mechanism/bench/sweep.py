@@ -1,6 +1,5 @@
 """What an exact sweep costs by whole passes and by restarts, how equal the two are, and what a race finds for less."""
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..corpus.text import even
 from ..measure.causal import top_count, top_experts
 from ..models.load import load_model
+from ..models.memory import peak_memory
 from ..models.passes import encode, padding_token
 from ..study.base.records import recorded
 from ..study.d_domains.domain_text import SWEEP, SweepConfig, passages
@@ -58,7 +58,7 @@ def bench_sweep(
     if search:
         found["search"] = bench_search(model, tokenizer, replace(config, modes=config.modes[:1]), say)
         say("race: " + ", ".join(f"{name} {value}" for name, value in found["search"].items()))
-    found["megabytes"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    found["megabytes"] = round(peak_memory() / 1e6, 1)
     say(f"largest resident memory {found['megabytes']:.0f} MB")
     return found
 

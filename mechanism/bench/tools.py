@@ -1,7 +1,6 @@
 """What watching routing costs with the tools that people use: passes in turns in one run, and peak memory."""
 
 import multiprocessing
-import resource
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from scipy.stats import quantile_test
 from transformers import PreTrainedModel
 
 from ..corpus.library import DATA
+from ..models.memory import peak_memory
 from ..nn.lm import LMConfig
 from ..study.base.turns import by_case, in_turns, timed
 from .tool_checks import ABSENT
@@ -59,7 +59,7 @@ def bench_tools(
             continue
         rows.append(row | _summary(taken[name], taken[BARE]) | ({"megabytes": peak(shape, name)} if memory else {}))
     table = pd.DataFrame(rows)
-    return table.assign(more=table["megabytes"] - table["megabytes"][0]) if memory else table
+    return table.assign(more=(table["megabytes"] - table["megabytes"][0]).round(1)) if memory else table
 
 
 def record() -> Path:
@@ -96,4 +96,4 @@ def _watched(shape: str, tool: str) -> float:
     with torch.no_grad(), TOOLS[tool].watch(_model(shape)) as run:
         kept = [run(_batch(shape, number)) for number in range(PASSES)]
     assert len(kept) == PASSES
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return round(peak_memory() / 1e6, 1)
