@@ -7,6 +7,7 @@ absolute; without it nothing in the site names a host.
 
 import html
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,19 @@ def configure(app: Any, config: Any) -> None:
 
 
 def relate_card(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Without a base address the card's is relative to the page."""
+    """Without a base address the card's is relative to the page. A page loads what it uses."""
     if not app.config.html_baseurl and context.get("metatags"):
         near = context["pathto"](CARD, resource=True)
         context["metatags"] = context["metatags"].replace(f'content="{CARD}"', f'content="{near}"')
-    if not pagename.startswith("notebooks/"):  # the look of cells, where there are none
-        context["css_files"] = [own for own in context["css_files"] if "mystnb" not in str(own.filename)]
+    body = context.get("body", "")
+    needs = {
+        "mystnb": pagename.startswith("notebooks/"),
+        "design-tabs": "sd-tab" in body,
+        "togglebutton": re.search(r'class="([^"]* )?(toggle|dropdown)[ "]', body) is not None,
+    }
+    unused = tuple(name for name, needed in needs.items() if not needed)
+    for kind in ("css_files", "script_files"):
+        context[kind] = [one for one in context[kind] if not any(name in str(one.filename) for name in unused)]
 
 
 def write_files(app: Any, exception: Exception | None) -> None:

@@ -162,6 +162,7 @@
     links.forEach((link) => {
       link.dataset.tip = link.title;
       link.removeAttribute("title");
+      if (link.querySelector(".math")) link.setAttribute("aria-label", link.dataset.tip); // drawn, it has no text
       let touched = false;
       link.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch" && shown !== link; });
       link.addEventListener("click", (event) => { if (touched) { event.preventDefault(); show(link); } touched = false; });
