@@ -57,7 +57,7 @@ def relate_card(app: Any, pagename: str, templatename: str, context: dict[str, A
     }
     unused = tuple(name for name, needed in needs.items() if not needed)
     for kind in ("css_files", "script_files"):
-        context[kind] = [one for one in context[kind] if not any(name in str(one.filename) for name in unused)]
+        context[kind] = [one for one in context.get(kind, ()) if not any(name in str(one.filename) for name in unused)]
 
 
 def write_files(app: Any, exception: Exception | None) -> None:
