@@ -51,7 +51,7 @@ def test_shares_are_what_the_configuration_asks(mixture, tokenizer):
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["bilingual"] == pytest.approx(0.45, abs=0.12)
     assert 0.04 < shares["problems"] < 0.12
-    control = Mixture(MixtureConfig(languages=("en", "om"), bilingual=0.0), tokenizer)
+    control = Mixture(MixtureConfig(languages=FEW, bilingual=0.0), tokenizer, mixture.columns)
     assert control.shares(batches=4)["bilingual"] == 0
 
 
