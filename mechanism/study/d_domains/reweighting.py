@@ -124,8 +124,7 @@ def work(
     others = 2 * (config.n_draws + len(config.doses))
     chooses = dev * (1 + 2 * len(config.shares) * len(config.factors)) + test * (3 + others)
     lengths = [len(ids) for ids in encode(tokenizer, [piece.text for piece in made.texts], most)]
-    swept = padded(lengths[: config.driver_texts] or [0])
-    swept = max(swept, config.driver_texts * max(lengths))
+    swept = config.driver_texts * max(lengths)
     experts = max(site.num_experts for site in sites)
     routes = padded(lengths)
     for piece in side_texts(corpora, code, config.texts, config.languages):
