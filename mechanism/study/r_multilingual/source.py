@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .steering_results import CONTROLS, SteeringResults
+from .steering_plan import CONTROLS
+from .steering_results import SteeringResults
 
 # Main results of arXiv 2510.04694: means over languages, in percent. Layers are counted from 1.
 SOURCE = pd.DataFrame(

@@ -48,7 +48,8 @@ class SteeringConfig:
         strengths = sum(len(method.strengths(self)) for method in METHODS.values())
         windows = 1 if self.layers else len(self.windows)
         parts = sum(9 - width for width in self.widths)
-        return 1 + strengths * windows * len(self.taus), 2 + len(self.doses) + parts + CONTROLS + self.draws
+        others = len(self.doses) + parts + len(CONTROLS) - 1 + self.draws
+        return 1 + strengths * windows * len(self.taus), 2 + others
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ METHODS = {
 }
 """Ways of steering by name, those that change least first."""
 DOSED = "soft"
-CONTROLS = 5
-"""Controls of a chosen setting; see `SteeringPlan.controls`."""
+RANDOM = "random experts"
+CONTROLS = ("earlier layers", "later layers", "all layers", "multilingual experts", RANDOM, "deactivation")
+"""Controls of a chosen setting: one setting each but the random experts, which are many; see `SteeringPlan`."""
 
 
 @dataclass(frozen=True)

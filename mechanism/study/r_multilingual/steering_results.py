@@ -15,11 +15,9 @@ from ...measure.nulls import false_discovery
 from ...measure.paired_gain import PairedGain
 from ...measure.units import Units
 from ..base.trials import Trials, gain_row, known_mean, with_q
-from .steering_plan import METHODS
+from .steering_plan import CONTROLS, METHODS, RANDOM
 
 MISSING = -1
-RANDOM = "random experts"
-CONTROLS = ("earlier layers", "later layers", "all layers", "multilingual experts", RANDOM, "deactivation")
 
 
 class SteeringResults(Trials):
