@@ -32,6 +32,18 @@ class SeedMean:
         Raises:
             ValueError: fewer than two seeds or units, or a value that is not finite.
         """
+        variance, freedom = self._pooled(values, beneath)
+        return _student(float(values.mean()), variance, freedom, values.size, self.confidence)
+
+    def above(self, values: Float[np.ndarray, " seed"], *beneath: tuple[Float[np.ndarray, " draw"], int]) -> float:
+        """One-sided p-value that the mean is above zero; arguments as of a call."""
+        variance, freedom = self._pooled(values, beneath)
+        mean = float(values.mean())
+        return float(t.sf(mean / variance**0.5, freedom)) if variance else float(mean <= 0)
+
+    @staticmethod
+    def _pooled(values: np.ndarray, beneath: tuple[tuple[np.ndarray, int], ...]) -> tuple[float, float]:
+        """Variance of the mean, and its degrees of freedom."""
         seeds = _finite(values).size
         if seeds < 2:
             raise ValueError(f"{seeds} seeds give no interval: at least two are needed")
@@ -40,7 +52,7 @@ class SeedMean:
             if units < 2:
                 raise ValueError(f"{units} units beneath the seeds cannot be resampled: at least two are needed")
             variances, freedoms = [*variances, float(_finite(draws).var(ddof=1))], [*freedoms, units - 1]
-        return _student(float(values.mean()), *_satterthwaite(variances, freedoms), seeds, self.confidence)
+        return _satterthwaite(variances, freedoms)
 
 
 @dataclass(frozen=True)

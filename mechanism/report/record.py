@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..measure.evidence import Cell, Evidence
+from ..measure.units import Units
 from .claims import Claim, find_claim
 from .files import results_folder, write_atomic
 from .multiverse import agreement, outcomes
@@ -246,9 +247,17 @@ def _evidence_rows(evidence: Evidence, claim: Claim) -> list[tuple[str, str]]:
         ("estimate", f"{bounds} {claim.unit}".rstrip()),
         ("smallest effect of interest", f"{claim.smallest:.4g}: {claim.because}"),
         ("null", f"{claim.against}{held}"),
-        ("n", f"{evidence.n:,} ({claim.resampled})"),
+        ("n", f"{evidence.n:,} ({_counted(evidence, claim)})"),
     ]
     return rows if math.isnan(evidence.p) else [*rows, ("p", f"{evidence.p:.4g}")]
+
+
+def _counted(evidence: Evidence, claim: Claim) -> str:
+    """What `n` counts: what the claim resamples, or, on one model where the claim rests on seeds, its own units."""
+    own = evidence.units
+    if claim.resampled.startswith("model seeds") and isinstance(own, Units) and own.n == evidence.n:
+        return f"{own.of}; one model"
+    return claim.resampled
 
 
 def keep(path: Path, text: str) -> None:

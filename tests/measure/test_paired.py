@@ -14,6 +14,14 @@ def test_seed_mean_is_scipys_interval():
     assert found[:4] == pytest.approx((values.mean(), low, high, 4))
 
 
+def test_seed_mean_is_above_zero_as_scipy_says():
+    values = np.array([0.3, -0.1, 0.4, 0.2])
+    assert SeedMean().above(values) == pytest.approx(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
+    assert SeedMean().above(-values) == pytest.approx(stats.ttest_1samp(values, 0, alternative="less").pvalue)
+    assert SeedMean().above(values, (np.linspace(-5, 5, 99), 99)) > 0.3, "documents add to the variance"
+    assert [SeedMean().above(np.full(3, one)) for one in (0.0, 1.0)] == [1, 0]
+
+
 def test_without_variation_of_documents_only_seeds_count():
     per_seed, tokens = np.array([0.01, 0.03, 0.02]), np.array([10.0, 30.0, 5.0, 20.0])
     found = PairedDifference()(per_seed[:, None] * tokens, tokens)

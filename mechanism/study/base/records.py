@@ -6,7 +6,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 import xarray as xr
 
 from ...corpus.store import Corpus, sha256
-from ...models.load import resolve
+from ...models.load import training_run
 from ...nn.checkpoint import dump_json
 from . import runs as training_runs
 
@@ -63,8 +64,10 @@ def recorded(config: Mapping[str, Any], data: str) -> xr.Dataset | None:
     """
     places = (place / address(config, data) for place in _places())
     folder = next((place for place in places if (place / RESULT).exists()), None)
-    if folder is None:
-        return None
+    return None if folder is None else _read(folder)
+
+
+def _read(folder: Path) -> xr.Dataset:
     result = json.loads((folder / RESULT).read_text("utf-8"))
     path = folder / STATS
     if not path.exists() or sha256(path.read_bytes()) != result["sha256"]:
@@ -136,11 +139,14 @@ def _write(folder: Path, config: Mapping[str, Any], data: str, result: xr.Datase
 
 SEEDS = ("embedded", "seed1", "seed2")
 """A model of each training seed; the first one has read more than the others."""
+_FIRST = ("main", "seed0")  # runs of the first one's seed: the second stops where the others do
 
 
 def other_seeds(spec: str) -> list[str]:
-    """Names of the models of the other training seeds."""
-    return [name for name in SEEDS if name != Path(resolve(spec)).name]
+    """Names of the models of the other training seeds; none for a model that no training of the report made."""
+    run = training_run(spec)
+    own = SEEDS[0] if run in _FIRST else run
+    return [name for name in SEEDS if name != own] if own in SEEDS else []
 
 
 def recorded_of(spec: str, key: Mapping[str, Any], data: str) -> dict[str, xr.Dataset]:
@@ -149,11 +155,19 @@ def recorded_of(spec: str, key: Mapping[str, Any], data: str) -> dict[str, xr.Da
     Args:
         key: of the model's own record, its hash under `model`; data: hash of the texts.
     """
-    found = {}
-    for path in sorted(training_runs.RUNS.glob(f"*/{CONFIG}")):
-        payload = json.loads(path.read_text("utf-8"))
-        if payload.get("study") == key["study"] and payload.get("model", key["model"]) != key["model"]:
-            kept = recorded({**key, "model": payload["model"]}, data)
-            if kept is not None and kept.attrs.get("name") in other_seeds(spec):
+    found, seeds = {}, other_seeds(spec)
+    for config, _ in recordings(key["study"]):
+        if config["data"] == data and config.get("model", key["model"]) != key["model"]:
+            kept = recorded({**key, "model": config["model"]}, data)
+            if kept is not None and kept.attrs.get("name") in seeds:
                 found[str(kept.attrs["name"])] = kept
     return found
+
+
+def recordings(study: str) -> Iterator[tuple[dict[str, Any], Callable[[], xr.Dataset]]]:
+    """What was asked in every record of a study, the hash of the texts under `data`, and what reads its result; see
+    `recorded`. Records that are being written are left out."""
+    for path in sorted(training_runs.RUNS.glob(f"[!.]*/{CONFIG}")):
+        config = json.loads(path.read_text("utf-8"))
+        if config.get("study") == study:
+            yield config, partial(_read, path.parent)

@@ -124,7 +124,7 @@ def records() -> dict[str, Path]:
     """Committed records of training runs: name -> folder. Of several of one name, that of the committed configuration,
     else the last by hash. Records of studies stand beside them and have no name."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(RUNS.glob("*/config.json")):
+    for path in sorted(RUNS.glob("[!.]*/config.json")):
         config = json.loads(path.read_text("utf-8"))
         if "study" not in config:
             found.setdefault(config["name"], []).append(path.parent)

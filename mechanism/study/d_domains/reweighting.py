@@ -70,7 +70,7 @@ def study(
     profile: str = "auto",
     **changes: object,
 ) -> Reweighted:
-    """Tables of the result under a profile of `PROFILES`.
+    """Tables of the result under a profile of `PROFILES`, and of models of other training seeds where it is a full one.
 
     Args:
         spec, dtype: of the model, for the address of the record.
@@ -80,8 +80,9 @@ def study(
         ValueError: no such profile; see `reweight` too.
     """
     asked = _asked(model, tokenizer, spec, dtype, **changes)
-    found = asked.result(profile)
-    return Reweighted(found, ClusterBootstrap(seed=_configs(changes)[0].seed), asked.awaits(found))
+    found, bootstrap = asked.result(profile), ClusterBootstrap(seed=_configs(changes)[0].seed)
+    seeds = {name: Reweighted(own, bootstrap) for name, own in asked.others(found).items()}
+    return Reweighted(found, bootstrap, asked.awaits(found), seeds)
 
 
 def _configs(changes: Mapping[str, object]) -> tuple[ReweightingConfig, ReweightingConfig]:
@@ -99,7 +100,7 @@ def _asked(
     key = {"study": "reweighting", "model": model_hash(spec), "dtype": f"torch.{dtype}", "first_ablated": FIRST}
     return Study(
         key | plain(full), texts_hash(corpora), lambda: reweight(model, tokenizer, corpora, full),
-        lambda: reweight(model, tokenizer, corpora, sample), f"{COMMAND} -p model={spec}",
+        lambda: reweight(model, tokenizer, corpora, sample), f"{COMMAND} -p model={spec}", spec,
     )  # fmt: skip
 
 

@@ -1,7 +1,9 @@
 """What re-weighting did, with intervals and nulls: the numbers of claim D5."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,9 @@ import xarray as xr
 
 from ...measure.evidence import Cell, Evidence
 from ...measure.nulls import permutation_p
+from ...measure.paired import SeedMean
 from ...measure.paired_gain import Gain, PairedGain
+from ...measure.seeds import Sampled, over_seeds
 from ...measure.statistics import ClusterBootstrap
 from ..base.trials import Trials, known_mean, spread
 from .reweighting_plan import DOMAIN, DRIVER, NONE, RANDOM
@@ -26,11 +30,15 @@ class Reweighted(Trials):
 
     Args:
         data: the result; bootstrap: over documents; awaits: command that makes the full result, if this is a sample.
+        seeds: by name, of models of other training seeds.
     """
 
-    def __init__(self, data: xr.Dataset, bootstrap: ClusterBootstrap | None = None, awaits: str = "") -> None:
+    def __init__(
+        self, data: xr.Dataset, bootstrap: ClusterBootstrap | None = None, awaits: str = "",
+        seeds: Mapping[str, "Reweighted"] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         tasks = data["task_of"].values.tolist()
-        self.bootstrap, self.awaits = bootstrap or ClusterBootstrap(), awaits
+        self.bootstrap, self.awaits, self.seeds = bootstrap or ClusterBootstrap(), awaits, seeds
         paired = PairedGain(self.bootstrap, parallel=False)
         super().__init__(
             data, spread(POINTS * data["hit"].values.astype(np.float64), tasks), list(dict.fromkeys(tasks)), paired
@@ -120,8 +128,45 @@ class Reweighted(Trials):
             for code in pd.unique(self._texts["text_lang"].values)
         ])  # fmt: skip
 
+    def by_seed(self) -> pd.DataFrame:
+        """Gains of the model of each seed: `kind`, `model`, `estimate`, `low`, `high`; empty with a single one."""
+        models = {"this model": self, **self.seeds} if self.seeds else {}
+        rows = {
+            (kind, name): own.gains().loc[kind, ["estimate", "low", "high"]]
+            for kind in KINDS
+            for name, own in models.items()
+        }
+        return (
+            pd.DataFrame(rows).T.astype(float).rename_axis(["kind", "model"]).reset_index() if rows else pd.DataFrame()
+        )
+
     def evidence(self) -> Evidence:
-        """What claim D5 is judged on: the smaller gain with its interval, `n` and null, and `p` for the better one."""
+        """What claim D5 is judged on: the smaller gain with its interval, `n` and null, and `p` for the better one;
+        over the models of all training seeds where there are several.
+
+        Raises:
+            ValueError: the models of the training seeds have not answered the same items.
+        """
+        return self._over_seeds() if self.seeds else self._alone()
+
+    def _over_seeds(self) -> Evidence:
+        models, found = [self, *self.seeds.values()], {}
+        if any(not own.data["cluster"].equals(self.data["cluster"]) for own in models):
+            raise ValueError("the models of the training seeds have not answered the same items")
+        for kind in KINDS:
+            own = [one.gain_of(one.scores(one.chosen(kind))) for one in models]
+            drawn = [
+                Sampled(o.gain.estimate, o.draws, np.array(m.random(kind))) for o, m in zip(own, models, strict=True)
+            ]
+            mean = over_seeds(drawn)
+            draws = np.mean([one.draws for one in own], axis=0)
+            above = SeedMean().above(np.array([one.gain.estimate for one in own]), (draws, len(draws)))
+            found[kind] = mean._replace(p=max(mean.p, above))
+        smaller = min(found.values(), key=lambda one: one.estimate)
+        note = f"The smaller of the two gains, over {len(models)} training seeds."
+        return smaller._replace(p=min(1.0, 2 * min(one.p for one in found.values())), note=note)
+
+    def _alone(self) -> Evidence:
         table = self.gains()
         kind = str(table["estimate"].astype(float).idxmin())
         smaller, units = table.loc[kind], self.gain_of(self.scores(self.chosen(kind))).gain.units
@@ -131,6 +176,12 @@ class Reweighted(Trials):
         return found._replace(units=units, p=float(min(1, 2 * both.min())), note=note)
 
     def cells(self) -> list[Cell]:
+        """`_cells` of the model and of those of the other training seeds."""
+        if not self.seeds:
+            return self._cells()
+        return [cell for name, own in {"this one": self, **self.seeds}.items() for cell in own._cells(model=name)]
+
+    def _cells(self, **about: str) -> list[Cell]:
         """Other analyses of D5: domain or driver experts alone, every factor, all tasks or one, and what counts as
         right: that the right choice is the likeliest, or that it has more than half of the probability. The null is
         that of the chosen factor's random sets, on the same tasks."""
@@ -147,7 +198,7 @@ class Reweighted(Trials):
                     for setting in self.settings(kind=kind, of=""):
                         own = paired(scores[self.unedited], scores[setting], self.data["cluster"].values)
                         factor = f"{self.data['factor'].values[setting]:g}"
-                        choices = {"experts": kind, "factor": factor, "task": tasks, "right": right}
+                        choices = {**about, "experts": kind, "factor": factor, "task": tasks, "right": right}
                         found.append(Cell(choices, own.gain.against(null, min(1.0, 2 * _no_gain(own)))))
         return found
 

@@ -93,10 +93,17 @@ def finish(
 
 
 def _computed(jobs: Sequence[Job]) -> Iterator[tuple[Job, Results]]:
-    kind = "generator_unordered" if joblib.Parallel()._backend.supports_return_generator else "list"
-    parallel = joblib.Parallel(return_as=kind, batch_size=1)
-    for number, found in parallel(joblib.delayed(_numbered)(i, job) for i, job in enumerate(jobs)):
-        yield jobs[number], found
+    """Results as they come; where a backend gives a list alone, after every round of as many as it runs at once."""
+    backend = joblib.Parallel()._backend
+    if backend.supports_return_generator:
+        parts, kind = [range(len(jobs))], "generator_unordered"
+    else:
+        size = max(1, joblib.effective_n_jobs())
+        parts, kind = [range(i, min(i + size, len(jobs))) for i in range(0, len(jobs), size)], "list"
+    for part in parts:
+        parallel = joblib.Parallel(return_as=kind, batch_size=1)
+        for number, found in parallel(joblib.delayed(_numbered)(i, jobs[i]) for i in part):
+            yield jobs[number], found
 
 
 def _numbered(number: int, job: Job) -> tuple[int, Results]:

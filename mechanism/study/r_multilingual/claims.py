@@ -1,6 +1,5 @@
 """The evidence on claims R1 to R5 and R9 to R12, and what effect the data would have shown."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
@@ -11,8 +10,7 @@ from ...measure.paired import SeedMean
 from ...measure.power import Detectable
 from ...measure.statistics import ClusterBootstrap
 from ...measure.units import EXPERTS, OVER_SEEDS, Units
-from ..base import runs as training_runs
-from ..base.records import CONFIG, STATS
+from ..base.records import recordings
 from ..embedded import siblings
 from . import sharing
 from .effects import OneModel, Seeds
@@ -80,12 +78,8 @@ def studies(found: xr.Dataset) -> list[xr.Dataset]:
 
 def kept_studies() -> dict[str, xr.Dataset]:
     """Full records of the chapter's study by the run that made the model."""
-    kept = {}
-    for path in sorted(training_runs.RUNS.glob(f"*/{CONFIG}")):
-        if json.loads(path.read_text("utf-8")).get("study") == STUDY:
-            own = xr.load_dataset(path.with_name(STATS))
-            kept[str(own.attrs.get("run", ""))] = own
-    return kept
+    every = (read() for _, read in recordings(STUDY))
+    return {str(own.attrs.get("run", "")): own for own in every}
 
 
 def detectable(found: xr.Dataset, judged: Mapping[str, Evidence | str]) -> pd.DataFrame:

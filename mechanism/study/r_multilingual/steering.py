@@ -25,8 +25,9 @@ from ...trace.restart import decoder_layers
 from ..base.records import texts_hash
 from ..base.study import Study, plain
 from ..base.trials import attempt, choose, known_mean, spread
+from . import steering_results
 from .steering_plan import METHODS, UNEDITED, SteeringConfig, SteeringPlan
-from .steering_results import MISSING, SteeringResults
+from .steering_results import MISSING, SteeringResults, gain_over
 from .steering_tasks import SteeringTask, TaskConfig, make_task
 
 GENERIC, DOMAIN = "udhr", "tech"
@@ -168,7 +169,7 @@ def task_study(
         key | ({"methods": added} if added else {}), corpora + templates,
         lambda: steer(model, tokenizer, make_task(tokenizer, many, *texts), every),
         lambda: steer(model, tokenizer, make_task(tokenizer, read, *texts), tried),
-        f"mechanism notebooks --only 11 --parameter model={spec} --parameter profile=full",
+        f"mechanism notebooks --only 11 --parameter model={spec} --parameter profile=full", spec,
     )  # fmt: skip
 
 
@@ -226,22 +227,42 @@ class Steered:
 
     Attributes:
         results: by task; told: the sentence that says why there is none, by task.
+        seeds: by task and name, the full results of models of other training seeds, where this is a full one.
         awaits: command that makes the full result of the word problems, empty where it is the one in `results`.
     """
 
     results: dict[str, SteeringResults] = field(default_factory=dict)
+    seeds: dict[str, dict[str, SteeringResults]] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
     awaits: str = ""
 
     def claims(self) -> dict[str, Evidence | str]:
-        """Evidence on R6, R7 and R8, from word problems, or the reason why there is none."""
+        """Evidence on R6, R7 and R8, from word problems, or the reason why there is none; over the models of all
+        training seeds, where they are recorded."""
         if TASKS[0] in self.told:
             return dict.fromkeys(("R6", "R7", "R8"), self.told[TASKS[0]])
-        return self.results[TASKS[0]].claims()
+        return steering_results.claims(self.models(TASKS[0]))
+
+    def models(self, task: str) -> list[SteeringResults]:
+        """The result of a task, and behind it those of the other training seeds."""
+        return [self.results[task], *self.seeds[task].values()]
+
+    def gains(self, task: str) -> pd.DataFrame:
+        """Gain of the chosen setting of each training seed's model, in points; empty where there is one alone."""
+        names = [*(f"{name}, other seed" for name in self.seeds[task])]
+        if not names:
+            return pd.DataFrame()
+        every = zip(["this model", *names], self.models(task), strict=True)
+        return pd.DataFrame({name: gain_over([one], [one.scores(one.chosen)]).row("gain") for name, one in every}).T
 
     def cells(self, claim: str) -> list[Cell]:
-        """Other analyses of R6 or R7, over all tasks; see `SteeringResults.cells`."""
-        return [cell for one in self.results.values() for cell in one.cells()[claim]]
+        """Other analyses of R6 or R7, over all tasks and training seeds; see `SteeringResults.cells`."""
+        found = list[Cell]()
+        for task, own in self.results.items():
+            found += own.cells(**({"model": "this one"} if self.seeds[task] else {}))[claim]
+            for name, other in self.seeds[task].items():
+                found += other.cells(model=name)[claim]
+        return found
 
 
 def study(
@@ -267,4 +288,5 @@ def study(
         else:
             made.results[task] = SteeringResults(found)
             made.awaits = asked.awaits(found) if task == TASKS[0] else made.awaits
+            made.seeds[task] = {name: SteeringResults(own) for name, own in asked.others(found).items()}
     return made

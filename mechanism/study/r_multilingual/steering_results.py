@@ -13,6 +13,7 @@ from ...measure.evidence import Cell, Evidence, NotTestable
 from ...measure.gap import GapSlope
 from ...measure.nulls import false_discovery
 from ...measure.paired_gain import PairedGain
+from ...measure.seeds import Sampled, over_seeds
 from ...measure.units import Units
 from ..base.trials import Trials, gain_row, known_mean, with_q
 from .steering_plan import CONTROLS, METHODS, RANDOM
@@ -149,43 +150,29 @@ class SteeringResults(Trials):
         hits = self.data["dev_hits"].transpose("grid", "lang", "dev_item")
         return hits.where(hits != MISSING).values.astype(np.float64)
 
-    def hurt(self) -> Evidence:
-        """R7, in points: the gain of the six controls, mean over them, item by item; `null` is the highest upper end of
-        one of them. A control that could not be tried is left out, which the note says.
-
-        Raises:
-            ValueError: none could be tried.
-        """
-        table = self.controls().loc[list(CONTROLS)]
-        tried = self._tried
-        if not tried:
-            raise ValueError("no control could be tried")
-        found = self.gain_of(np.mean(list(tried.values()), axis=0)).gain.mapped(_points)
-        least = table["high"].idxmax()
-        note = f"upper end of {least}: {_points(table.loc[least, 'high']):+.2f}"
-        if len(tried) < len(table):
-            note += f"; not tried: {', '.join(table.index.difference(list(tried)))}"
-        return found.against(_points(table.loc[least, "high"]), note=note)
-
     @cached_property
-    def _tried(self) -> dict[str, np.ndarray]:
+    def tried(self) -> dict[str, np.ndarray]:
         """Hits `(lang, item)` of the controls that could be tried, by name."""
         settings = {str(self.data["name"].values[i]): i for i in self.settings(role="control")}
         hits = {name: self.scores(i) for name, i in settings.items() if self.data["experts"].values[i]}
         hits |= {RANDOM: self._random} if self._drawn else {}
         return {name: hits[name] for name in CONTROLS if name in hits and not np.isnan(hits[name]).all()}
 
-    def cells(self) -> dict[str, list[Cell]]:
+    def cells(self, **about: str) -> dict[str, list[Cell]]:
         """Other analyses of R6 and R7. R6: every threshold, window and way of steering on dev items, where none of them
         is chosen, and every upward dose of the chosen setting on test items; the null is the 95th percentile of the
         chosen setting's random sets. R7: every control alone, and every downward dose. Both over all languages, and
-        over the halves of them that lag and that lead before steering. None where no random set could be steered."""
+        over the halves of them that lag and that lead before steering. None where no random set could be steered.
+
+        Args:
+            about: choices that all of them have made.
+        """
         paired, dev = replace(self.paired, n_perm=1), self._dev
         found: dict[str, list[Cell]] = {"R6": [], "R7": []}
         if not self._drawn:
             return found
         for told, codes in self._parts().items():
-            choices = {"task": str(self.data.attrs["task"]), "languages": told}
+            choices = {**about, "task": str(self.data.attrs["task"]), "languages": told}
             rows, base = [self.groups.index(code) for code in codes], self.scores(self.unedited, codes)
 
             def gain(before: np.ndarray, after: np.ndarray, items: str) -> Evidence:
@@ -202,7 +189,7 @@ class SteeringResults(Trials):
                 found["R6"].append(Cell(choices | self._told(i, "grid_") | {"items": "dev"}, own))
             doses = {f"strength {self.data['strength'].values[i]:g}": self.scores(i) for i in self._doses(-1)}
             places = [self.compared.index(code) for code in codes]
-            for control, edited in (self._tried | doses).items():
+            for control, edited in (self.tried | doses).items():
                 own = gain(base, edited[places], "cluster")
                 found["R7"].append(Cell({**choices, "control": control}, own.against(own.high)))
         return found
@@ -233,26 +220,86 @@ class SteeringResults(Trials):
         return {"threshold": f"{tau:g}", "layers": layers.replace(" ", ", "), "steering": steering}
 
     def claims(self) -> dict[str, Evidence | str]:
-        """Evidence on R6 (the gain, in points, and the 95th percentile of matched random experts), R7 (see `hurt`) and
-        R8 (slope of the gain on the gap, if there is a gain); or the reason why there is none."""
-        found = self.gain(self.chosen)
-        assert found is not None, "a refused setting is never chosen"
-        own = found.gain.mapped(_points)
-        told = f"{own.estimate:+.2f} [{own.low:+.2f}, {own.high:+.2f}] points"
-        none = NotTestable(f"steering gains {told} on average: there is no gain that could concentrate anywhere")
-        few = "fewer than three languages, or all have the same gap"
-        return {
-            "R6": self._raised(own) if len(self.null) else "no set of random experts could be steered",
-            "R7": self.hurt(),
-            "R8": (self.gap_slope() or few) if own.low > 0 else none,
-        }
+        """See `claims`; of this model alone."""
+        return claims([self])
 
-    def _raised(self, own: Evidence) -> Evidence:
+    def told_moved(self) -> str:
+        """The routing weight that the chosen setting and the strongest dose move per token and edited layer."""
         strengths = self.data["strength"].values
         most = max([self.chosen, *self.settings(role="dose")], key=lambda i: strengths[i])
         told = (f"{self.data['moved'].values[i]:.1%} at a strength of {strengths[i]:g}" for i in (self.chosen, most))
-        note = f"routing weight that steering moves: {', '.join(dict.fromkeys(told))}"
-        return own.against(_points(np.quantile(self.null, 0.95)), note=note)
+        return f"routing weight that steering moves: {', '.join(dict.fromkeys(told))}"
+
+
+def claims(models: Sequence[SteeringResults]) -> dict[str, Evidence | str]:
+    """Evidence on R6 (the gain, in points, and the 95th percentile of matched random experts), R7 (see `hurt`) and R8
+    (slope of the gain on the gap, if there is a gain); or the reason why there is none. Of several models, see
+    `gain_over`.
+
+    Args:
+        models: one, whose items are resampled; or one of each training seed, which have answered the same items.
+    """
+    own = gain_over(models, [one.scores(one.chosen) for one in models])
+    told = f"{own.estimate:+.2f} [{own.low:+.2f}, {own.high:+.2f}] points"
+    none = NotTestable(f"steering gains {told} on average: there is no gain that could concentrate anywhere")
+    few = "fewer than three languages, or all have the same gap"
+    return {
+        "R6": _raised(models, own)
+        if all(len(one.null) for one in models)
+        else "no set of random experts could be steered",
+        "R7": hurt(models),
+        "R8": (_slope(models) or few) if own.low > 0 else none,
+    }
+
+
+def gain_over(models: Sequence[SteeringResults], hits: Sequence[np.ndarray]) -> Evidence:
+    """Gain of hits `(lang, item)` over no edit, in points. Items are resampled in one model, in several training seeds
+    first, then items, the same for all; see `over_seeds`.
+
+    Raises:
+        ValueError: the models have not answered the same items.
+    """
+    found = [one.gain_of(own) for one, own in zip(models, hits, strict=True)]
+    if len(found) == 1:
+        return found[0].gain.mapped(_points)
+    if any(not one.data["cluster"].equals(models[0].data["cluster"]) for one in models):
+        raise ValueError("the models of the training seeds have not answered the same items")
+    return over_seeds([Sampled(_points(own.gain.estimate), 100 * own.draws) for own in found])
+
+
+def hurt(models: Sequence[SteeringResults]) -> Evidence:
+    """R7, in points: the gain of the six controls, mean over them, item by item; `null` is the highest upper end of one
+    of them. A control that could not be tried in every model is left out, which the note says.
+
+    Raises:
+        ValueError: none could be tried.
+    """
+    names = [name for name in CONTROLS if all(name in one.tried for one in models)]
+    if not names:
+        raise ValueError("no control could be tried")
+    found = gain_over(models, [np.mean([one.tried[name] for name in names], axis=0) for one in models])
+    ends = {name: gain_over(models, [one.tried[name] for one in models]).high for name in names}
+    least = max(ends, key=lambda name: ends[name])
+    note = f"upper end of {least}: {ends[least]:+.2f}"
+    if left := sorted(set(CONTROLS) - set(names)):
+        note += f"; not tried: {', '.join(left)}"
+    return found.against(ends[least], note=note)
+
+
+def _raised(models: Sequence[SteeringResults], own: Evidence) -> Evidence:
+    """R6 against the mean over models of what as many random experts gain."""
+    sets = min(len(one.null) for one in models)
+    null = np.mean([one.null[:sets] for one in models], axis=0)
+    return own.against(_points(np.quantile(null, 0.95)), note=models[0].told_moved())
+
+
+def _slope(models: Sequence[SteeringResults]) -> Evidence | None:
+    found = [one.gap_slope() for one in models]
+    if len(found) == 1 or None in found:
+        return found[0] if len(found) == 1 else None
+    drawn = [(own.estimate, own.units.draws) for own in found if own is not None and isinstance(own.units, Units)]
+    known = ~np.isnan([draws for _, draws in drawn]).any(0)
+    return over_seeds([Sampled(slope, draws[known]) for slope, draws in drawn])
 
 
 def _points(share: float) -> float:

@@ -6,7 +6,15 @@ import xarray as xr
 
 from mechanism.corpus.store import Corpus, Segment
 from mechanism.study.base import runs as training_runs
-from mechanism.study.base.records import StudyError, address, recorded, stored, texts_hash
+from mechanism.study.base.records import (
+    StudyError,
+    address,
+    other_seeds,
+    recorded,
+    recorded_of,
+    stored,
+    texts_hash,
+)
 
 CONFIG = {"study": "example", "seed": 0, "languages": ["en", "de"]}
 
@@ -106,3 +114,20 @@ def test_the_hash_of_texts_sees_every_text_row_and_corpus():
     assert found == texts_hash([corpus("a", "b")])
     others = [[corpus("ab", "")], [corpus("a", "b", group="z")], [corpus("b", "a")], [corpus("a", "b")] * 2]
     assert len({found, *map(texts_hash, others)}) == 5
+
+
+def test_only_a_model_of_the_report_is_held_against_its_training_seeds(tmp_path):
+    """A model from elsewhere reads the same texts under the same settings, and its claims are its own."""
+    for run in ("main", "seed0", "seed1", "control", "foreign"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "config.json").write_text("{}")
+        if run != "foreign":
+            (tmp_path / run / "card.json").write_text(json.dumps({"name": run}))
+    key = CONFIG | {"model": "its hash"}
+    stored(key | {"model": "another"}, "data", lambda: result().assign_attrs(name="seed1"))
+    names = {run: other_seeds(str(tmp_path / run)) for run in ("main", "seed0", "seed1", "control", "foreign")}
+    assert names["main"] == names["seed0"] == ["seed1", "seed2"]
+    assert names["seed1"] == ["embedded", "seed2"]
+    assert names["control"] == names["foreign"] == []
+    assert list(recorded_of(str(tmp_path / "main"), key, "data")) == ["seed1"]
+    assert recorded_of(str(tmp_path / "foreign"), key, "data") == {}

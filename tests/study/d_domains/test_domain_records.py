@@ -47,7 +47,8 @@ def test_the_full_profile_is_computed_once_and_then_preferred(tiny, tmp_path, mo
     xr.testing.assert_equal(again.crossed, full.crossed)
 
 
-def test_other_models_are_known_by_their_records(tiny, tmp_path):
+def test_other_models_are_known_by_their_records(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "training_run", lambda spec: "main")
     model, tokenizer = tiny
     full = study(model, tokenizer, "tiny", "float32", "full", CONFIG, ())
     assert full.crossed is None
@@ -68,21 +69,22 @@ def test_other_models_are_known_by_their_records(tiny, tmp_path):
 
 
 def test_the_step_that_a_seed_lacks_is_told(tiny, tmp_path, monkeypatch):
-    """One seed has weights, seed 1 a training record alone, seed 2 nothing."""
+    """The embedded model has weights, seed 2 a training record alone, seed 1 nothing."""
     monkeypatch.setattr(models, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(records, "resolve", lambda spec: spec)
+    monkeypatch.setattr(records, "training_run", {"embedded": "main", "seed1": "seed1"}.get)
     monkeypatch.setattr(domain_experts, "model_hash", lambda spec: spec)
     (tmp_path / "models" / "embedded").mkdir(parents=True)
     (tmp_path / "models" / "embedded" / "config.json").write_text("{}")
     (tmp_path / "abc").mkdir()
-    (tmp_path / "abc" / "config.json").write_text(json.dumps({"name": "seed1"}))
+    (tmp_path / "abc" / "config.json").write_text(json.dumps({"name": "seed2"}))
     record = "`mechanism notebooks --only 20_domain_experts -p profile=full -p model={0}` makes its record of this page"
     training = "`mechanism train --config {0} --export {0}` makes them, then "
-    first, second, third = to_make("tiny", "float32", DomainConfig())
+    (first, second), (third, _) = (to_make(spec, "float32", DomainConfig()) for spec in ("seed1", "embedded"))
     assert first.startswith("embedded is trained and its weights are here: " + record.format("embedded"))
-    assert second.startswith("seed1 is trained, but its weights were not kept: " + (training + record).format("seed1"))
-    assert third.startswith("seed2 is not trained yet: " + (training + record).format("seed2"))
-    assert to_make("tiny", "float32", CONFIG) == []
+    assert second.startswith("seed2 is trained, but its weights were not kept: " + (training + record).format("seed2"))
+    assert third.startswith("seed1 is not trained yet: " + (training + record).format("seed1"))
+    assert to_make("olmoe", "float32", DomainConfig()) == [], "it has no seeds here"
+    assert to_make("seed1", "float32", CONFIG) == []
 
 
 def test_an_unknown_profile_is_refused(tiny):

@@ -137,6 +137,28 @@ def test_other_analyses_hold_the_chosen_setting():
     assert alone.estimate == pytest.approx(15)
 
 
+def test_evidence_over_training_seeds_needs_a_gain_in_all_of_them():
+    def over(*gains: float) -> Reweighted:
+        models = [Reweighted(synthetic(gain, 0.05)) for gain in gains]
+        return Reweighted(models[0].data, seeds={f"seed{i}": own for i, own in enumerate(models[1:], 1)})
+
+    same, alone = over(0.3, 0.3, 0.3), Reweighted(synthetic(0.3, 0.05)).evidence()
+    found = same.evidence()
+    assert (found.n, found.estimate) == (3, pytest.approx(15))
+    assert found.null == pytest.approx(alone.null)
+    assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.1), "documents are resampled once"
+    assert found.p == pytest.approx(2 / 61), "random sets decide, as they do in one model"
+    few = over(0.3, 0.0, 0.0).evidence()
+    assert few.estimate == pytest.approx(5)
+    assert few.low < 0 < few.p - 0.05, "one seed alone gains"
+    table = same.by_seed()
+    assert table["model"].tolist() == ["this model", "seed1", "seed2"] * 2
+    assert {cell.choices["model"] for cell in same.cells()} == {"this one", "seed1", "seed2"}
+    other = Reweighted(same.data.assign_coords(cluster=same.data["cluster"] + 1000))
+    with pytest.raises(ValueError, match="not answered the same items"):
+        Reweighted(same.data, seeds={"seed1": other}).evidence()
+
+
 def test_no_gain_is_no_evidence():
     nothing = Reweighted(synthetic(0.0, 0.05)).evidence()
     assert nothing.estimate == 0

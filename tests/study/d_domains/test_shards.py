@@ -3,7 +3,9 @@
 import copy
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,24 @@ def test_shards_of_another_model_are_not_taken(tiny, whole, tmp_path):
     found = (sweep(other, tiny[1], CONFIG, own).found for own in (options, SMALL))
     xr.testing.assert_identical(*found)
     xr.testing.assert_identical(sweep(tiny[0], tiny[1], CONFIG, options).found, whole)
+
+
+@pytest.mark.parametrize("where", [nullcontext, partial(workers, "local")])
+def test_each_shard_is_kept_as_soon_as_it_is_done(where, tiny, tmp_path, monkeypatch):
+    """Also where the backend hands over whole lists, as that of a single process does."""
+    own, _ = plan(tiny, replace(SMALL, layer_shards=4))
+    jobs, run = own.jobs(), shards.run_job
+    left = iter(jobs[:2])
+
+    def stop(job):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return run(job)
+
+    monkeypatch.setattr(shards, "run_job", stop)
+    with where(), pytest.raises(KeyboardInterrupt, match=rf"2 of {len(jobs)} shards are kept"):
+        list(finish(jobs, tmp_path))
+    assert {path.stem for path in tmp_path.iterdir()} == {job.key for job in jobs[:2]}
 
 
 def test_interruption_says_what_is_kept(tiny, tmp_path, monkeypatch):

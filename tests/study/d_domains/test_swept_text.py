@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mechanism.models.load import load_model
+from mechanism.study.base import records
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.records import stored
 from mechanism.study.d_domains import sweep, swept_text
@@ -48,7 +49,8 @@ def test_a_sample_has_no_record_and_a_full_one_is_read_again(made, monkeypatch):
     assert again.attrs["command"] == "mechanism sweep tiny"
 
 
-def test_other_training_seeds_are_found_by_their_names(made):
+def test_other_training_seeds_are_found_by_their_names(made, monkeypatch):
+    monkeypatch.setattr(records, "training_run", lambda spec: "main")
     _, folder, swept, text = made
     assert sweep.others("tiny", config=SMALL) == swept_text.others("tiny", config=SMALL) == {}
     for found, names in ((swept.found, ("seed1", "olmoe")), (text, ("seed1", "seed2"))):

@@ -1,6 +1,7 @@
 """Steering on models whose truth is planted, on scores without any effect, and on other families."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,18 +15,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from mechanism.corpus.library import committed, load
 from mechanism.corpus.store import CorpusError
 from mechanism.corpus.tasks import ChoiceItem
-from mechanism.measure.evidence import Evidence
+from mechanism.measure.evidence import Evidence, NotTestable
 from mechanism.measure.gap import GapSlope
 from mechanism.measure.paired_gain import PairedGain
 from mechanism.measure.statistics import ClusterBootstrap
 from mechanism.measure.units import Units
 from mechanism.models.load import ModelError, load_model
+from mechanism.study.base import records
+from mechanism.study.base import runs as training_runs
+from mechanism.study.base.records import stored
 from mechanism.study.base.trials import choose
 from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.source import beside_source, point_by_point
 from mechanism.study.r_multilingual.steering import TASKS, steer, task_study
 from mechanism.study.r_multilingual.steering_plan import METHODS, Method, SteeringConfig
-from mechanism.study.r_multilingual.steering_results import CONTROLS, SteeringResults
+from mechanism.study.r_multilingual.steering_results import CONTROLS, SteeringResults, claims
 from mechanism.study.r_multilingual.steering_tasks import (
     SteeringTask,
     TaskConfig,
@@ -144,6 +148,56 @@ def test_other_analyses_hold_the_chosen_setting_and_every_control(strong: Steeri
     for name in CONTROLS:
         assert np.isnan(controls[name]) or alone[name].estimate == pytest.approx(100 * controls[name])
     assert {own.choices["languages"] for own in found["R7"]} == {"all", "those that lag", "those that lead"}
+
+
+def test_claims_over_training_seeds_rest_on_seeds_and_their_common_items(strong: SteeringResults):
+    """A gain that every seed shows is one; a gain of two in three leaves open what a fourth would show."""
+    twice = strong.data.sel(lang=["xx", "yy"]).assign_coords(lang=["zz", "ww"])
+    data = xr.concat(
+        [strong.data, twice], "lang", data_vars="minimal", coords="minimal", compat="override", join="exact"
+    )
+    useless = data.copy(deep=True)
+    useless["hits"][:] = useless["hits"].values[[strong.unedited]]
+    own, none = (SteeringResults(one, QUICK, strong.slope) for one in (data, useless))
+    alone, same, mixed = (claims(models) for models in ([own], [own] * 3, [own, own, none]))
+    for name in ("R6", "R7", "R8"):
+        one, three = alone[name], same[name]
+        assert isinstance(one, Evidence)
+        assert isinstance(three, Evidence)
+        assert three.n == 3
+        assert three.estimate == pytest.approx(one.estimate)
+        assert three.null == pytest.approx(one.null, rel=0.2, nan_ok=True)
+        assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.2), "items are resampled once for all"
+    found, one = mixed["R6"], alone["R6"]
+    assert isinstance(found, Evidence)
+    assert isinstance(one, Evidence)
+    assert found.estimate == pytest.approx(2 / 3 * one.estimate)
+    assert found.low < 0 < found.high
+    assert isinstance(mixed["R8"], NotTestable)
+    other = SteeringResults(data.assign_coords(cluster=[f"{one} again" for one in data["cluster"].values]), QUICK)
+    with pytest.raises(ValueError, match="not answered the same items"):
+        claims([own, other])
+
+
+def test_other_seeds_take_part_where_all_is_recorded(strong: SteeringResults, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
+    monkeypatch.setattr(records, "training_run", lambda spec: "main")
+    monkeypatch.setattr(steering, "make_task", lambda *args: None)
+    monkeypatch.setattr(steering, "steer", lambda *args: strong.data)
+    model, tokenizer = load_model("tiny", "cpu")
+    for task in TASKS:
+        asked = task_study(task, model, tokenizer, "tiny", max_segments=10)
+        for seed in ("seed1", "olmoe"):
+            stored({**asked.key, "model": seed}, asked.data, partial(strong.data.assign_attrs, name=seed))
+    sample = steering.study(model, tokenizer, "tiny", profile="small", max_segments=10)
+    assert [len(sample.models(task)) for task in TASKS] == [1, 1], "a sample is held against no full result"
+    made = steering.study(model, tokenizer, "tiny", profile="full", max_segments=10)
+    assert {task: list(own) for task, own in made.seeds.items()} == {task: ["seed1"] for task in TASKS}
+    assert list(made.gains(TASKS[0]).index) == ["this model", "seed1, other seed"]
+    assert {cell.choices["model"] for cell in made.cells("R7")} == {"this one", "seed1"}
+    judged = made.claims()["R6"]
+    assert isinstance(judged, Evidence)
+    assert judged.n == 2
 
 
 def test_an_expert_without_effect_is_not_judged_to_have_one():
