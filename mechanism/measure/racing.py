@@ -63,7 +63,7 @@ class Race:
 
     top: int
     confidence: float = 0.95
-    budget: float = 0.08
+    budget: float = 0.1
     first: int = 6
 
     def __call__(

@@ -34,7 +34,7 @@ class SearchConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     share: float = 0.05
     confidence: float = 0.95
-    budget: float = 0.08
+    budget: float = 0.1
     control: str = "relative"
 
 
