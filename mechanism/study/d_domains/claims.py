@@ -1,9 +1,11 @@
 """What claims D1 to D8 are judged on: evidence, or the reason why there is none."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from ...measure.evidence import Evidence
 from ...measure.seeds import over_seeds
@@ -62,6 +64,24 @@ def constant(growth: ComputeGrowth) -> Answer:
     """D8: growth of measured time; the null is that of counted FLOPs."""
     found = growth.time._replace(units="its units are turns of a clock, which two runs do not share")
     return found.against(growth.flops, note="Null: the ratio of the counted FLOPs.")
+
+
+def in_each(models: Sequence[tuple[Swept, xr.Dataset]]) -> dict[str, list[float]]:
+    """The estimates of D2, D3, D4, D6 and D7 in each model by itself, NaN where there is none.
+
+    Args:
+        models: sweeps, and what was observed of their text.
+    """
+    quick = [(replace(swept, n_boot=2, n_perm=2), text) for swept, text in models]
+    ways: dict[str, Callable[[Swept, xr.Dataset], Answer]] = {
+        "D2": lambda swept, text: concentrated([swept]),
+        "D3": lambda swept, text: different([swept]),
+        "D4": lambda swept, text: early([DriverTokens(swept, text)]),
+        "D6": lambda swept, text: clustered([Space.of(swept, text["mean_output"].values)]),
+        "D7": lambda swept, text: unpredicted([Foretold(swept, text)]),
+    }
+    told = {claim: [answer(*one) for one in quick] for claim, answer in ways.items()}
+    return {claim: [np.nan if isinstance(one, str) else one.estimate for one in own] for claim, own in told.items()}
 
 
 def claims(**found: Any) -> dict[str, Answer]:
