@@ -185,6 +185,16 @@ class Trials:
         return gains.round(12) + 0.0  # no negative zero
 
 
+def check_same_items(models: Sequence[Trials]) -> None:
+    """Refuse models that did not answer the same test items.
+
+    Raises:
+        ValueError: some did not.
+    """
+    if any(not one.data["cluster"].equals(models[0].data["cluster"]) for one in models):
+        raise ValueError("the models of the training seeds have not answered the same items")
+
+
 def gain_row(found: Gain | None) -> dict[str, float]:
     """A gain as columns `gain`, `low`, `high` and `p`, NaN without one."""
     if found is None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from ...corpus.library import DOMAINS, PARALLEL
 from ...corpus.store import Corpus, CorpusError
 from ...measure.documents import Documents
 from ...models import load as models
-from ...models.load import model_hash, resolve
+from ...models.load import model_hash
 from ...models.passes import encode, room
 from ...models.work import Work, padded
 from ...trace import find_sites
@@ -179,14 +178,13 @@ def study(
     Raises:
         ValueError: no such profile; CorpusError: see `observe`.
     """
-    name = Path(resolve(spec)).name
 
     def asked(config: DomainConfig, observe: Callable[..., xr.Dataset], **about: str) -> Study:
         whole = replace(config, max_segments=FULL)
         key, texts = _key(spec, dtype, whole, **about), texts_hash(config.corpora())
         return Study(
-            key, texts, lambda: observe(model, tokenizer, whole).assign_attrs(name=name),
-            lambda: observe(model, tokenizer, config), _command(spec),
+            key, texts, lambda: observe(model, tokenizer, whole),
+            lambda: observe(model, tokenizer, config), _command(spec), spec,
         )  # fmt: skip
 
     found = asked(config, observe, study=STUDY).result(profile)

@@ -15,7 +15,7 @@ from ...measure.paired import SeedMean
 from ...measure.paired_gain import Gain, PairedGain
 from ...measure.seeds import Sampled, over_seeds
 from ...measure.statistics import ClusterBootstrap
-from ..base.trials import Trials, known_mean, spread
+from ..base.trials import Trials, check_same_items, known_mean, spread
 from .reweighting_plan import DOMAIN, DRIVER, NONE, RANDOM
 
 POINTS = 100
@@ -151,8 +151,7 @@ class Reweighted(Trials):
 
     def _over_seeds(self) -> Evidence:
         models, found = [self, *self.seeds.values()], {}
-        if any(not own.data["cluster"].equals(self.data["cluster"]) for own in models):
-            raise ValueError("the models of the training seeds have not answered the same items")
+        check_same_items(models)
         for kind in KINDS:
             own = [one.gain_of(one.scores(one.chosen(kind))) for one in models]
             drawn = [

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...corpus.library import load
-from ...models.load import model_hash, resolve
+from ...models.load import model_hash
 from ...models.passes import batches_by_length, encode, pad, padded_batches, padding_token, room
 from ...trace import attach, expert_means, find_sites
 from ...trace.proof import proven
@@ -131,11 +131,11 @@ def study(
     """
 
     def swept(asked: SweepConfig) -> xr.Dataset:
-        return sweep(model, tokenizer, asked, **how).found.assign_attrs(name=Path(resolve(spec)).name)
+        return sweep(model, tokenizer, asked, **how).found
 
     asked = Study(
         *record_key(spec, config, dtype), lambda: swept(config), lambda: swept(replace(config, max_segments=sample)),
-        command or f"mechanism sweep {spec}",
+        command or f"mechanism sweep {spec}", spec,
     )  # fmt: skip
     return Swept(asked.result(profile), seed=config.seed)
 

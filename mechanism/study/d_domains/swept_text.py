@@ -3,7 +3,6 @@ outputs of experts, and experts taken from single tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...measure.output_change import kl_of_change
-from ...models.load import resolve
 from ...models.passes import batches_by_length, encode, pad, padded_batches, padding_token, routed_tokens
 from ...models.work import Work, padded
 from ...trace import Site, expert_means, find_sites
@@ -168,11 +166,11 @@ def study(
     """
 
     def seen() -> xr.Dataset:
-        return observe(model, tokenizer, swept.config).assign_attrs(name=Path(resolve(spec)).name)
+        return observe(model, tokenizer, swept.config)
 
     if "record" not in swept.found.attrs:
         return seen()
-    asked = Study(*_address(spec, dtype, swept.config), seen, seen, f"mechanism sweep {spec}")
+    asked = Study(*_address(spec, dtype, swept.config), seen, seen, f"mechanism sweep {spec}", spec)
     return asked.result("full" if profile == "full" else "auto")
 
 

@@ -249,7 +249,7 @@ class Steered:
 
     def gains(self, task: str) -> pd.DataFrame:
         """Gain of the chosen setting of each training seed's model, in points; empty where there is one alone."""
-        names = [*(f"{name}, other seed" for name in self.seeds[task])]
+        names = [f"{name}, other seed" for name in self.seeds[task]]
         if not names:
             return pd.DataFrame()
         every = zip(["this model", *names], self.models(task), strict=True)

@@ -15,7 +15,7 @@ from ...measure.nulls import false_discovery
 from ...measure.paired_gain import PairedGain
 from ...measure.seeds import Sampled, over_seeds
 from ...measure.units import Units
-from ..base.trials import Trials, gain_row, known_mean, with_q
+from ..base.trials import Trials, check_same_items, gain_row, known_mean, with_q
 from .steering_plan import CONTROLS, METHODS, RANDOM
 
 MISSING = -1
@@ -262,8 +262,7 @@ def gain_over(models: Sequence[SteeringResults], hits: Sequence[np.ndarray]) -> 
     found = [one.gain_of(own) for one, own in zip(models, hits, strict=True)]
     if len(found) == 1:
         return found[0].gain.mapped(_points)
-    if any(not one.data["cluster"].equals(models[0].data["cluster"]) for one in models):
-        raise ValueError("the models of the training seeds have not answered the same items")
+    check_same_items(models)
     return over_seeds([Sampled(_points(own.gain.estimate), 100 * own.draws) for own in found])
 
 
