@@ -27,6 +27,13 @@ print(seconds, *heavy)
     assert heavy == []
 
 
+def test_verdicts_figures_and_measures_do_not_wait_for_torch():
+    names = "mechanism.report.findings, mechanism.report.charts, mechanism.measure.seeds"
+    code = f"import sys, {names}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize("name", me.__all__)
 def test_every_name_is_there(name: str):
     assert getattr(me, name) is not None

@@ -26,7 +26,8 @@ from ..corpus.library import DATA
 from ..corpus.store import sha256
 from ..nn import auto
 from .errors import ModelError, explained
-from .integrity import content_hash, padded, refuse_adapter, refuse_mute, refuse_partial
+from .file_hashes import content_hash
+from .integrity import padded, refuse_adapter, refuse_mute, refuse_partial
 from .memory import Footprint, auto_class, footprint, free_memory, lacking, routed_experts, skeleton
 from .passes import encode, pad, padding_token, room
 

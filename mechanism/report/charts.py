@@ -39,11 +39,13 @@ from .points import forest, language_scatter, scatter
 from .tables import estimates
 
 __all__ = [
-    "CHANCE", "bars", "bounds", "forest", "heat", "language_scatter", "lines", "over_tokens", "panels", "quantities",
-    "scatter", "stacked",
+    "CHANCE", "NULL", "bars", "bounds", "forest", "heat", "language_scatter", "lines", "over_tokens", "panels",
+    "quantities", "scatter", "stacked",
 ]  # fmt: skip
 CHANCE: Mapping[str, Any] = {"color": "black", "linestyle": "--"}
 """Style of a line for what chance, or a matched control, would give."""
+NULL: Mapping[str, Any] = {"color": "grey"}
+"""Style of where matched random sets lie, at one place."""
 _HALF = 4.2  # inches that a panel may be wide, so that it gets half of a row
 
 
@@ -60,7 +62,8 @@ def lines(
     threshold: Number | None = None, legend: str = "auto", axis: Axes | None = None, size: Size = (6.4, 4.2),
     **properties: Any,
 ) -> Figure:  # fmt: skip
-    """Lines over the index: a column each, or two levels of columns, the second of which are the bounds of a band.
+    """Lines over the index: a column each, or two levels of columns, the second of which are the bounds of a band. A
+    single point has its bounds as an upright bar.
 
     Args:
         styles: properties of lines that differ from those of their level, by name.
@@ -102,8 +105,13 @@ def _line(axis: Axes, table: pd.Series | pd.DataFrame, look: Mapping[str, Any]) 
     if isinstance(table, pd.Series):
         axis.plot(table.index, table, **look)
         return
-    (line,) = axis.plot(table.index, estimates(table), **look)
+    middle = estimates(table)
     band = table[["low", "high"]].astype(float)
+    if len(table) == 1:
+        ends = np.stack([middle - band["low"], band["high"] - middle])
+        axis.errorbar(table.index, middle, ends, **{"marker": "o", "capsize": 4, **look})
+        return
+    (line,) = axis.plot(table.index, middle, **look)
     axis.fill_between(table.index, band["low"], band["high"], color=line.get_color(), alpha=0.15, linewidth=0)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..corpus.build import read_manifest
 from ..corpus.library import ROOT
 from ..corpus.store import sha256
-from ..models.integrity import weight_hashes
+from ..models.file_hashes import weight_hashes
 from .files import REPOSITORY, code_hash, file_sha256, tree_hash
 
 SHORT = 12

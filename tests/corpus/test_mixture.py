@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from mechanism.corpus.library import DATA, committed
+from mechanism.corpus.languages import TRAINED
+from mechanism.corpus.library import DATA, committed, training_budgets, training_rows
 from mechanism.corpus.mixture import Mixture, MixtureConfig
 from mechanism.corpus.tokenizer import END_OF_TEXT, load_tokenizer, train_tokenizer
 
-FEW = ("en", "om", "km", "ko")
+FEW = ("hi", "fa", "om", "km", "ko")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,13 @@ def test_nothing_of_dev_or_test_is_read(mixture):
         assert {corpus.rows[i].split for i in column.rows} == {"train"}
         empty = np.diff(column.offsets) == 0
         assert empty[np.setdiff1d(np.arange(len(corpus.rows)), column.rows)].all(), code
+
+
+@pytest.mark.parametrize("code", TRAINED)
+def test_rows_of_every_language_are_of_the_training_split(code: str):
+    for name, budget in training_budgets(code).items():
+        corpus = committed(name)
+        assert {corpus.rows[i].split for i in training_rows(corpus, code, budget)} == {"train"}
 
 
 def test_shares_are_what_the_configuration_asks(mixture, tokenizer):

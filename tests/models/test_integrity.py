@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from mechanism.corpus.library import DATA
 from mechanism.corpus.tokenizer import load_tokenizer
-from mechanism.models import integrity
+from mechanism.models import file_hashes
 from mechanism.models.errors import ModelError
 from mechanism.models.load import load, load_config, load_model, model_hash, require_memory
 from mechanism.models.memory import routed_experts, skeleton
@@ -166,8 +166,8 @@ def test_a_model_is_known_by_all_of_its_weights(folder, name):
 
 def test_the_weights_of_a_large_model_are_sampled(folder, monkeypatch):
     whole = model_hash(str(folder))
-    monkeypatch.setattr(integrity, "_WHOLE", 0)
-    monkeypatch.setattr(integrity, "_BLOCK", 4096)
+    monkeypatch.setattr(file_hashes, "_WHOLE", 0)
+    monkeypatch.setattr(file_hashes, "_BLOCK", 4096)
     before, path = model_hash(str(folder)), folder / WEIGHTS
     assert before != whole, "a sample is not the whole"
     content = bytearray(path.read_bytes())

@@ -96,6 +96,15 @@ def test_a_band_ends_at_the_bounds_and_a_line_without_them_has_none():
     assert found.get_title().get_text() == "kind"
 
 
+def test_a_single_point_is_drawn_with_its_bounds_upright():
+    point = pd.DataFrame(
+        {("random", "estimate"): [1.0], ("random", "low"): [0.5], ("random", "high"): [2.0]}, index=[3.0]
+    )
+    figure = charts.lines(point, styles={"random": charts.NULL})
+    (bar,) = figure.axes[0].containers[0].lines[2]
+    assert bar.get_segments()[0].tolist() == [[3.0, 0.5], [3.0, 2.0]]
+
+
 def test_an_array_with_bounds_is_drawn_by_language():
     values = np.arange(18.0).reshape(3, 3, 2)
     values[2] = np.nan

@@ -95,6 +95,12 @@ def known_mean(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(count > 0, np.where(known, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
+def drawn_range(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Of what random sets give: the median, and the 5th and 95th percentile."""
+    middle, low, high = np.quantile(values, [0.5, 0.05, 0.95])
+    return float(middle), float(low), float(high)
+
+
 def choose(hits: np.ndarray, margins: np.ndarray | None = None) -> int | None:
     """The setting with the best accuracy, groups counting equally, from scores `(setting, group, item)`; None where all
     are refused. Among equals the one with the largest mean margin, if margins are given, then the first."""

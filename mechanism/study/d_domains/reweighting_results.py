@@ -15,7 +15,7 @@ from ...measure.paired import SeedMean
 from ...measure.paired_gain import Gain, PairedGain
 from ...measure.seeds import Sampled, over_seeds
 from ...measure.statistics import ClusterBootstrap
-from ..base.trials import Trials, check_same_items, known_mean, spread
+from ..base.trials import Trials, check_same_items, drawn_range, known_mean, spread
 from .reweighting_plan import DOMAIN, DRIVER, NONE, RANDOM
 
 POINTS = 100
@@ -98,12 +98,28 @@ class Reweighted(Trials):
                 rows.append({"kind": kind, "factor": factor, **gain.row(), **bits})
         return pd.DataFrame(rows).sort_values(["kind", "factor"], ignore_index=True)
 
+    def chance(self) -> pd.DataFrame:
+        """What matched random sets give at the chosen factor, as a row of `doses` for each kind: median over the sets,
+        and where nine in ten of them lie."""
+        rows = []
+        for kind in KINDS:
+            row = {"kind": kind, "factor": float(self.data["chosen_factor"].sel(chosen=kind))}
+            row |= dict(zip(("estimate", "low", "high"), drawn_range(self.random(kind)), strict=True))
+            rows.append(
+                row | dict(zip(("bits", "bits_low", "bits_high"), drawn_range(self._random_bits(kind)), strict=True))
+            )
+        return pd.DataFrame(rows)
+
+    def _random_bits(self, kind: str) -> list[float]:
+        """Change of the text of the experts' own domain with each random set that matches a kind."""
+        return [self._bits(i, lang=self.lang).estimate for i in self.settings("text_", kind=RANDOM[kind])]
+
     def text(self) -> pd.DataFrame:
         """Change of bits per byte of held-out text in the domains' common language, by `kind`: `estimate`, `low`,
         `high`, `n` documents, `null` (5th percentile of the matched random sets, since less is better), `draws`."""
         rows = []
         for kind in KINDS:
-            random = [self._bits(i, lang=self.lang).estimate for i in self.settings("text_", kind=RANDOM[kind])]
+            random = self._random_bits(kind)
             own = self._bits(self.chosen(kind, "text_"), lang=self.lang)
             rows.append({"kind": kind, **own.row(), "null": float(np.quantile(random, 0.05)), "draws": len(random)})
         return pd.DataFrame(rows)

@@ -15,8 +15,8 @@ from ...measure.nulls import false_discovery
 from ...measure.paired_gain import PairedGain
 from ...measure.seeds import Sampled, over_seeds
 from ...measure.units import Units
-from ..base.trials import Trials, check_same_items, gain_row, known_mean, with_q
-from .steering_plan import CONTROLS, METHODS, RANDOM
+from ..base.trials import Trials, check_same_items, drawn_range, gain_row, known_mean, with_q
+from .steering_plan import CONTROLS, DOSED, METHODS, RANDOM
 
 MISSING = -1
 
@@ -92,6 +92,17 @@ class SteeringResults(Trials):
         bounds = {"margin": "estimate", "margin_low": "low", "margin_high": "high"}
         table = self._table(settings).assign(**{n: [getattr(one, f) for one in found] for n, f in bounds.items()})
         return table.set_index("strength")
+
+    def chance(self) -> pd.DataFrame:
+        """What matched random experts give at the chosen strength, as a row of `dose`: median over the sets, and where
+        nine in ten of them lie. Empty where soft steering was not chosen or no set was tried."""
+        if not self._drawn or str(self.data["kind"].values[self.chosen]) != DOSED:
+            return pd.DataFrame()
+        plain, *margins = self.data["margin"].values[[self.unedited, *self._drawn]]
+        margin = [float(known_mean(own - plain, 0)) for own in margins]
+        row = dict(zip(("gain", "low", "high"), drawn_range(self.null), strict=True))
+        row |= dict(zip(("margin", "margin_low", "margin_high"), drawn_range(margin), strict=True))
+        return pd.DataFrame(row, pd.Index([float(self.data["strength"].values[self.chosen])], name="strength"))
 
     def windows(self) -> pd.DataFrame:
         """Gain by window of layers, q over windows; `first` and `last` layer, `chosen` whether it is the chosen one."""

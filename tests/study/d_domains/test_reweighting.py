@@ -67,6 +67,11 @@ def test_results_are_differences_to_the_same_items(found: xr.Dataset):
         assert gains.loc[kind, "accuracy"] - gains.loc[kind, "base"] == pytest.approx(expected)
         assert gains.loc[kind, "draws"] == 3
     assert set(results.doses()["factor"]) >= {0.0}
+    chance = results.chance().set_index("kind")
+    assert (chance["low"] <= chance["estimate"]).all()
+    assert (chance["estimate"] <= chance["high"]).all()
+    assert chance["high"].to_dict() == pytest.approx(results.gains()["null"].to_dict())
+    assert chance["bits_low"].to_dict() == pytest.approx(results.text().set_index("kind")["null"].to_dict())
     assert set(results.by_language()["lang"]) == {"en", "xx"}
     assert set(results.text()["kind"]) == {DOMAIN, DRIVER}
     by_task = results.by_task().set_index(["kind", "task"])

@@ -28,7 +28,7 @@ from mechanism.study.base.trials import choose
 from mechanism.study.r_multilingual import steering
 from mechanism.study.r_multilingual.source import beside_source, point_by_point
 from mechanism.study.r_multilingual.steering import TASKS, steer, task_study
-from mechanism.study.r_multilingual.steering_plan import METHODS, Method, SteeringConfig
+from mechanism.study.r_multilingual.steering_plan import DOSED, METHODS, Method, SteeringConfig
 from mechanism.study.r_multilingual.steering_results import CONTROLS, SteeringResults, claims
 from mechanism.study.r_multilingual.steering_tasks import (
     SteeringTask,
@@ -123,6 +123,14 @@ def test_controls_and_doses_of_the_planted_expert(strong: SteeringResults):
     dose = strong.dose()
     assert dose.loc[1.0, "margin"] > 0 >= dose.loc[-1.0, "margin"]
     assert dose.loc[1.0, "margin_low"] > 0
+    assert strong.chance().empty, "hard steering was chosen, which has no strength"
+    kinds = strong.data["kind"].values.astype(object)
+    kinds[strong.chosen] = DOSED
+    soft = SteeringResults(strong.data.assign_coords(kind=("setting", kinds)))
+    (chance,) = soft.chance().reset_index().to_dict("records")
+    assert chance["strength"] == strong.data["strength"].values[strong.chosen]
+    assert chance["low"] <= chance["gain"] <= chance["high"] == pytest.approx(strong.summary()["null"])
+    assert chance["margin_low"] <= chance["margin"] <= chance["margin_high"] < dose.loc[1.0, "margin"]
     told = point_by_point(strong).set_index("the source")["as the source"]
     assert told.iloc[0] == "yes"
     assert told["all layers: accuracy falls"] == "no"
