@@ -168,9 +168,9 @@ def bench_sweep(
 
     A case's ratio is of whole passes to restarts; the last one is of zero ablation."""
     from ..bench import sweep as bench
+    from ..models.allocator import keep_memory
     from ..models.load import load_model
     from ..study.d_domains.domain_text import SweepConfig
-    from ..study.embedded.train import keep_memory
 
     keep_memory()
     config = SweepConfig(max_segments=max_segments, max_tokens=max_tokens)

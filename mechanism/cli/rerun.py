@@ -34,6 +34,10 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, page by page, and stop.")] = False,
 ) -> None:
     """Run every chapter that applies on another model, into a folder of its own; again to go on where it stopped."""
+    from ..models.allocator import keep_memory
+
+    keep_memory()  # so that what is timed beforehand is as fast as the pages, which run so
+
     from ..report.rerun import look_ahead, rerun
     from ..report.rerun_plan import Rerun
 

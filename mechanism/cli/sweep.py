@@ -40,12 +40,12 @@ def sweep(
     Finished shards are kept, so that the same command goes on where it was interrupted."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    from ..models.allocator import keep_memory
     from ..models.load import load_model
     from ..study.base.runs import cache_folder
     from ..study.d_domains import sweep as sweeps
     from ..study.d_domains import swept_text
     from ..study.d_domains.domain_text import SweepConfig
-    from ..study.embedded.train import keep_memory
 
     numbers = {"max_segments": max_segments, "max_tokens": max_tokens, "seed": seed}
     config = SweepConfig.parse(data, languages, modes, split=split, **numbers)

@@ -59,11 +59,13 @@ def _choose(device: str) -> None:
 
 
 def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) -> None:
-    from ..study.embedded.train import keep_memory
-    from ..study.grids import load_grid
+    from ..models.allocator import keep_memory
 
     if not status:
         keep_memory()
+
+    from ..study.grids import load_grid
+
     found = load_grid(name)
     if not status:
         found.make(err, runs, steps)
@@ -72,13 +74,15 @@ def _train_grid(name: str, runs: int | None, steps: int | None, status: bool) ->
 
 
 def _train_run(config: str, steps: int | None, branch: str | None, export: str | None, stage: bool) -> None:
-    from ..study.base.runs import find_run
-    from ..study.embedded import train as embedded
+    from ..models.allocator import keep_memory
 
     if stage and (steps or branch or export):
         raise ValueError("--stage does not train: leave out --steps, --branch and --export")
     if not stage:
-        embedded.keep_memory()
+        keep_memory()
+
+    from ..study.base.runs import find_run
+    from ..study.embedded import train as embedded
 
     run = find_run(config)
     if stage:

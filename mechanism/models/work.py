@@ -73,11 +73,12 @@ class Meter:
             handle.remove()
 
     def add(self, tokens: int) -> None:
-        """Count some, and write it down from time to time."""
-        self.done, self._now = self.done + tokens, time.monotonic()
+        """Count some that now enter a layer, and from time to time write down what was done before them."""
+        self._now = time.monotonic()
         self._start = self._start or self._now
         if self._now - self._written > EVERY:
             self._tell()
+        self.done += tokens
 
     def mark(self) -> None:
         """A study is finished: what else the page passes, after resampling, was not counted beforehand."""

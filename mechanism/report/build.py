@@ -16,7 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from ..corpus.store import absent
-from ..study.embedded.train import KEEP_MEMORY
+from ..models.allocator import KEEP_MEMORY
 from .execute import CellFailure, declared_parameters, execute, typed
 from .files import COPIES, INPUTS, NOTEBOOKS, results_folder, tree_hash, write_atomic
 from .normalise import normalise

@@ -30,8 +30,9 @@ from .execute import declared_parameters
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Asked = Mapping[str, Any]
-TIMED, EARLY = 4096, 0.02
-"""Tokens of text that are timed, and the share of a page's work after which the forecast is noted."""
+TIMED, EARLY, PRIOR = 4096, 0.02, 0.2
+"""Tokens of text that are timed; the share of a page's work after which the forecast is noted; and the share that the
+forecast made beforehand counts as, while the page runs."""
 UNKNOWN = "not counted beforehand"
 FEW = dict.fromkeys(("03_bring_your_own_model", "04_token_explorer", "05_routing_in_ten_minutes"), "a few sentences")
 """Pages whose work is not worth counting."""
@@ -176,22 +177,25 @@ class Watch:
     """The forecast of a page against its work, as the page writes it down.
 
     Attributes:
-        tokens: of the forecast; path: that the page writes to.
+        tokens: of the forecast; path: that the page writes to; seconds: of the forecast, 0 where no pace was taken.
         early: what was forecast when the first 2 % were done, in seconds.
     """
 
     tokens: float
     path: Path
+    seconds: float = 0.0
     early: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> tuple[float, float] | None:
-        """Share of the work that is done, and seconds that all of it takes at the pace so far; None before it begins.
-        More work than was counted is a forecast no longer: the share stays at 1."""
+        """Share of the work that is done, and seconds that all of it takes: at the pace so far, together with the
+        forecast as if that were a fifth of the work, and less the more is done; None before it begins. The first passes
+        of a model are slower than the others. More work than was counted is no forecast: the share stays at 1."""
         done = self._read()
         if not done:
             return None
         share = min(1.0, done["tokens"] / self.tokens) if self.tokens else 1.0
-        whole = done["seconds"] / share
+        prior = PRIOR * (1 - share) if self.seconds else 0.0
+        whole = (done["seconds"] + prior * self.seconds) / (share + prior)
         if share >= EARLY and not self.early:
             self.early = {"share": share, "seconds": whole}
         return share, whole
@@ -217,7 +221,8 @@ def watching(name: str, row: Mapping[str, Any], shown: bool) -> Iterator[Watch]:
         row: of `forecast`, empty without one.
     """
     with TemporaryDirectory(prefix="mechanism-") as folder, variables(**{PROGRESS: f"{folder}/work.json"}):
-        watch, over = Watch(row.get("tokens", 0.0), Path(folder) / "work.json"), threading.Event()
+        watch = Watch(row.get("tokens", 0.0), Path(folder) / "work.json", row.get("seconds", 0.0))
+        over = threading.Event()
         columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %")
         shown = shown and watch.tokens > 0
         with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:

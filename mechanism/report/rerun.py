@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..models.allocator import release_memory
 from ..models.load import load_model, model_hash, parse_device, pinned, require_memory, resolve
 from ..study.base.records import OWN
 from ..trace.checks import QUICK, require
@@ -177,6 +178,7 @@ def _prove(
     rows = forecast((loaded, tokenizer), pages, sources, needed.needed)
     del loaded
     gc.collect()
+    release_memory()
     names = [contract.__name__ for contract in QUICK]
     tell(f"loaded on {used} in {seconds} s; contracts hold: {', '.join(names)}")
     for line in told(rows):

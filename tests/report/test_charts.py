@@ -101,8 +101,8 @@ def test_a_single_point_is_drawn_with_its_bounds_upright():
         {("random", "estimate"): [1.0], ("random", "low"): [0.5], ("random", "high"): [2.0]}, index=[3.0]
     )
     figure = charts.lines(point, styles={"random": charts.NULL})
-    (bar,) = figure.axes[0].containers[0].lines[2]
-    assert bar.get_segments()[0].tolist() == [[3.0, 0.5], [3.0, 2.0]]
+    (bar,) = only(figure).collections
+    assert np.asarray(bar.get_paths()[0].vertices).tolist() == [[3.0, 0.5], [3.0, 2.0]]
 
 
 def test_an_array_with_bounds_is_drawn_by_language():

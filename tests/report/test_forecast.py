@@ -15,6 +15,7 @@ from mechanism.models import choices, work
 from mechanism.models.load import load_model
 from mechanism.models.segments import segment_pass
 from mechanism.models.work import Meter, Work, padded
+from mechanism.nn.lm import LMConfig
 from mechanism.report import forecast as module
 from mechanism.report.forecast import EARLY, PAGES, Watch, forecast, hours, told, watching
 from mechanism.report.rerun import look_ahead
@@ -103,6 +104,17 @@ def test_page_21_passes_about_what_was_counted(lm: Lm):
     assert total(counted) == pytest.approx(meter.done, rel=0.1)
 
 
+@pytest.mark.parametrize("layers", [2, 3, 4])
+def test_what_is_timed_of_a_sweep_passes_layers_in_shallow_models_too(lm: Lm, layers: int):
+    shallow = LMConfig(vocab=len(lm[1]), hidden=32, layers=layers, heads=1, experts=4, top_k=2, expert_width=16).build()
+    texts = ["One two three four.", "Five six."]
+    run = swept_text.timed_sweep(shallow.eval(), lm[1], texts)
+    with Meter(shallow) as meter:
+        run()
+    passed = sum(len(lm[1](text)["input_ids"]) for text in texts)
+    assert meter.done >= passed * 4 * (layers // 2), "four experts, and at least half of the layers above"
+
+
 def test_page_11_passes_at_most_what_was_counted_and_not_a_small_part_of_it(lm: Lm):
     options: dict[str, Any] = {"max_segments": 10, "languages": ("en", "de", "el"), "seed": 0}
     counted = steering.work(*lm, "tiny", "float32", "small", **options)
@@ -180,6 +192,16 @@ def test_more_work_than_was_counted_is_no_more_than_all_of_it(tmp_path):
         assert seen[0] == min(1, tokens / 1000)
     assert watch.early == {"share": 0.03, "seconds": 300.0}, "the first look after 2 %"
     assert watch.summary()["work"]["tokens"] == 2000
+
+
+def test_the_forecast_made_beforehand_counts_less_the_more_is_done(tmp_path):
+    watch = Watch(1000.0, tmp_path / "work.json", 100.0)
+    for tokens, seconds, whole in ((20, 6.0, (6 + 19.6) / 0.216), (500, 75.0, 85 / 0.6), (1000, 130.0, 130.0)):
+        watch.path.write_text(json.dumps({"tokens": tokens, "seconds": seconds, "studies": {}}))
+        seen = watch.look()
+        assert seen is not None
+        assert seen == pytest.approx((tokens / 1000, whole))
+    assert watch.early["seconds"] == pytest.approx(118.5, abs=0.1), "300 by the slow first passes alone"
 
 
 def test_a_page_writes_its_work_where_the_run_looks(lm: Lm, monkeypatch):

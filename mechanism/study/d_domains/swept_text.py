@@ -219,7 +219,7 @@ def timed_sweep(
     own = encode(tokenizer, texts[:8], 64)
     ids, mask = (t.to(model.device) for t in pad(own, padding_token(tokenizer)))
     way, sites = proven(model, ids, mask, ("zero",), first=FIRST), find_sites(model)
-    middle = sites[len(sites) // 2]
+    middle = sites[(len(sites) - 1) // 2]  # of two layers the first: what is passed again is the layers above
     with torch.no_grad():
         swept = BatchSweep(model, ids, mask, Settings(way=way, layers=(middle.layer,)))
     return lambda: swept.run({middle.layer: range(min(8, middle.num_experts))})

@@ -6,9 +6,7 @@ new warm-up, and its record names the step.
 """
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -180,16 +178,6 @@ def seconds(metrics: pd.DataFrame) -> float:
 def final_loss(metrics: pd.DataFrame, steps: int = 50) -> float:
     """Mean of the training loss over the rows of the last steps."""
     return float(metrics.loc[metrics["step"] > metrics["step"].max() - steps, "loss"].mean())
-
-
-# glibc returns large blocks to the system after every step and then pays for the page faults again.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
-
-
-def keep_memory() -> None:
-    """Start the process again with an allocator that keeps its memory (glibc only; a second call does nothing)."""
-    if sys.platform == "linux" and "MALLOC_MMAP_MAX_" not in os.environ:
-        os.execve(sys.executable, [sys.executable, "-m", "mechanism", *sys.argv[1:]], os.environ | KEEP_MEMORY)
 
 
 def run_training(run: Run, steps: int | None, export: str | None, console: Console) -> Path:
