@@ -182,11 +182,18 @@
     if (cells.length) makeSwitch(cells);
     document.querySelectorAll(".bd-article div.board").forEach(makeBoard);
     [...document.querySelectorAll(".bd-article table")].filter(sortable).forEach(makeSortable);
-    // What scrolls sideways has to be reachable by keyboard.
-    document.querySelectorAll(".bd-article .cell_output, .bd-article .pst-scrollable-table-container, .bd-article pre")
-      .forEach((box) => {
-        if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
-        box.classList.toggle("scrolls", box.scrollWidth > box.clientWidth && box.querySelector("table") !== null);
-      });
+    markScrolling();
   });
+  // Equations have their width once they are set.
+  window.addEventListener("load", () => window.MathJax?.startup?.promise?.then(markScrolling));
+
+  // What scrolls sideways has to be reachable by keyboard, and to show that it goes on.
+  function markScrolling() {
+    const boxes = ".cell_output, .pst-scrollable-table-container, pre, mjx-container[display='true']";
+    document.querySelectorAll(`.bd-article :is(${boxes})`).forEach((box) => {
+      const wide = box.scrollWidth > box.clientWidth;
+      if (wide || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+      box.classList.toggle("scrolls", wide && (box.matches("mjx-container") || box.querySelector("table") !== null));
+    });
+  }
 })();
