@@ -186,10 +186,11 @@
   });
   // Equations have their width once they are set.
   window.addEventListener("load", () => window.MathJax?.startup?.promise?.then(markScrolling));
+  window.addEventListener("resize", () => requestAnimationFrame(markScrolling));
 
   // What scrolls sideways has to be reachable by keyboard, and to show that it goes on.
   function markScrolling() {
-    const boxes = ".cell_output, .pst-scrollable-table-container, pre, mjx-container[display='true']";
+    const boxes = ".cell_output, .output, .table-wrapper, .pst-scrollable-table-container, pre, mjx-container[display='true']";
     document.querySelectorAll(`.bd-article :is(${boxes})`).forEach((box) => {
       const wide = box.scrollWidth > box.clientWidth;
       if (wide || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;

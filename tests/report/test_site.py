@@ -38,6 +38,16 @@ const done = arguments[0], all = [...document.querySelectorAll('.bd-article img'
 all.forEach((image) => { image.loading = 'eager'; });
 Promise.allSettled(all.map((image) => image.decode())).then(() => done(all.map((i) => [i.src, i.alt, i.naturalWidth])));
 """
+CUT = """
+const done = arguments[0], scrolling = (box) => ['auto', 'scroll'].includes(getComputedStyle(box).overflowX);
+const wide = (box) => box.clientWidth > 0 && box.scrollWidth > box.clientWidth + 1 && scrolling(box);
+const counts = (box) => box.matches('mjx-container')
+  || (box.querySelector('table') && !box.querySelector('.cell_output'));
+const found = () => [...document.querySelectorAll('.bd-article *')]
+  .filter((box) => wide(box) && counts(box) && !box.closest('.scrolls'))
+  .map((box) => `${box.className}: ${box.textContent.slice(0, 40)}`);
+requestAnimationFrame(() => requestAnimationFrame(() => done(found())));
+"""
 needs_site = pytest.mark.skipif(not READ, reason="the site has not been built: make book")
 needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium and chromedriver on this machine")
 each_page = pytest.mark.parametrize("page", READ, ids=lambda page: page.relative_to(SITE).as_posix())
@@ -66,14 +76,15 @@ def opened() -> Any:
 @dataclass(frozen=True)
 class Look:
     """What a browser saw of a page: addresses requested, complaints of the console, images without a description or
-    without pixels, serious findings of axe by colour scheme, the width that a phone needs, and the brightness of the
-    background, 0 to 255, by colour scheme."""
+    without pixels, serious findings of axe by colour scheme, the width that a phone needs, tables and equations that go
+    on beyond its edge without showing it, and the brightness of the background, 0 to 255, by colour scheme."""
 
     requested: list[str]
     complaints: list[str]
     images: list[str]
     axe: dict[str, dict[str, list[str]]]
     phone: int
+    cut: list[str]
     brightness: dict[str, float]
 
 
@@ -108,10 +119,11 @@ def look(driver: Any, page: Path) -> Look:
         serious["dark"] = axe_findings(driver)
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     width = driver.execute_script("return document.documentElement.scrollWidth")
+    cut = driver.execute_async_script(CUT)
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     complaints = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
     bare = [source for source, alt, pixels in images if not alt.strip() or not pixels]
-    return Look(urls, complaints, bare, serious, width, bright)
+    return Look(urls, complaints, bare, serious, width, cut, bright)
 
 
 def axe_findings(driver: Any) -> dict[str, list[str]]:
@@ -168,6 +180,7 @@ def test_page_can_be_used_and_read_by_everyone(page: Path, looks: dict[Path, Loo
     seen = looks[page]
     assert {scheme: found for scheme, found in seen.axe.items() if found} == {}
     assert seen.phone <= PHONE["width"]
+    assert seen.cut == []
     assert seen.brightness["dark"] < 60 < 200 < seen.brightness["light"]
     assert seen.images == []
 
