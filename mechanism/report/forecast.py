@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -79,6 +80,7 @@ PAGES: Mapping[str, Callable[[Loaded, Asked], list[Work]]] = {
 KINDS: Mapping[str, Callable[..., Callable[[], object]]] = {
     "routes": lambda model, tokenizer, texts: lambda: segment_pass(model, tokenizer, texts, consistency=True),
     "contributes": domain_experts.timed_route,
+    "counts": partial(domain_experts.timed_route, contributions=False),
     "sweeps": swept_text.timed_sweep,
     "chooses": timed_choices,
 }

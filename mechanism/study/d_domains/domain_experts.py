@@ -23,7 +23,16 @@ from ..base import runs as training_runs
 from ..base.records import other_seeds, recorded, recorded_of, texts_hash
 from ..base.study import Study, plain
 from .domain_passes import SUMS, documents, route
-from .domain_text import Piece, common_language, common_languages, domain_pieces, load_domains, parallel_pieces, pieces
+from .domain_text import (
+    CHARS,
+    Piece,
+    common_language,
+    common_languages,
+    domain_pieces,
+    load_domains,
+    parallel_pieces,
+    pieces,
+)
 
 ENGLISH = ("religion", "tech", *DOMAINS)
 STUDY, CROSSED = "domain experts", "domains by languages"
@@ -211,17 +220,19 @@ def domain_work(
     found = [_routed("contributes", model, tokenizer, pieces)]
     with suppress(CorpusError):
         _, several, _ = crossed_pieces(tokenizer, replace(config, domains=tuple(crossed)), room(model))
-        found.append(_routed("routes", model, tokenizer, [piece for own in several for piece in own]))
+        found.append(_routed("counts", model, tokenizer, [piece for own in several for piece in own]))
     cells = 4 * len(SUMS) * len(sites) * max(site.num_experts for site in sites)
     documents = len({(piece.domain, piece.document) for piece in pieces})
     return [own._replace(disk=cells * documents if full and not i else 0) for i, own in enumerate(found)]
 
 
 def timed_route(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], contributions: bool = True
 ) -> Callable[[], object]:
-    """Text passed as page 20 does, ready to be timed."""
-    return lambda: route(model, tokenizer, [Piece("", "", str(i), text) for i, text in enumerate(texts)])
+    """Text passed as page 20 does, in pieces as long as there, ready to be timed."""
+    text = "\n".join(texts)
+    own = [Piece("", "", str(i), text[start : start + CHARS]) for i, start in enumerate(range(0, len(text), CHARS))]
+    return lambda: route(model, tokenizer, own, contributions)
 
 
 def _routed(kind: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Work:
