@@ -16,11 +16,12 @@ _THEBE = re.compile(
 )
 _MATHJAX = re.compile(r"\s*<script>window\.MathJax[^<]*</script>|\s*<script[^>]*tex-svg\.js[^>]*></script>")
 _VIEWPORT = re.compile(r'(<meta name="viewport"[^>]*/>)(?=<meta name="viewport")')
-_UNUSED = ("*.map", "_static/sphinx-thebe.*", "_static/vendor/fontawesome/webfonts/*.ttf", "_static/*.html")
+_UNUSED = ("*.map", "_static/sphinx-thebe.*", "_static/vendor/fontawesome/webfonts/*", "_static/*.html")
 
 
 def trim(site: Path) -> None:
-    """Take out of a built site what its pages do not use; doing it twice is the same as once."""
+    """Take out of a built site what its pages do not use; doing it twice is the same as once. Icons are drawn by a
+    script, so that no font of them is ever asked for."""
     pages = [path for path in site.rglob("*.html") if "_static" not in path.parts]
     for page in pages:
         _trim_page(page)

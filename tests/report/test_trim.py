@@ -22,7 +22,7 @@ PAGE = """<html><head><meta name="viewport" content="a" /><meta name="viewport" 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    for name in ("_static/scripts", "_static/styles", "_static/locales/de", "_images", "notebooks"):
+    for name in ("_static/vendor/fontawesome/webfonts", "_static/scripts", "_static/styles", "_static/locales/de", "_images", "notebooks"):
         (tmp_path / name).mkdir(parents=True)
     files = {
         "index.html": PAGE % '<img alt="b" src="_images/b.png"/>',
@@ -31,6 +31,7 @@ def site(tmp_path: Path) -> Path:
         "notebooks/a.html": PAGE % '<span class="math notranslate nohighlight">x</span>',
         "_static/kept.js": "",
         "_static/x.js.map": "",
+        "_static/vendor/fontawesome/webfonts/fa-solid-900.woff2": "",
         "_static/locales/de/booktheme.mo": "",
         "_static/styles/theme.css": STYLE,
         ICONS.as_posix(): SCRIPT,
@@ -56,6 +57,7 @@ def test_pages_lose_what_they_do_not_use(site: Path):
 def test_files_that_nothing_uses_are_gone_and_icons_in_use_stay(site: Path):
     trim(site)
     assert not list(site.rglob("*.map"))
+    assert not list(site.rglob("*.woff2"))
     assert not (site / "_static" / "locales").exists()
     assert "navicon" in (site / ICONS).read_text()
     assert "arrow-up" not in (site / ICONS).read_text()
