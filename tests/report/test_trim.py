@@ -22,7 +22,14 @@ PAGE = """<html><head><meta name="viewport" content="a" /><meta name="viewport" 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    for name in ("_static/vendor/fontawesome/webfonts", "_static/scripts", "_static/styles", "_static/locales/de", "_images", "notebooks"):
+    for name in (
+        "_static/vendor/fontawesome/webfonts",
+        "_static/scripts",
+        "_static/styles",
+        "_static/locales/de",
+        "_images",
+        "notebooks",
+    ):
         (tmp_path / name).mkdir(parents=True)
     files = {
         "index.html": PAGE % '<img alt="b" src="_images/b.png"/>',
