@@ -101,7 +101,12 @@ class Trainer:
             router.register_forward_hook(_observer(self._routed))
         self._own = [router for router in routers(self.model) if isinstance(router, TopKRouter)]
         self._scoring = [getattr(router, "scoring", "softmax") for router in routers(self.model)]
-        self._loss = torch.compile(self.losses) if config.compile and not self.on_gpu else self.losses
+        self._chunked = config.dtype == "float32" and not self.on_gpu and CHUNKED is not None
+        self._losses, self._states = self.losses, self._last_states
+        if config.compile and self._chunked:
+            self._states = torch.compile(self._states)
+        elif config.compile and not self.on_gpu:
+            self._losses = torch.compile(self._losses)
         self._graphed: GraphedStep | None = None
         self.step = 0
         self.restarts: tuple[int, ...] = ()
@@ -155,21 +160,30 @@ class Trainer:
 
     def losses(self, ids: Tensor) -> tuple[Tensor, ...]:
         """Loss, balance loss, and the weighted z-loss of each router that has one."""
+        hidden, balance, *z = self._states(ids[:, :-1])
+        with self._precision():
+            return self._next_token_loss(hidden.flatten(0, 1), ids[:, 1:].reshape(-1)), balance, *z
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
+
+    def _last_states(self, ids: Tensor) -> tuple[Tensor, ...]:
+        """Last hidden states `(sequence, position, hidden)`; then as `losses`, from the balance loss on."""
         self._routed.clear()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            hidden = self.model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-            loss = self._next_token_loss(hidden.flatten(0, 1), ids[:, 1:].reshape(-1))
+        with self._precision():
+            hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
         routed = zip(self._routed, self._scoring, strict=True) if self.config.balance else ()
         terms = [balance_loss(*one, scoring) for one, scoring in routed]
         z = [r.z_weight * z_loss(logits) for r, (logits, _) in zip(self._own, self._routed, strict=False) if r.z_weight]
-        return loss, torch.stack(terms).mean() if terms else loss.new_zeros(()), *z
+        none = torch.zeros((), device=self.device)
+        return hidden, torch.stack(terms).mean() if terms else none, *z
 
     def _next_token_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of `(token, hidden)`. In float32 the logits are made, used and dropped a chunk at a time,
-        which halves the time of a wide vocabulary on a CPU; torch.compile knows no chunks, and in bfloat16 they are
-        slower than the whole."""
+        which halves the time of a wide vocabulary on a CPU; torch.compile knows no chunks, so that it gets the model
+        only, and in bfloat16 they are slower than the whole."""
         head = self.model.lm_head
-        if self.config.compile or self.config.dtype != "float32" or self.on_gpu or CHUNKED is None:
+        if not self._chunked:
             return F.cross_entropy(head(hidden).float(), targets)
         return F.linear_cross_entropy(hidden, head.weight, targets, options=CHUNKED)
 
@@ -227,7 +241,7 @@ class Trainer:
 
     def update(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Forward, backward and the optimisers' step; loss, balance loss and norm of the gradient."""
-        loss, balance, *z = self._loss(ids)
+        loss, balance, *z = self._losses(ids)
         if not static():
             self._refuse_infinite(loss.item())
         sum(z, loss + self.config.balance * balance).backward()

@@ -93,12 +93,10 @@ class CloneGrid(RunGrid[CloneRun]):
         return [self.run(name, seed) for seed in range(self.cells[name].seeds or self.seeds)]
 
     def planned(self) -> Iterator[Planned]:
-        """Seed after seed, within a seed in the file's order."""
-        for seed in range(max(cell.seeds or self.seeds for cell in self.cells.values())):
-            for name, cell in self.cells.items():
-                if seed < (cell.seeds or self.seeds):
-                    run = self.run(name, seed)
-                    yield Planned(name, run.train.steps, run)
+        """Cell after cell, in the file's order."""
+        for name in self.cells:
+            for run in self.runs(name):
+                yield Planned(name, run.train.steps, run)
 
     def figure_of(self, result: dict[str, Any]) -> float:
         """Nats per token of English."""
