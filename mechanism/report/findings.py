@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..measure.evidence import Evidence
-from .claims import Claim, load_claims
+from .claims import Claim, find_claim, load_testbeds
 from .execute import declared_parameters
 from .files import HOME, NOTEBOOKS
 from .record import evidence_of, read_records
@@ -95,13 +95,13 @@ def findings_markdown(page: str, folder: Path | None = None, single: bool = Fals
         page: the document it stands on, such as `notebooks/10_routing_by_language`; folder: results folder; single:
             whether all pages are one, as in print.
     """
-    claims = {name: claim for name, claim in load_claims().items() if claim.notebook == Path(page).name}
-    records, shown = read_records(folder), figures_of(Path(page).name)
-    rows = {row["id"]: row for row in claim_rows(folder) if row["id"] in claims}
+    notebook = Path(page).name
+    testbed = next((name for name, own in load_testbeds().items() if own.notebook == notebook), "")
+    records, shown, rows = read_records(folder, testbed), figures_of(notebook), _rows(notebook, folder)
     lines = []
     for name, row in rows.items():
         found = evidence_of(records.get(name, {}))
-        told = why(claims[name], found) if found else _sentence(row["note"] or "not judged yet")
+        told = why(find_claim(name, testbed), found) if found else _sentence(row["note"] or "not judged yet")
         more = [f"Null: {row['null_name']}."] if "the null" in told else []
         more += [f"See {{numref}}`{shown[name]}`."] if name in shown else []
         lines += [
@@ -110,7 +110,15 @@ def findings_markdown(page: str, folder: Path | None = None, single: bool = Fals
             f"  {' '.join(filter(None, (told, _sentence(needed(row)), *_elsewhere(row, page, single), *more)))}",
             "",
         ]
-    return "\n".join([*lines, _again(Path(page).name)])
+    if testbed and (left := [name for name in load_testbeds()[testbed].resampled if name not in rows]):
+        lines += [f"Not judged yet: {', '.join(left)}.", ""]
+    return "\n".join([*lines, _again(notebook)])
+
+
+def _rows(notebook: str, folder: Path | None) -> dict[str, dict[str, Any]]:
+    """The rows of `claim_rows` that a notebook judges, or those of its testbed, by claim."""
+    every = [own for row in claim_rows(folder) for own in (row, *row["testbeds"])]
+    return {row["id"]: row for row in every if row["notebook"] == notebook}
 
 
 def _again(notebook: str) -> str:
@@ -133,10 +141,10 @@ def captions(page: str, folder: Path | None = None) -> dict[str, str]:
     `findings_markdown`."""
     told: dict[str, list[str]] = {}
     shown = figures_of(Path(page).name)
-    for row in claim_rows(folder):
-        if row["estimate"] is not None and row["id"] in shown and row["notebook"] == Path(page).name:
-            found = f"{row['id']} {row['verdict']}: {estimate_text(row)}".replace("\\", "")
-            told.setdefault(shown[row["id"]], []).append(found)
+    for name, row in _rows(Path(page).name, folder).items():
+        if row["estimate"] is not None and name in shown:
+            found = f"{name} {row['verdict']}: {estimate_text(row)}".replace("\\", "")
+            told.setdefault(shown[name], []).append(found)
     return {figure: f"{'; '.join(found)}." for figure, found in told.items()}
 
 

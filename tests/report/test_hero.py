@@ -1,5 +1,8 @@
 """The front page's figure says what its lines show, and which model and how much training they are of."""
 
+import re
+from pathlib import Path
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -10,8 +13,10 @@ from matplotlib import pyplot as plt
 from mechanism.report import hero as room
 from mechanism.report.figures import png
 from mechanism.report.hero import card, divergence_profile, hero
+from mechanism.study.base import runs as training_runs
 from mechanism.study.embedded import history as records
 from mechanism.study.embedded.history import History
+from tests.study.clones.planted import planned, plant
 
 mpl.use("Agg")
 LANGUAGES = ["en", "de", "ru", "sw"]
@@ -33,8 +38,11 @@ def history(profile: np.ndarray, finished: bool = True) -> History:
     ("profile", "shape"),
     [([0.6, 0.5, 0.1, 0.1, 0.3, 0.6], "is closer to"), ([0.1, 0.2, 0.5, 0.5, 0.2, 0.1], "is not closer")],
 )
-def test_caption_states_what_the_lines_show(monkeypatch: pytest.MonkeyPatch, profile: list[float], shape: str):
+def test_caption_states_what_the_lines_show(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: list[float], shape: str
+):
     monkeypatch.setattr(room, "load_history", lambda name: history(np.array(profile)))
+    monkeypatch.setattr(room, "load_grid", lambda name: planned(tmp_path))
     made = hero()
     assert shape in made.caption
     assert f"{profile[0]:.2f} at first, {profile[2]:.2f} there" in made.caption
@@ -51,6 +59,28 @@ def test_caption_states_what_the_lines_show(monkeypatch: pytest.MonkeyPatch, pro
 def test_an_unfinished_record_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(room, "load_history", lambda name: history(np.ones(6), finished=False))
     assert "the embedded model (run `abc`) in training" in hero().caption
+    plt.close("all")
+
+
+def test_clones_stand_beside_natural_languages_once_all_their_runs_are_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(room, "load_history", lambda name: history(np.ones(6)))
+    grid = planned(tmp_path)
+    *some, last = grid.runs("base")
+    for run in some:
+        plant(run, 0.4)
+    assert len(hero(str(tmp_path / "planted.yaml")).figure.axes) == 1
+    plant(last, 0.4)
+    made = hero(str(tmp_path / "planted.yaml"))
+    natural, clones = made.figure.axes
+    assert [axis.get_title() for axis in (natural, clones)] == ["natural languages", "clones of English"]
+    found = re.search(r"5 learnt clones and 3 models\): (0.\d\d) at first, (0.\d\d) in the middle", made.caption)
+    assert found is not None
+    assert float(found[2]) == pytest.approx(0.6 * float(found[1]), abs=0.01)
+    (null,) = (line for line in clones.get_lines() if line.get_label() == "other text")
+    assert f"{null.get_ydata()[2]:.1f}" == f"{float(found[1]):.1f}", "shuffled pairs do not dip"
     plt.close("all")
 
 

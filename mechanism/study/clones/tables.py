@@ -27,9 +27,10 @@ class Clones:
 
     @cached_property
     def made(self) -> dict[str, list[CloneRun]]:
-        """Finished runs of each cell, by seed; cells without any are left out."""
-        found = {cell: [run for run in self.grid.runs(cell) if run.usable] for cell in self.grid.cells}
-        return {cell: runs for cell, runs in found.items() if runs}
+        """The runs of each cell, by seed, without those that diverged; a cell of which a run is missing is left out."""
+        found = {cell: self.grid.runs(cell) for cell in self.grid.cells}
+        whole = {cell: [run for run in runs if run.usable] for cell, runs in found.items() if all(r.done for r in runs)}
+        return {cell: runs for cell, runs in whole.items() if runs}
 
     @cached_property
     def _segments(self) -> dict[str, list[xr.Dataset]]:
@@ -41,10 +42,11 @@ class Clones:
         segment, and in the attributes the `pivot` and the number of `experts`.
 
         Raises:
-            ValueError: no run of the cell is finished.
+            ValueError: a run of the cell is missing, or all diverged.
         """
         if cell not in self.made:
-            raise ValueError(f"no run of {cell!r} is there: `mechanism train --grid {self.grid.name}` makes it")
+            makes = f"`mechanism train --grid {self.grid.name}` makes them"
+            raise ValueError(f"the runs of {cell!r} are not all there: {makes}")
         return self._segments[cell]
 
     def _observation(self, run: CloneRun) -> xr.Dataset:
