@@ -65,14 +65,14 @@ def effects(letter: str, folder: Path | None = None) -> pd.DataFrame:
     """Estimated effects of a source's claims with their intervals, over the smallest effect of interest: at 1 and
     beyond an effect counts, at 0 there is none (where the estimate is a ratio, that is its excess over 1). Counts and
     proofs are left out. `bound` claims, which an interval above 1 refutes, hold below 1."""
-    rows = {}
+    rows, claims = {}, load_claims()
     for row in claim_rows(folder):
         exact = row["estimate"] is None or row["interval"][0] == row["interval"][1]
         if not row["id"].startswith(letter) or exact or not row["smallest"]:
             continue
         nothing = 1.0 if row["unit"].split()[0] in _RATIOS else 0.0
         estimate, *ends = ((x - nothing) / (row["smallest"] - nothing) for x in (row["estimate"], *row["interval"]))
-        refuted = load_claims()[row["id"]].rule.refuted
+        refuted = claims[row["id"]].rule.refuted
         bound = row["smallest"] > 0 and any((c.left, c.right) == ("interval.low", "smallest") for c in refuted)
         rows[row["id"]] = {
             "estimate": estimate, "low": min(ends), "high": max(ends), "verdict": row["verdict"], "bound": bound,

@@ -147,8 +147,9 @@ class Rule:
             low, high = (evidence.estimate + share * (end - evidence.estimate) for end in (evidence.low, evidence.high))
             return self.verdict(evidence._replace(low=low, high=high), smallest) != Verdict.INCONCLUSIVE
 
-        shares = [1 - step / 200 for step in range(200)]
-        share = next((share for share in shares if at(share)), None)
+        coarse = next((step for step in range(0, 200, 10) if at(1 - step / 200)), 200)
+        fine = [1 - step / 200 for step in range(max(coarse - 9, 0), min(coarse + 1, 200))]
+        share = next((share for share in fine if at(share)), None)
         return None if share is None else math.ceil(evidence.n / share**2)
 
     def _parts(self) -> list[tuple[str, tuple[Comparison, ...]]]:
