@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -106,7 +107,7 @@ def _draw(profile: pd.DataFrame, axis: Axes, title: str) -> None:
 def _draw_clones(clones: Clones, axis: Axes) -> None:
     profile, learnt = clones.profiles(BASE), clones.learnt(BASE)
     axis.plot(profile[learnt], color=PALETTE[0], linewidth=0.9, alpha=0.35)
-    means = {
+    means: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
         "same text": (profile[learnt], {"color": PALETTE[0]}),
         "other text": (clones.profiles(BASE, "shuffled")[learnt], {"color": "grey", "linestyle": "--"}),
         "never read": (profile[clones.unread(BASE)], {"color": PALETTE[6], "linestyle": ":"}),

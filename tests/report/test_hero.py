@@ -80,7 +80,7 @@ def test_clones_stand_beside_natural_languages_once_all_their_runs_are_there(
     assert found is not None
     assert float(found[2]) == pytest.approx(0.6 * float(found[1]), abs=0.01)
     (null,) = (line for line in clones.get_lines() if line.get_label() == "other text")
-    assert f"{null.get_ydata()[2]:.1f}" == f"{float(found[1]):.1f}", "shuffled pairs do not dip"
+    assert np.asarray(null.get_ydata(), float)[2] == pytest.approx(float(found[1]), abs=0.02), "other texts do not dip"
     plt.close("all")
 
 
