@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from mechanism.nn import checkpoint
+from mechanism.nn import checkpoint, training
 from mechanism.nn.checkpoint import TrainingError, read_checkpoint
 from mechanism.nn.lm import LMConfig
 from mechanism.nn.router import balance_loss
@@ -198,3 +200,30 @@ def test_a_changed_byte_of_a_checkpoint_is_found(tmp_path):
     path.write_bytes(content)
     with pytest.raises(TrainingError, match=r"is corrupted \(its content does not match its sha256\); delete it"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("chunked", [True, False], ids=["loss in chunks", "loss as a whole"])
+def test_the_compiler_gets_the_step_but_not_a_loss_in_chunks(chunked, tmp_path, monkeypatch):
+    """Compiled code is as good as what was handed over: the compiler itself does not know the checks of types here."""
+    given: list[Any] = []
+    called: list[Any] = []
+
+    def handed(own):
+        def call(ids):
+            called.append(own)
+            return own(ids)
+
+        given.append(own)
+        return call
+
+    monkeypatch.setattr(torch, "compile", handed)
+    monkeypatch.setattr(training, "CHUNKED", training.CHUNKED if chunked else None)
+    plain = Trainer(CONFIG, batches, tmp_path / "plain")
+    compiled = Trainer(replace(CONFIG, compile=True), batches, tmp_path / "compiled")
+    assert [own.__name__ for own in given] == ["_last_states" if chunked else "losses"]
+    for _ in range(3):
+        here, there = plain.advance(), compiled.advance()
+        assert [here[name] for name in ("loss", "balance", "grad_norm")] == [
+            pytest.approx(there[name], rel=1e-5) for name in ("loss", "balance", "grad_norm")
+        ]
+    assert called == given * 3
