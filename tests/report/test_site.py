@@ -164,6 +164,14 @@ def test_no_source_maps_and_a_modest_size():
 
 
 @needs_site
+def test_notebooks_to_download_are_as_they_are_to_be_run():
+    notebooks = [json.loads(path.read_text("utf-8")) for path in (SITE / "_sources").rglob("*.ipynb")]
+    cells = [cell for notebook in notebooks for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(notebooks) > 10
+    assert not [cell["id"] for cell in cells if cell["outputs"]]
+
+
+@needs_site
 @needs_browser
 @each_page
 def test_page_opens_from_disk_without_requests_elsewhere(page: Path, looks: dict[Path, Look]):
