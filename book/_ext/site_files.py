@@ -1,12 +1,11 @@
-"""Files beside the pages: the card that links show, the page for wrong addresses, the stamps of what is shown, data
-that pages load, and notebooks to download.
+"""Files beside the pages: the card that links show, the page for wrong addresses, the stamps of what is shown, and
+data that pages load.
 
 `MECHANISM_BASE_URL`, the address that the site is published at, makes canonical links and addresses of the card
 absolute; without it nothing in the site names a host.
 """
 
 import html
-import json
 import os
 import re
 import shutil
@@ -61,15 +60,6 @@ def relate_card(app: Any, pagename: str, templatename: str, context: dict[str, A
         context[kind] = [one for one in context.get(kind, ()) if not any(name in str(one.filename) for name in unused)]
 
 
-def _without_outputs(notebook: str) -> str:
-    """A notebook to download as it is to be run: what it printed and drew stands on its page."""
-    found = json.loads(notebook)
-    for cell in found["cells"]:
-        if cell["cell_type"] == "code":
-            cell |= {"outputs": [], "execution_count": None}
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-
-
 def write_files(app: Any, exception: Exception | None) -> None:
     if exception is not None or app.builder.name != "html":
         return
@@ -83,8 +73,6 @@ def write_files(app: Any, exception: Exception | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(card(counts(rows), len({row["id"][0] for row in rows})))
     write_stamps(Path(app.outdir), Path(app.srcdir) / "notebooks")
-    for source in (Path(app.outdir) / "_sources").rglob("*.ipynb"):
-        source.write_text(_without_outputs(source.read_text("utf-8")), "utf-8")
     for data in (Path(app.srcdir) / "notebooks").glob("*.js"):  # what pages load when they are opened
         (Path(app.outdir) / "notebooks").mkdir(exist_ok=True)
         shutil.copy(data, Path(app.outdir) / "notebooks" / data.name)
