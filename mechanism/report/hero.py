@@ -56,6 +56,7 @@ def hero(grid: str = "clones") -> Hero:
             _draw_clones(clones, axes[0, 1])
             alt += " Beside it the same for clones of English, with pairs of different segments as the null."
             caption = f"Left: {caption} Right: {_clone_finding(clones)}"
+        axes[0, 0].set_ylim(bottom=0)  # after all is drawn, as both panels share it
     return Hero(figure, alt, caption)
 
 
@@ -100,7 +101,7 @@ def _draw(profile: pd.DataFrame, axis: Axes, title: str) -> None:
         own, colour = profile.loc[codes], _COLOURS[name]
         axis.plot(layers, own.T, color=colour, linewidth=0.9, alpha=0.35)
         axis.plot(layers, own.mean(), color=colour, linewidth=3, linestyle=_LINES[name], label=name)
-    axis.set(xlabel="layer", ylabel="divergence from English", xticks=list(layers), ylim=(0, None), title=title)
+    axis.set(xlabel="layer", ylabel="divergence from English", xticks=list(layers), title=title)
     _legend(axis)
 
 
