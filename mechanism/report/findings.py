@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..measure.evidence import Evidence
-from .claims import Claim, find_claim, load_testbeds
+from .claims import Claim, load_claims, load_testbeds
 from .execute import declared_parameters
 from .files import HOME, NOTEBOOKS
 from .record import evidence_of, read_records
@@ -97,11 +97,12 @@ def findings_markdown(page: str, folder: Path | None = None, single: bool = Fals
     """
     notebook = Path(page).name
     testbed = next((name for name, own in load_testbeds().items() if own.notebook == notebook), "")
+    claims = load_claims()  # a testbed changes neither rule nor smallest effect
     records, shown, rows = read_records(folder, testbed), figures_of(notebook), _rows(notebook, folder)
     lines = []
     for name, row in rows.items():
         found = evidence_of(records.get(name, {}))
-        told = why(find_claim(name, testbed), found) if found else _sentence(row["note"] or "not judged yet")
+        told = why(claims[name], found) if found else _sentence(row["note"] or "not judged yet")
         more = [f"Null: {row['null_name']}."] if "the null" in told else []
         more += [f"See {{numref}}`{shown[name]}`."] if name in shown else []
         lines += [
