@@ -15,6 +15,8 @@ Parameter = Annotated[
     typer.Option("-p", "--parameter", help="NAME=VALUE for the notebooks that declare it; repeatable."),
 ]
 
+MOST = 4  # notebooks side by side: each holds a model, some 2 GB
+
 
 def claims(json_: Json = False) -> None:
     """List every claim with its verdict, what it rests on and what it is held against."""
@@ -33,6 +35,8 @@ def _parameters(pairs: list[str] | None) -> Mapping[str, str]:
 
 def notebooks(only: Only = None, force: Force = False, parameter: Parameter = None, stale: Stale = False) -> None:
     """Execute the notebooks whose inputs changed."""
+    from joblib import cpu_count
+
     from ..report import build
 
     wanted, given = tuple(only or ()), _parameters(parameter)
@@ -40,7 +44,8 @@ def notebooks(only: Only = None, force: Force = False, parameter: Parameter = No
         for name in build.stale(wanted, given):
             out.print(name)
         return
-    build.build_notebooks(only=wanted, force=force, parameters=given)
+    several = 1 if "model" in given else min(cpu_count(), MOST)  # another model may fill the memory by itself
+    build.build_notebooks(only=wanted, force=force, parameters=given, side_by_side=several)
 
 
 def book(only: Only = None, force: Force = False, parameter: Parameter = None) -> None:

@@ -2,8 +2,9 @@
 set, and every text exists in every language, so that what differs between two languages is known."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -149,3 +150,87 @@ class CloneStream(Mixture):
         ids = np.concatenate([self.batch(seed, step, 32, 256).ravel() for step in range(40)])
         found = np.bincount(ids[ids > 0] // len(self.tokenizer), minlength=len(self.ids))
         return found / found.sum() * tokens
+
+
+class SkillStream(CloneStream):
+    """The stream with word problems among its documents.
+
+    Args:
+        given: of `CloneStream`.
+        problems: share of documents that are word problems.
+        everywhere: in all languages that are read, drawn alike; else in English alone.
+
+    Raises:
+        ValueError: see `CloneStream`; a share outside [0, 1].
+    """
+
+    def __init__(self, *given: Any, problems: float, everywhere: bool = False) -> None:
+        super().__init__(*given)
+        if not 0 <= problems <= 1:
+            raise ValueError(f"{problems} is no share: it must lie between 0 and 1")
+        self.problems = problems
+        self._taught = np.flatnonzero(self._alone) if everywhere else np.zeros(1, dtype=int)
+
+    def _document(self, rng: np.random.Generator, room: int) -> tuple[str, np.ndarray]:
+        if rng.random() < self.problems:
+            return "problems", self.ids[rng.choice(self._taught)][self._problems(rng)]
+        return super()._document(rng, room)
+
+
+MARK = 0xE000
+"""First of the private code points by which a text says which clone it is read as; see `CloneTokenizer`."""
+
+
+def as_clone(text: str, language: int) -> str:
+    """English text that `CloneTokenizer` reads as a language; 0 is English, whose text stays as it is."""
+    return chr(MARK + language) + text if language else text
+
+
+class CloneTokenizer(PreTrainedTokenizerFast):
+    """One tokenizer of all languages: text that opens with a mark (see `as_clone`) is read as a clone.
+
+    Args:
+        tokenizer: of English; ids: of `clone_ids`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> None:
+        end = tokenizer.eos_token
+        super().__init__(tokenizer_object=tokenizer.backend_tokenizer, eos_token=end, pad_token=end)
+        self.clone_ids = ids
+        self._common = (ids == ids[0]).all(0)
+
+    def __call__(self, text: str | Sequence[str], **options: Any) -> Any:
+        """`input_ids` of a text, or of several; options are those of the tokenizer.
+
+        Raises:
+            ValueError: the mark of a language that there is not.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        languages = [ord(own[0]) - MARK if own and MARK <= ord(own[0]) < MARK + 0x1900 else 0 for own in texts]
+        if max(languages, default=0) >= len(self.clone_ids):
+            raise ValueError(f"there is no language {max(languages)}: the clones go to {len(self.clone_ids) - 1}")
+        plain = [own[1:] if language else own for own, language in zip(texts, languages, strict=True)]
+        english = super().__call__(plain, **options)["input_ids"] if plain else []
+        found = [self.clone_ids[language][row].tolist() for language, row in zip(languages, english, strict=True)]
+        return {"input_ids": found[0] if isinstance(text, str) else found}
+
+    def decode(self, token_ids: Any, **options: Any) -> str:
+        """The text of ids of any language, with a mark where a language begins; ids that all languages share belong to
+        the one before them."""
+        ids, parts, language = np.asarray(token_ids), list[str](), 0
+        size = self.clone_ids.shape[1]
+        back = [dict(zip(own.tolist(), range(size), strict=True)) for own in self.clone_ids]
+        begun, row = 0, list[int]()
+        for one in ids.tolist():
+            own = language if one < size and self._common[one] else one // size
+            if own != language:
+                parts.append(self._said(row, language, begun, options))
+                begun, row, language = 1, [], own
+            row.append(back[language][one])
+        parts.append(self._said(row, language, begun, options))
+        return "".join(parts)
+
+    def _said(self, row: list[int], language: int, begun: int, options: Mapping[str, Any]) -> str:
+        """A stretch of one language: English that opens a text has no mark."""
+        said = super().decode(row, **options) if row else ""
+        return chr(MARK + language) + said if said and (language or begun) else said

@@ -20,7 +20,8 @@ from .scoring import WINDOW, choice_logprobs, encode_choices
 from .shared_prefix import ChoiceBatch, SharedPasses
 from .work import padded
 
-Edits = Sequence[Intervention | None]
+Edit = Intervention | tuple[Intervention, ...] | None
+Edits = Sequence[Edit]
 PROBED = 4
 FAST = "contexts shared by their choices, passes from the first edited layer on; equal to plain passes on a few items"
 SLOW = "plain passes: {}"
@@ -42,12 +43,12 @@ class ChoiceScores:
 
     logprob: np.ndarray
     moved: np.ndarray
-    refused: dict[Intervention, str]
+    refused: dict[Edit, str]
     note: str
 
 
 class EditedChoices:
-    """Scores of choice items under interventions on routing, one at a time.
+    """Scores of choice items under interventions on routing, one at a time or several at once.
 
     Args:
         chat: contexts are rendered chats, so no end-of-text token opens them.
@@ -70,11 +71,12 @@ class EditedChoices:
         self.pad_id = padding_token(tokenizer)
         self.passes = SharedPasses(model)
         self.note: str | None = None
-        self.refused: dict[Intervention, str] = {}
+        self.refused: dict[Edit, str] = {}
 
     @torch.no_grad()
     def __call__(self, items: Sequence[ChoiceItem], edits: Edits) -> ChoiceScores:
-        """Scores of every item under every edit; None is no edit. Edits that are alike are run once.
+        """Scores of every item under every edit: an intervention, several at once, or None for none. Edits that are
+        alike are run once.
 
         Raises:
             ValueError: no items, or items with different numbers of choices.
@@ -127,7 +129,7 @@ class EditedChoices:
         """Whether contexts are shared and passes start at the first edited layer."""
         return self.note == FAST
 
-    def _passes(self, contexts: Any, choices: Any, edits: Iterable[Intervention | None]) -> Iterator[tuple]:
+    def _passes(self, contexts: Any, choices: Any, edits: Iterable[Edit]) -> Iterator[tuple]:
         """A batch under one edit after the other: the edit, log-probabilities and routing that it moved; those that the
         routers refuse are noted instead."""
         edits = [edit for edit in edits if edit not in self.refused]
@@ -144,14 +146,16 @@ class EditedChoices:
             else:
                 yield edit, values.numpy(), trace.changes()
 
-    def _shared(self, contexts: Any, choices: Any, edits: Edits) -> Callable[[Intervention | None], Tensor]:
+    def _shared(self, contexts: Any, choices: Any, edits: Edits) -> Callable[[Edit], Tensor]:
         """What runs a batch under one edit, after the passes that all edits share."""
         batch = ChoiceBatch.of(contexts, choices, self.pad_id).to(self.model.device)
         plain, below = self.passes.plain(batch, {_start(edit) for edit in edits if edit is not None})
         return lambda edit: plain if edit is None else self.passes.edited(batch, _start(edit), below)
 
-    def _attached(self, edit: Intervention, from_start: bool) -> Trace:
-        return attach(self.model, [edit], keep=False, seed=self.seed, first=_start(edit) if from_start else 0)
+    def _attached(self, edit: Edit, from_start: bool) -> Trace:
+        return attach(
+            self.model, interventions(edit), keep=False, seed=self.seed, first=_start(edit) if from_start else 0
+        )
 
     def _whole(self, contexts: Any, choices: Any) -> Tensor:
         """Plain passes over every context with every choice."""
@@ -189,5 +193,10 @@ def timed_choices(
     return lambda: scorer(items, [SoftSteer(((first, 0),), strength=0.5)])
 
 
-def _start(edit: Intervention) -> int:
-    return min(layer for layer, _ in edit.targets)
+def interventions(edit: Edit) -> list[Intervention]:
+    """What an edit consists of."""
+    return [edit] if isinstance(edit, Intervention) else list(edit or ())
+
+
+def _start(edit: Edit) -> int:
+    return min(layer for one in interventions(edit) for layer, _ in one.targets)

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from joblib import Parallel, delayed
 from nbformat import NotebookNode
+from tqdm import tqdm
 
 from ..corpus.store import absent
 from ..models.allocator import KEEP_MEMORY
@@ -83,6 +86,7 @@ def build_notebooks(
     results: Path | None = None,
     inputs: Iterable[Path] | str = INPUTS,
     progress: bool = True,
+    side_by_side: int = 1,
 ) -> Built:
     """Execute the notebooks whose sources, parameters or inputs changed since their copies were made.
 
@@ -98,6 +102,7 @@ def build_notebooks(
             `results` inside the output folder, so that the committed records stay those of the defaults.
         inputs: files and folders that every notebook depends on, or their hash (see `tree_hash`).
         progress: show progress on the terminal.
+        side_by_side: notebooks executed at once, each in a process of its own with its part of the threads.
 
     Raises:
         BuildError: no such notebook or parameter, or a value of another type than declared, before anything runs; or
@@ -106,20 +111,46 @@ def build_notebooks(
     jobs = _jobs(only, parameters, output, sources, results, inputs)
     todo = [job for job in jobs if force or not job.fresh]
     built = Built(skipped=[job.name for job in jobs if job not in todo])
-    with variables(**_environment({name: value for job in jobs for name, value in job.parameters.items()})):
-        for job in todo:
-            start = time.monotonic()
-            failure = _run(job, progress)
-            built.seconds[job.name] = time.monotonic() - start
-            if failure:
-                sys.stderr.write(f"{job.name} failed\n" if progress else "")
-                built.failures.append(failure)
-            else:
-                built.executed.append(job.name)
-                note_time(job.name, built.seconds[job.name], output)
+    given = {name: value for job in jobs for name, value in job.parameters.items()}
+    for job, failure, seconds in _done(todo, _environment(given), progress, min(side_by_side, len(todo)), output):
+        built.seconds[job.name] = seconds
+        if failure:
+            sys.stderr.write(f"{job.name} failed\n" if progress else "")
+            built.failures.append(failure)
+        else:
+            built.executed.append(job.name)
+            note_time(job.name, seconds, output)
+    built.executed.sort()
+    built.failures.sort(key=lambda failure: failure.notebook)
     if built.failures:
         raise BuildError(_failure_report(built), built)
     return built
+
+
+def _done(
+    todo: Sequence[_Job], environment: Mapping[str, str | None], progress: bool, processes: int, output: Path
+) -> Iterator[tuple[_Job, CellFailure | None, float]]:
+    """Each notebook as it ends, with its failure and its seconds. Side by side, those that took longest the last time
+    begin first, and one bar counts notebooks in place of one that counts cells."""
+    if processes <= 1:
+        yield from (_timed(job, environment, progress) for job in todo)
+        return
+    took = read_times(output)
+    longest = sorted(todo, key=lambda job: -took.get(job.name, {}).get("seconds", math.inf))
+    # loky gives each process its part of the threads, unless OMP_NUM_THREADS says otherwise.
+    run = Parallel(processes, backend="loky", batch_size=1, pre_dispatch=processes, return_as="generator_unordered")
+    ended = run(delayed(_timed)(job, environment, False) for job in longest)
+    with tqdm(ended, "notebooks", len(todo), disable=not progress) as bar:
+        for job, failure, seconds in bar:
+            bar.set_postfix_str(f"{job.name} {seconds:.0f} s")
+            yield job, failure, seconds
+
+
+def _timed(job: _Job, environment: Mapping[str, str | None], progress: bool) -> tuple[_Job, CellFailure | None, float]:
+    start = time.monotonic()
+    with variables(**environment):
+        failure = _run(job, progress)
+    return job, failure, time.monotonic() - start
 
 
 def stale(only: Iterable[str] = (), parameters: Mapping[str, Any] | None = None, **where: Any) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mechanism.corpus.clones import CloneConfig, CloneStream, clone_ids
+from mechanism.corpus.clones import CloneConfig, CloneStream, CloneTokenizer, SkillStream, as_clone, clone_ids
 from mechanism.corpus.library import DATA
 from mechanism.corpus.mixture import Column
 from mechanism.corpus.tokenizer import load_tokenizer
@@ -124,3 +124,44 @@ def test_languages_that_cannot_be_are_refused(tokenizer, columns, changes: dict,
 def test_an_unknown_language_is_refused(tokenizer, columns):
     with pytest.raises(ValueError, match="no language 4: English is 0, its clones go to 3"):
         made(tokenizer, columns).tokenizer_of(4)
+
+
+def test_word_problems_are_in_english_alone_or_in_every_language_that_is_read(tokenizer, columns):
+    given = CloneConfig(SHARES), tokenizer, columns, 4096
+    plain, alone, all_ = (
+        SkillStream(*given, problems=share, everywhere=everywhere)
+        for share, everywhere in ((0.0, False), (1.0, False), (1.0, True))
+    )
+    assert set(np.unique(language(alone.batch(0, 0, 16, 64)))) == {0}
+    assert set(np.unique(language(all_.batch(0, 0, 64, 256)))) == {0, 1, 2}
+    assert " =" in tokenizer.decode(alone.batch(0, 0, 1, 128)[0])
+    assert plain.shares(batches=2)["problems"] == 0
+    with pytest.raises(ValueError, match=r"1\.5 is no share"):
+        SkillStream(*given, problems=1.5)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.25, 1.0])
+def test_one_tokenizer_reads_all_languages(tokenizer, columns, shared: float):
+    stream = made(tokenizer, columns, shared=shared)
+    reader, text = CloneTokenizer(tokenizer, stream.ids), "Anna buys 7 boxes.\nHow many? = 42"
+    for k in range(4):
+        own = stream.tokenizer_of(k)(text)["input_ids"]
+        assert reader(as_clone(text, k), add_special_tokens=False)["input_ids"] == own
+        assert reader([as_clone(text, k), "a"])["input_ids"] == [own, tokenizer("a")["input_ids"]]
+        if shared == 0:
+            assert reader.decode([*own, 0], skip_special_tokens=True) == as_clone(text, k)
+    assert reader.decode(reader(text)["input_ids"]) == text
+    assert reader([])["input_ids"] == []
+    assert reader.eos_token_id == tokenizer.eos_token_id == 0
+
+
+def test_an_answer_in_another_language_is_not_the_answer(tokenizer, columns):
+    reader = CloneTokenizer(tokenizer, made(tokenizer, columns).ids)
+    mixed = [*reader(as_clone("4", 1))["input_ids"], *reader("2")["input_ids"]]
+    assert reader.decode(mixed) == as_clone("4", 1) + "\ue0002"
+
+
+def test_a_mark_of_no_language_is_refused(tokenizer, columns):
+    reader = CloneTokenizer(tokenizer, made(tokenizer, columns).ids)
+    with pytest.raises(ValueError, match="there is no language 4: the clones go to 3"):
+        reader(as_clone("a", 4))

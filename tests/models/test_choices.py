@@ -18,6 +18,7 @@ EDITS = [
     Activate(((1, 0), (3, 2))),
     Deactivate(((3, 2),)),
     SoftSteer(((2, 3),), strength=0.7),
+    (SoftSteer(((2, 3),), strength=-2.0), SoftSteer(((1, 2), (2, 0)), strength=1.0)),
 ]
 
 
@@ -38,7 +39,7 @@ def plainly(model, tokenizer, chosen, edit):
     contexts, choices = zip(*(encode_choices(tokenizer, item) for item in chosen), strict=True)
     if edit is None:
         return choice_logprobs(model, contexts, choices, tokenizer.pad_token_id)
-    with attach(model, [edit], keep=False):
+    with attach(model, edit, keep=False):
         return choice_logprobs(model, contexts, choices, tokenizer.pad_token_id)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from joblib import cpu_count
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mechanism.report.build import BuildError, Built, build_notebooks, stale
@@ -213,6 +214,35 @@ def test_failure_is_named_and_the_others_are_kept(build: Callable[..., Built], s
     assert sorted(path.name for path in (tmp_path / "out").glob("*.ipynb")) == ["00_a.ipynb", "01_b.ipynb"]
     failed = read_notebook(tmp_path / "_build" / "failed" / "00_a.ipynb")
     assert "ZeroDivisionError" in failed.cells[-1].outputs[0]["ename"], "what it did up to its failure is kept aside"
+
+
+MEETS = """
+import os, pathlib, time
+here = pathlib.Path({folder!r})
+(here / {own!r}).touch()
+until = time.monotonic() + 60
+while not (here / {other!r}).exists():
+    assert time.monotonic() < until, "the other one never ran"
+    time.sleep(0.05)
+print(os.environ["MECHANISM_NOTEBOOK"], os.environ["OMP_NUM_THREADS"])
+_ = pathlib.Path(os.environ["MECHANISM_RESULTS"], {own!r} + ".json").write_text("{{}}")
+"""
+
+
+def test_notebooks_run_side_by_side_each_with_its_threads_and_records(
+    build: Callable[..., Built], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for own, other in (("00_a", "01_b"), ("01_b", "00_a")):
+        write(sources, own, MEETS.format(folder=str(tmp_path), own=own, other=other))
+    write(sources, "02_c", "1 / 0")
+    with pytest.raises(BuildError, match="1 of 3 executed notebooks failed") as caught:
+        build(side_by_side=2)
+    assert caught.value.built is not None
+    assert caught.value.built.executed == ["00_a", "01_b"]
+    for name in ("00_a", "01_b"):
+        assert output_text(tmp_path, name).split() == [name, str(max(1, cpu_count() // 2))]
+        assert recorded(tmp_path / "out" / f"{name}.ipynb")["results"] == [f"{name}.json"]
 
 
 def test_a_failed_notebook_leaves_no_records(build: Callable[..., Built], sources: Path, tmp_path: Path):

@@ -14,9 +14,8 @@ from ...measure.matching import MatchedExperts
 from ...measure.nulls import false_discovery
 from ...measure.paired_gain import Gain, PairedGain, group_weighted
 from ...measure.units import Units
-from ...models.choices import EditedChoices
+from ...models.choices import Edit, EditedChoices
 from ...models.scoring import judged
-from ...trace import Intervention
 from ...trace.interventions import Targets
 
 
@@ -26,13 +25,13 @@ class Setting:
 
     Attributes:
         labels: what describes it, stored as coordinates; the settings of a trial have the same names.
-        edit: the intervention, None for the model as it is; or interventions by group of items.
+        edit: the intervention or those that act at once, None for the model as it is; or these by group of items.
     """
 
     labels: Mapping[str, Any]
-    edit: Intervention | Mapping[str, Intervention | None] | None = None
+    edit: Edit | Mapping[str, Edit] = None
 
-    def on(self, group: str) -> Intervention | None:
+    def on(self, group: str) -> Edit:
         """The intervention on a group of items."""
         return self.edit[group] if isinstance(self.edit, Mapping) else self.edit
 

@@ -10,12 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...corpus.library import DOMAINS
 from ...corpus.store import Corpus
 from ...measure.statistics import ClusterBootstrap
-from ...models.choices import EditedChoices
+from ...models.choices import Edit, EditedChoices, interventions
 from ...models.load import model_hash
 from ...models.passes import encode, room
 from ...models.scoring import WINDOW, score_text
 from ...models.work import Work, padded
-from ...trace import Intervention, InterventionError, attach, find_sites
+from ...trace import InterventionError, attach, find_sites
 from ..base.records import texts_hash
 from ..base.study import Study, plain
 from ..base.trials import Setting, attempt, choose, described, spread
@@ -203,13 +203,13 @@ def _text_scores(
     """`nll` of texts under the settings `everywhere`, and under those of `pivot` in the language `code` alone; NaN
     elsewhere."""
     settings = [*everywhere, *pivot]
-    jobs: dict[Intervention | None, dict[int, list[int]]] = {}
+    jobs: dict[Edit, dict[int, list[int]]] = {}
     for i, piece in enumerate(texts):
         for row, setting in enumerate(settings if piece.lang == code else everywhere):
             jobs.setdefault(setting.on(piece.domain), {}).setdefault(i, []).append(row)
     nll = np.full((len(settings), len(texts)), np.nan)
     for edit, wanted in jobs.items():
-        with attach(model, [edit] if edit else [], keep=False):
+        with attach(model, interventions(edit), keep=False):
             scores = score_text(model, tokenizer, [texts[i].text for i in wanted]).nll
         for (i, rows), own in zip(wanted.items(), scores, strict=True):
             nll[rows, i] = own

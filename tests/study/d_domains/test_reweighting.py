@@ -183,13 +183,13 @@ def test_random_sets_match_and_leave_the_set_alone():
     for kind in (DOMAIN, DRIVER):
         way = Way(kind, 2.0, 0.2)
         own = sets.setting(way).on("a")
-        assert own is not None
+        assert isinstance(own, ScaleWeight)
         assert len(own.targets) == 5
         drawn = sets.random(way, 5)
         assert [one.labels["draw"] for one in drawn] == list(range(5))
         for one in drawn:
             other = one.on("a")
-            assert other is not None
+            assert isinstance(other, ScaleWeight)
             assert one.labels["kind"] == RANDOM[kind]
             assert not set(own.targets) & set(other.targets)
             assert sorted(layer for layer, _ in own.targets) == sorted(layer for layer, _ in other.targets)

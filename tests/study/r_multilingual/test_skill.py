@@ -1,0 +1,97 @@
+"""The grid of a skill learnt in one language: a toy run from a toy base, and what its record says."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+from rich.console import Console
+
+from mechanism.corpus.mixture import Column
+from mechanism.nn.checkpoint import TrainingError
+from mechanism.study.base import runs as training_runs
+from mechanism.study.clones import grid as clones
+from mechanism.study.grids import load_grid
+from mechanism.study.r_multilingual import skill
+from mechanism.study.r_multilingual.skill import FILES
+from mechanism.study.r_multilingual.steering_checks import ROUTES
+from mechanism.study.r_multilingual.steering_results import SteeringResults
+
+BASE: dict[str, Any] = {
+    "made_by": "clones.grid",
+    "model": {"vocab": 4096, "hidden": 16, "layers": 3, "heads": 1, "head_dim": 16, "experts": 4, "top_k": 2,
+              "expert_width": 8, "context": 128},
+    "train": {"tokens": 2048, "batch": 4, "length": 32, "lr": 0.01, "warmup": 1, "compile": False, "probes": []},
+    "clones": {"shares": [1, 0.5, 0.1, 0], "bilingual": 0.3, "shared": 0.0},
+    "held": {"segments": 10, "shortest": 24, "longest": 40},
+    "seeds": 1, "cells": {"base": {"weights": True}}, "rules": {},
+}  # fmt: skip
+SKILL: dict[str, Any] = {
+    "made_by": "r_multilingual.skill",
+    "train": {"tokens": 512, "batch": 4, "length": 32, "lr": 0.01, "warmup": 1, "compile": False},
+    "problems": 0.5, "seeds": 1, "sizes": {"dev": 10, "test": 12, "few": 6, "segments": 50, "draws": 5},
+    "cells": {"English alone": {"everywhere": False}}, "rules": {},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    place = tmp_path_factory.mktemp("skill")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MECHANISM_CACHE", str(place / "cache"))
+        patch.setattr(training_runs, "RUNS", place / "runs")
+        patch.setattr(skill, "TAUS", (0.01, 0.02, 0.05))
+        ids = np.random.default_rng(0).integers(1, 1024, 6000).astype(np.int32)
+        column = Column(ids, np.arange(0, 6001, 20), np.arange(300), np.arange(300) // 10)
+        for module in (clones, skill):
+            patch.setattr(module, "english_tokens", lambda tokenizer: ({("tech", "en"): column}, {}))
+        (place / "base.yaml").write_text(yaml.safe_dump(BASE))
+        (place / "skill.yaml").write_text(
+            yaml.safe_dump(SKILL | {"base": {"grid": str(place / "base.yaml"), "cell": "base"}})
+        )
+        found: Any = load_grid(str(place / "skill.yaml"))
+        with pytest.raises(TrainingError, match="begins with the weights of base, seed 0"):
+            found.make(Console(quiet=True))
+        assert not any(run.done for _, _, run in found.planned())
+        load_grid(str(place / "base.yaml")).make(Console(quiet=True))
+        found.make(Console(quiet=True))
+        yield found
+
+
+def test_the_record_has_every_table_and_is_small(grid):
+    (run,) = grid.runs("English alone")
+    result = run.result()
+    assert set(result["exact"]) == {"en", "clone 1", "clone 2"}, "the clone that is never read has no items"
+    assert sorted(path.stem for path in run.record.glob("*.nc")) == sorted(FILES)
+    assert sum(path.stat().st_size for path in run.record.iterdir()) < 300_000
+    found = xr.load_dataset(run.record / "skill.nc")
+    assert found["hits"].sizes == {"model": 2, "lang": 3, "item": 10}
+    np.testing.assert_allclose(found["rate"].sum("expert"), 2, rtol=1e-5)
+    assert xr.load_dataset(run.record / "routes.nc")["route"].values.tolist() == list(ROUTES)
+
+
+def test_steering_is_read_as_that_of_natural_languages(grid):
+    (run,) = grid.runs("English alone")
+    found = SteeringResults(xr.load_dataset(run.record / "steering.nc"))
+    assert found.compared == ["clone 1", "clone 2"]
+    assert len(found.null) == SKILL["sizes"]["draws"]
+    assert set(found.claims()) == {"R6", "R7", "R8"}
+
+
+def test_a_branch_begins_with_the_weights_of_its_base(grid):
+    (run,) = grid.runs("English alone")
+    shop = grid.workshop()
+    trainer = shop.trainer(run)
+    assert trainer.step == 0
+    state = shop._begun(run).state
+    for name, value in trainer.model.named_parameters():
+        np.testing.assert_array_equal(value.detach().numpy(), state[f"model.{name}"].float().numpy())
+
+
+def test_the_committed_grid_is_what_was_planned():
+    grid: Any = load_grid("skill")
+    assert grid.size() == 4
+    assert [run.everywhere for _, _, run in grid.planned()] == [False] * 3 + [True]
+    assert grid.run("English alone", 0).train.model == load_grid("clones").run("base", 0).train.model
+    assert len({run.hash for _, _, run in grid.planned()}) == 4
