@@ -4,7 +4,7 @@ ARGS ?=
 
 BIN := .venv/bin
 # A test file, or a notebook, to a process with one thread: two small models side by side beat one on two threads.
-WORKERS := -n auto --dist loadfile
+WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 UNIT := tests/measure tests/corpus tests/report/test_claims.py tests/report/test_amendments.py tests/report/test_charts.py \
   tests/report/test_findings.py tests/report/test_story.py tests/report/test_tables.py tests/report/test_behind.py tests/test_rooms.py
 STAMP := .venv/.installed

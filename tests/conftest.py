@@ -21,8 +21,13 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, database=No
 hypothesis.settings.load_profile("repeatable")
 
 
+LONG = ("tests/notebooks/", "tests/report/test_site", "tests/contracts/", "tests/study/", "tests/trace/", "tests/nn/")
+"""Files that take minutes: they begin first, so that no process ends long after the others."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where torch sees none."""
+    """Long files first. Tests marked `gpu` are skipped where torch sees none."""
+    items.sort(key=lambda item: next((i for i, place in enumerate(LONG) if item.nodeid.startswith(place)), len(LONG)))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch

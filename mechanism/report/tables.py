@@ -24,14 +24,14 @@ def estimates(table: pd.DataFrame) -> pd.Series:
 
 
 def interval_text(table: pd.DataFrame, digits: int = 2) -> pd.Series:
-    """`0.52 [0.44, 0.60]` from the `estimates`, `low` and `high`; empty where there is no estimate.
+    """`0.52 [0.44, 0.60]` from the `estimates`, `low` and `high`; `0.52` without an interval, empty without a value.
 
     Raises:
         ValueError: see `estimates`.
     """
     value = estimates(table)
     parts = [one.map(f"{{:.{digits}f}}".format).astype(object) for one in (value, table["low"], table["high"])]
-    text = parts[0] + " [" + parts[1] + ", " + parts[2] + "]"
+    text = (parts[0] + " [" + parts[1] + ", " + parts[2] + "]").where(table["low"].notna(), parts[0])
     return text.where(value.notna(), "")
 
 

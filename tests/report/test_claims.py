@@ -175,6 +175,23 @@ def test_how_many_units_would_decide():
     assert rule.deciding_n(evidence(0.0, -1.0, 1.0), smallest=0.0) is None
 
 
+@given(estimate=st.floats(-2, 2), low=st.floats(0, 3), high=st.floats(0, 3), n=st.integers(1, 1000))
+def test_the_number_that_would_decide_is_the_first_of_all(estimate: float, low: float, high: float, n: int):
+    rule = Rule.parse({
+        "replicated": ["interval.low >= smallest"],
+        "partly": ["interval.low > 0", "interval.high >= smallest"],
+        "refuted": ["interval.high < smallest"],
+    })  # fmt: skip
+
+    def shrunk(share: float) -> Evidence:
+        return evidence(estimate, estimate - share * low, estimate + share * high, n=n)
+
+    shares = [1 - step / 200 for step in range(200)]
+    decided = [s for s in shares if rule.verdict(shrunk(s), smallest=0.5) != Verdict.INCONCLUSIVE]
+    wanted = math.ceil(n / decided[0] ** 2) if decided else None
+    assert rule.deciding_n(shrunk(1.0), smallest=0.5) == wanted
+
+
 def test_a_rule_that_needs_an_effect_of_interest_must_be_given_one():
     rule = Rule.parse({"replicated": ["estimate > smallest"], "refuted": ["estimate < smallest"]})
     with pytest.raises(RuleError, match="needs smallest"):

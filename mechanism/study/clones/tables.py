@@ -1,6 +1,6 @@
 """What the records of models of clone languages say, by cell of their grid and by seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,11 +73,17 @@ class Clones:
     def losses(self, cell: str) -> pd.DataFrame:
         """Nats per token of test text: a row a seed, a column a language."""
         rows = {run.train.seed: run.result()["loss"] for run in self.made[cell]}
-        return pd.DataFrame(rows).T.rename_axis("seed")
+        return self._in_order(rows)
 
     def read(self, cell: str) -> pd.DataFrame:
         """Tokens read: a row a seed, a column a language."""
-        return pd.DataFrame({run.train.seed: run.result()["read"] for run in self.made[cell]}).T.rename_axis("seed")
+        return self._in_order({run.train.seed: run.result()["read"] for run in self.made[cell]})
+
+    def _in_order(self, rows: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
+        """Numbers by seed and language, English first; records have their names in alphabetical order."""
+        return pd.DataFrame(
+            rows, sorted(next(iter(rows.values())), key=lambda name: (name != "en", name))
+        ).T.rename_axis("seed")
 
     def profiles(self, cell: str, quantity: str = "divergence") -> pd.DataFrame:
         """A quantity by layer (rows) and language, mean over test segments and seeds."""

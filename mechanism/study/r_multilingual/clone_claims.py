@@ -72,12 +72,8 @@ def _tanh(correlations: Sequence[float]) -> Evidence:
 
 def _apart(clones: Clones, seed: int) -> Evidence:
     """See `Seeds.apart`; there is one unknown clone, so that seeds alone are resampled."""
-    found = []
-    for own in clones.observations(BASE):
-        mean = own["divergence"].mean("segment").transpose("layer", "lang")
-        strange, known = (mean.sel(lang=codes).mean("lang").values for codes in (clones.unread(BASE), _learnt(clones)))
-        found.append(strange / known - 1)
-    layers = [SeedMean()(values) for values in np.stack(found, 1)]
+    found = apart_by_layer(clones).to_numpy().T
+    layers = [SeedMean()(values) for values in found.T]
     least = min(range(len(layers)), key=lambda layer: layers[layer].low)
     note = f"least in layer {least}: {layers[least].estimate:.2f} [{layers[least].low:.2f}, {layers[least].high:.2f}]"
     return SeedMean()(np.mean(found, 1)).against(layers[least].low, note=note)
@@ -144,4 +140,14 @@ def links_by_layer(clones: Clones) -> pd.DataFrame:
         each = own["divergence"].sel(lang=list(table.index)).mean("segment").transpose("layer", "lang").values
         with suppress(ValueError):
             found[f"seed {run.train.seed}"] = [np.corrcoef(row, table["quality"])[0, 1] for row in each]
+    return pd.DataFrame(found).rename_axis("layer")
+
+
+def apart_by_layer(clones: Clones) -> pd.DataFrame:
+    """Divergence of the clone that is never read over that of learnt ones, minus 1, by layer (rows) and seed."""
+    found = {}
+    for run, own in zip(clones.made[BASE], clones.observations(BASE), strict=True):
+        mean = own["divergence"].mean("segment").transpose("layer", "lang")
+        strange, known = (mean.sel(lang=codes).mean("lang").values for codes in (clones.unread(BASE), _learnt(clones)))
+        found[f"seed {run.train.seed}"] = strange / known - 1
     return pd.DataFrame(found).rename_axis("layer")

@@ -48,7 +48,7 @@ class Sizes:
     test: int = 300
     few: int = 100
     segments: int = 60
-    draws: int = 30
+    draws: int = 50
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from mechanism.study.clones import grid as clones
 from mechanism.study.grids import load_grid
 from mechanism.study.r_multilingual import skill
 from mechanism.study.r_multilingual.skill import FILES
+from mechanism.study.r_multilingual.skill_tables import Skill
 from mechanism.study.r_multilingual.steering_checks import ROUTES
+from mechanism.study.r_multilingual.steering_plan import CONTROLS
 from mechanism.study.r_multilingual.steering_results import SteeringResults
 
 BASE: dict[str, Any] = {
@@ -77,6 +79,46 @@ def test_steering_is_read_as_that_of_natural_languages(grid):
     assert found.compared == ["clone 1", "clone 2"]
     assert len(found.null) == SKILL["sizes"]["draws"]
     assert set(found.claims()) == {"R6", "R7", "R8"}
+
+
+def test_tables_say_what_the_records_hold(grid):
+    found = Skill(grid)
+    before = found.by_language()
+    assert before.index.tolist() == ["en", "clone 1", "clone 2"]
+    assert ((before >= 0) & (before <= 100)).all(axis=None)
+    answers = xr.load_dataset(found.runs[0].record / "skill.nc")
+    own = answers["hits"].sel(model="branch", lang="clone 2").mean().item()
+    assert before.loc["clone 2", "choice, after"] == pytest.approx(100 * own)
+    routes = found.routes()
+    assert routes.index.tolist() == list(ROUTES)
+    repaired = found.repaired()
+    assert repaired.loc["undamaged", "recovered"] == pytest.approx(1)
+    assert repaired.iloc[1]["recovered"] == pytest.approx(0)
+    assert repaired.loc["random experts, highest", "margin"] >= repaired.loc["random experts, mean", "margin"]
+    heavy = found.by_weight()
+    assert heavy.index.tolist() == ["chosen", *CONTROLS]
+    assert heavy.loc["chosen", "as heavy"] == pytest.approx(heavy.loc["chosen", "as strong"])
+    cost = found.cost()
+    assert cost.index.tolist() == ["chosen", "random"]
+    assert np.isfinite(cost.to_numpy()).all()
+
+
+def test_without_a_gap_claims_are_not_judged(grid):
+    found = Skill(grid)
+    row = found.prerequisites().loc[0]
+    assert row["lag"] == pytest.approx(row["English"] - row["clones"])
+    assert row["lag"] < 15, "a toy answers nothing"
+    assert "clones lag English by" in found.unmet()
+    assert set(map(type, found.claims().values())) == {str}
+    assert "the situation of the source is not there" in str(found.claims()["R6"])
+
+
+def test_what_is_not_made_is_named(grid, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setattr(training_runs, "RUNS", tmp_path)
+    found = Skill(grid)
+    assert "mechanism train --grid skill" in str(found.claims()["R7"])
+    assert found.prerequisites().empty
+    assert found.routes().empty
 
 
 def test_a_branch_begins_with_the_weights_of_its_base(grid):
