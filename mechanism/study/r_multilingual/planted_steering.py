@@ -37,8 +37,13 @@ TRIED = SteeringConfig(
 
 def repaired(offset: float, seed: int = 0) -> SteeringResults:
     """Steering of the planted model whose router is damaged by `offset`, in logits, for `DAMAGED`."""
+    return SteeringResults(steer(*planted(offset, seed), TRIED), PairedGain())
+
+
+def planted(offset: float, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, SteeringTask]:
+    """The planted model, its tokenizer, and the task that its expert serves."""
     tokenizer = word_tokenizer([*ANSWERS, *COMMON, *chain(*MARKS.values())])
-    return SteeringResults(steer(damaged(tokenizer, offset, seed), tokenizer, _task(seed), TRIED), PairedGain())
+    return damaged(tokenizer, offset, seed), tokenizer, _task(seed)
 
 
 @torch.no_grad()
