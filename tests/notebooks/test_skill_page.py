@@ -16,10 +16,10 @@ from mechanism.study.base.trials import matched
 from mechanism.study.grid.run import RESULT
 from mechanism.study.grids import load_grid
 from mechanism.study.r_multilingual.planted_steering import EXPERT, LAYER, TRIED, planted
-from mechanism.study.r_multilingual.skill import SkillRun
 from mechanism.study.r_multilingual.steering import expert_frequencies, steer
 from mechanism.study.r_multilingual.steering_checks import by_routes, by_weight, cost, generated, repaired
 from mechanism.study.r_multilingual.steering_plan import UNEDITED, SteeringPlan
+from mechanism.study.skill.grid import SkillRun
 from tests.notebooks.cells import execute
 
 from ..study.clones.planted import planned
@@ -33,7 +33,7 @@ def grid(tmp_path, monkeypatch) -> Any:
     monkeypatch.setattr(training_runs, "RUNS", tmp_path / "runs")
     planned(tmp_path)
     fields = {
-        "made_by": "r_multilingual.skill", "base": {"grid": str(tmp_path / "planted.yaml"), "cell": "base"},
+        "made_by": "skill.grid", "base": {"grid": str(tmp_path / "planted.yaml"), "cell": "base"},
         "train": {"tokens": 512, "batch": 4, "length": 32, "compile": False}, "problems": 0.5, "seeds": 3,
         "cells": {"English alone": {}}, "rules": {},
     }  # fmt: skip

@@ -27,10 +27,10 @@ from ..clones.routing import held_segments
 from ..grid.english import english_tokens
 from ..grid.run import Planned, RecordedRun, RunGrid, Workshop
 from ..grids import load_grid as load_other
-from .steering import expert_frequencies, steer
-from .steering_checks import by_routes, by_weight, cost, generated, repaired
-from .steering_plan import UNEDITED, SteeringConfig, SteeringPlan
-from .steering_tasks import Items, SteeringTask
+from ..r_multilingual.steering import expert_frequencies, steer
+from ..r_multilingual.steering_checks import by_routes, by_weight, cost, generated, repaired
+from ..r_multilingual.steering_plan import UNEDITED, SteeringConfig, SteeringPlan
+from ..r_multilingual.steering_tasks import Items, SteeringTask
 
 FILES = ("steering", "skill", "generated", "weight", "repair", "cost", "routes")
 """Tables in the record of a run; see `SkillWorkshop.measure`."""

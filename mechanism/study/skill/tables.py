@@ -10,11 +10,11 @@ import pandas as pd
 import xarray as xr
 
 from ...measure.evidence import Evidence
-from . import steering_results
-from .skill import SkillGrid, SkillRun
-from .steering_checks import DAMAGE
-from .steering_plan import CONTROLS, RANDOM
-from .steering_results import SteeringResults
+from ..r_multilingual import steering_results
+from ..r_multilingual.steering_checks import DAMAGE
+from ..r_multilingual.steering_plan import CONTROLS, RANDOM
+from ..r_multilingual.steering_results import SteeringResults
+from .grid import SkillGrid, SkillRun
 
 ALONE, EVERYWHERE = "English alone", "everywhere"
 LAG = 15.0

@@ -13,12 +13,12 @@ from mechanism.nn.checkpoint import TrainingError
 from mechanism.study.base import runs as training_runs
 from mechanism.study.clones import grid as clones
 from mechanism.study.grids import load_grid
-from mechanism.study.r_multilingual import skill
-from mechanism.study.r_multilingual.skill import FILES
-from mechanism.study.r_multilingual.skill_tables import Skill
 from mechanism.study.r_multilingual.steering_checks import ROUTES
 from mechanism.study.r_multilingual.steering_plan import CONTROLS
 from mechanism.study.r_multilingual.steering_results import SteeringResults
+from mechanism.study.skill import grid as skill
+from mechanism.study.skill.grid import FILES
+from mechanism.study.skill.tables import Skill
 
 BASE: dict[str, Any] = {
     "made_by": "clones.grid",
@@ -30,7 +30,7 @@ BASE: dict[str, Any] = {
     "seeds": 1, "cells": {"base": {"weights": True}}, "rules": {},
 }  # fmt: skip
 SKILL: dict[str, Any] = {
-    "made_by": "r_multilingual.skill",
+    "made_by": "skill.grid",
     "train": {"tokens": 512, "batch": 4, "length": 32, "lr": 0.01, "warmup": 1, "compile": False},
     "problems": 0.5, "seeds": 1, "sizes": {"dev": 10, "test": 12, "few": 6, "segments": 50, "draws": 5},
     "cells": {"English alone": {"everywhere": False}}, "rules": {},
