@@ -44,7 +44,7 @@ def grid(tmp_path, monkeypatch) -> Any:
 def plant(run: SkillRun, lag: float = 1.0) -> None:
     """The record of a model in which one expert alone leads to the right answer, and whose router keeps a language from
     it by an offset that steering can repair; `lag`: by how much fewer exact answers other languages have."""
-    model, tokenizer, task = planted(4.0)
+    model, tokenizer, task = planted(4.0, run.train.seed)
     found = steer(model, tokenizer, task, TRIED)
     plan = SteeringPlan(expert_frequencies(model, tokenizer, task.texts, task.generic), TRIED)
     chosen = plan.grid()[found.attrs["chosen"]]

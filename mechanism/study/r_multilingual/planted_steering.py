@@ -58,10 +58,12 @@ def damaged(tokenizer: PreTrainedTokenizerFast, offset: float, seed: int = 0) ->
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.experts.down_proj.zero_()
+        layer.mlp.gate.weight[:, :3] = 0  # what marks the task or a language moves no other expert
     block = model.model.layers[LAYER].mlp
     scale = float(_scale(embedding[tokenizer.convert_tokens_to_ids(MARKS[DAMAGED])]))
     block.gate.weight[EXPERT] = 0
-    block.gate.weight[EXPERT, 1] = 4.0 / scale
+    block.gate.weight[EXPERT, 0] = -2.0 / scale  # no other word selects it
+    block.gate.weight[EXPERT, 1] = 6.0 / scale
     block.gate.weight[EXPERT, 2] = -offset / scale
     block.experts.gate_up_proj[EXPERT] = 0
     block.experts.gate_up_proj[EXPERT, :, 0] = 2.0
