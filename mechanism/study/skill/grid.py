@@ -76,7 +76,8 @@ class SkillRun(RecordedRun):
 @dataclass(frozen=True)
 class SkillGrid(RunGrid[SkillRun]):
     """The experiment; fields as in its file. `base` names the grid and the cell that runs begin with; `cells` say where
-    the skill is taught (`everywhere`) and how many `seeds` they have; `rules`, fixed before the first run, as text."""
+    the skill is taught (`everywhere`), how many `seeds` they have, and what of `train` and which share of `problems` is
+    their own; `rules`, fixed before the first run, as text."""
 
     name: str
     base: Mapping[str, str]
@@ -95,9 +96,10 @@ class SkillGrid(RunGrid[SkillRun]):
     def run(self, cell: str, seed: int) -> SkillRun:
         """One run of a cell."""
         about, base = self.cells[cell], self.bases[seed]
-        train = TrainConfig(model=base.train.model, seed=seed, **{**self.train, "probes": ()})
-        everywhere = bool(about.get("everywhere", False))
-        return SkillRun(self.name, train, cell, base.hash, self.problems, everywhere, self.sizes, base.data)
+        given = {**self.train, **about.get("train", {}), "probes": ()}
+        train = TrainConfig(model=base.train.model, seed=seed, **given)
+        problems, everywhere = about.get("problems", self.problems), bool(about.get("everywhere", False))
+        return SkillRun(self.name, train, cell, base.hash, problems, everywhere, self.sizes, base.data)
 
     def runs(self, cell: str) -> list[SkillRun]:
         """A cell's runs, one for each seed."""

@@ -16,7 +16,7 @@ from ..r_multilingual.steering_plan import CONTROLS, RANDOM
 from ..r_multilingual.steering_results import SteeringResults
 from .grid import SkillGrid, SkillRun
 
-ALONE, EVERYWHERE = "English alone", "everywhere"
+ALONE = "English alone"
 LAG = 15.0
 """Points by which clones must lag English for there to be something to gain."""
 PIVOT = "en"

@@ -133,7 +133,9 @@ def test_a_branch_begins_with_the_weights_of_its_base(grid):
 
 def test_the_committed_grid_is_what_was_planned():
     grid: Any = load_grid("skill")
-    assert grid.size() == 4
-    assert [run.everywhere for _, _, run in grid.planned()] == [False] * 3 + [True]
+    assert grid.size() == 5
+    assert [run.everywhere for _, _, run in grid.planned()] == [False] * 4 + [True]
+    first = grid.run("first try", 0)
+    assert (first.problems, first.train.tokens, first.hash) == (0.5, 3_000_000, "5014738db06b")
     assert grid.run("English alone", 0).train.model == load_grid("clones").run("base", 0).train.model
-    assert len({run.hash for _, _, run in grid.planned()}) == 4
+    assert len({run.hash for _, _, run in grid.planned()}) == 5
