@@ -6,6 +6,7 @@ in every language. For one language the offset keeps the router from it; a push 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 
 import numpy as np
@@ -35,6 +36,7 @@ TRIED = SteeringConfig(
 )
 
 
+@cache
 def repaired(offset: float, seed: int = 0) -> SteeringResults:
     """Steering of the planted model whose router is damaged by `offset`, in logits, for `DAMAGED`."""
     return SteeringResults(steer(*planted(offset, seed), TRIED), PairedGain())
