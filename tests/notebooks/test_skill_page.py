@@ -104,5 +104,14 @@ def test_a_missing_run_leaves_the_claims_undecided(grid, tmp_path):
     assert "not all runs" in judge.undecided["R6"]
 
 
+def test_a_run_without_steering_is_left_out_and_no_other_takes_its_place(grid, tmp_path):
+    for seed, run in enumerate(grid.runs("English alone")):
+        plant(run, lag=(1.0, 0.9, 0.8)[seed])
+    (grid.run("English alone", 1).record / "steering.nc").unlink()
+    skill = execute(PAGE, grid=str(tmp_path / "skill.yaml"))["skill"]
+    assert skill.prerequisites()["lag"].to_dict() == pytest.approx({0: 100, 2: 80})
+    assert set(skill.claims().values()) == {"in some models no expert passes any threshold"}
+
+
 def test_without_any_run_the_page_says_so(grid, tmp_path):
     assert set(execute(PAGE, grid=str(tmp_path / "skill.yaml"))["judge"].undecided) == {"R6", "R7", "R8"}

@@ -245,11 +245,9 @@ class SkillWorkshop(Workshop[SkillRun]):
         hits = [[score_choices(one, reader, own, False) for own in task.dev.values()] for one in rows.values()]
         axes = ("model", "lang", "item")
         data: dict[str, Any] = {"exact": (axes, np.stack(exact)), "hits": (axes, np.array(hits))}
-        solved = word_problems.solved("train", run.sizes.segments, "en", 0)
         rates = []
         for k in self.languages(run):
-            texts = [as_clone(question + answer, k) for question, answer in solved]
-            ids = encode(reader, texts, room(model))
+            ids = encode(reader, [as_clone(text, k) for text in task.texts], room(model))
             rates.append(routed_tokens(model, ids, padding_token(reader)).rates().mean(0))
         data["rate"] = (("lang", "layer", "expert"), np.stack(rates))
         return xr.Dataset(data, {"model": list(rows), "lang": list(task.dev)})
