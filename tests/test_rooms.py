@@ -90,6 +90,7 @@ FLOORS = {
     "embedded": {"base", "embedded"},
     "grid": {"base", "grid"},
     "clones": {"base", "grid", "clones"},
+    "skill": {"base", "grid", "grids", "clones", "r_multilingual", "skill"},
 }
 CHAPTERS = sorted(
     path.name for path in STUDY.iterdir() if path.is_dir() and path.name[0] not in "_." and path.name not in FLOORS

@@ -1,7 +1,8 @@
 """Directives whose content is made at build time from records, stamps, docstrings and the citation file.
 
 `{claims} LETTER`, `{sources}`, `{findings}`, `{board}`, `{scoreboard}`, `{verdict-bar}`, `{hero}`, `{story} LETTER`,
-`{api} ROOM`, `{contracts}`, `{guarantees}`, `{environment}`, `{runs}`, `{timings}`, `{error-rates}` and `{citation}`.
+`{api} ROOM`, `{contracts}`, `{guarantees}`, `{environment}`, `{runs}`, `{timings}`, `{error-rates}`, `{twins}`
+and `{citation}`.
 """
 
 import inspect
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from myst_nb import sphinx_
 from sphinx.util.docutils import SphinxDirective
 
-from mechanism.report import api, environment, error_rates, findings, guarantees, scoreboard, story
+from mechanism.report import api, environment, error_rates, findings, guarantees, scoreboard, story, twins
 from mechanism.report.files import PACKAGE
 from mechanism.report.tables import markdown_table
 
@@ -143,6 +144,7 @@ MARKDOWN: dict[str, Callable[[Markdown], str]] = {
     "environment": lambda asked: environment.environment_markdown(),
     "runs": lambda asked: environment.runs_markdown(),
     "timings": lambda asked: environment.notebooks_markdown(Path(asked.env.srcdir) / "notebooks"),
+    "twins": lambda asked: twins.twins_markdown(),
     "citation": lambda asked: environment.citation_markdown(),
 }
 

@@ -198,6 +198,7 @@ class CloneTokenizer(PreTrainedTokenizerFast):
         super().__init__(tokenizer_object=tokenizer.backend_tokenizer, eos_token=end, pad_token=end)
         self.clone_ids = ids
         self._common = (ids == ids[0]).all(0)
+        self._back = [dict(zip(own.tolist(), range(ids.shape[1]), strict=True)) for own in ids]
 
     def __call__(self, text: str | Sequence[str], **options: Any) -> Any:
         """`input_ids` of a text, or of several; options are those of the tokenizer.
@@ -219,14 +220,13 @@ class CloneTokenizer(PreTrainedTokenizerFast):
         the one before them."""
         ids, parts, language = np.asarray(token_ids), list[str](), 0
         size = self.clone_ids.shape[1]
-        back = [dict(zip(own.tolist(), range(size), strict=True)) for own in self.clone_ids]
         begun, row = 0, list[int]()
         for one in ids.tolist():
             own = language if one < size and self._common[one] else one // size
             if own != language:
                 parts.append(self._said(row, language, begun, options))
                 begun, row, language = 1, [], own
-            row.append(back[language][one])
+            row.append(self._back[language][one])
         parts.append(self._said(row, language, begun, options))
         return "".join(parts)
 

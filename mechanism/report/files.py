@@ -21,12 +21,13 @@ BOOK = REPOSITORY / "book"
 COPIES = BOOK / "notebooks"
 RESULTS = DATA / "results"
 CLAIMS = DATA / "claims.yaml"
+TWINS = DATA / "twins.yaml"
 AMENDMENTS = DATA / "amendments.yaml"
 FACTS = DATA / "facts.yaml"
 CONSTRAINTS = REPOSITORY / "requirements" / "constraints.txt"
 # What an executed notebook depends on besides its own text and parameters.
 _INPUT_DATA = ("corpus/manifest.json", "tokenizer", "configs", "runs", "baselines", "models")
-INPUTS = (PACKAGE, *(DATA / name for name in _INPUT_DATA), CLAIMS, FACTS, CONSTRAINTS)
+INPUTS = (PACKAGE, *(DATA / name for name in _INPUT_DATA), CLAIMS, TWINS, FACTS, CONSTRAINTS)
 _CHUNK = 1 << 20
 _IGNORED_SUFFIXES = {".pyc", ".tmp"}
 

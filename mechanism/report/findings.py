@@ -163,7 +163,7 @@ def figures_of(notebook: str) -> dict[str, str]:
     """For each claim of a notebook the name of its figure: the last before its verdict in the section of the verdict,
     else that of the first section whose heading names it, and there by the order of the names."""
     judged, named = dict[str, str](), dict[str, str]()
-    for heading, cells in _sections(notebook):
+    for heading, cells in sections(notebook):
         figures: list[str] = []
         for cell in cells:
             figures += filter(None, [cell.metadata.get("mystnb", {}).get("figure", {}).get("name")])
@@ -175,7 +175,7 @@ def figures_of(notebook: str) -> dict[str, str]:
     return named | judged
 
 
-def _sections(notebook: str) -> list[tuple[str, list[Any]]]:
+def sections(notebook: str) -> list[tuple[str, list[Any]]]:
     """Headings of a notebook with the cells below each."""
     found: list[tuple[str, list[Any]]] = [("", [])]
     for cell in read_notebook(NOTEBOOKS / f"{notebook}.ipynb").cells:

@@ -1,6 +1,7 @@
 """The notebook build, on throw-away notebooks that import nothing heavy."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,13 @@ def test_broken_notebook_is_named(build: Callable[..., Built], sources: Path):
     (sources / "00_a.ipynb").write_text("not json")
     with pytest.raises(BuildError, match=r"00_a\.ipynb is not a notebook"):
         build()
+
+
+def test_normalise_does_not_stop_at_long_texts_without_a_space():
+    cell = new_code_cell("x", id="a", outputs=[new_output("display_data", data={"text/html": "0" * 2_000_000})])
+    begun = time.monotonic()
+    normalise(new_notebook(cells=[cell]))
+    assert time.monotonic() - begun < 5, "the pattern of a cell's path goes through it once from every place"
 
 
 def test_normalise_takes_out_what_changes_from_run_to_run():

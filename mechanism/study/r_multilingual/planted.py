@@ -8,6 +8,7 @@ as a plan says layer by layer.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ CASES: dict[str, tuple[Plan, str, bool]] = {
 """Plan, texts, and whether the claims must hold, by case."""
 
 
+@cache
 def planted(seeds: int = 3) -> dict[str, dict[str, Evidence | str]]:
     """What claims R1, R2 and R10 are judged on, by case of `CASES`, with as many seeds."""
     found = {}

@@ -6,6 +6,7 @@ in every language. For one language the offset keeps the router from it; a push 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 
 import numpy as np
@@ -35,10 +36,16 @@ TRIED = SteeringConfig(
 )
 
 
+@cache
 def repaired(offset: float, seed: int = 0) -> SteeringResults:
     """Steering of the planted model whose router is damaged by `offset`, in logits, for `DAMAGED`."""
+    return SteeringResults(steer(*planted(offset, seed), TRIED), PairedGain())
+
+
+def planted(offset: float, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, SteeringTask]:
+    """The planted model, its tokenizer, and the task that its expert serves."""
     tokenizer = word_tokenizer([*ANSWERS, *COMMON, *chain(*MARKS.values())])
-    return SteeringResults(steer(damaged(tokenizer, offset, seed), tokenizer, _task(seed), TRIED), PairedGain())
+    return damaged(tokenizer, offset, seed), tokenizer, _task(seed)
 
 
 @torch.no_grad()
@@ -53,10 +60,12 @@ def damaged(tokenizer: PreTrainedTokenizerFast, offset: float, seed: int = 0) ->
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.experts.down_proj.zero_()
+        layer.mlp.gate.weight[:, :3] = 0  # what marks the task or a language moves no other expert
     block = model.model.layers[LAYER].mlp
     scale = float(_scale(embedding[tokenizer.convert_tokens_to_ids(MARKS[DAMAGED])]))
     block.gate.weight[EXPERT] = 0
-    block.gate.weight[EXPERT, 1] = 4.0 / scale
+    block.gate.weight[EXPERT, 0] = -2.0 / scale  # no other word selects it
+    block.gate.weight[EXPERT, 1] = 6.0 / scale
     block.gate.weight[EXPERT, 2] = -offset / scale
     block.experts.gate_up_proj[EXPERT] = 0
     block.experts.gate_up_proj[EXPERT, :, 0] = 2.0

@@ -45,8 +45,9 @@ def by_weight(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: SteeringTask, plan: SteeringPlan,
     chosen: Steering, random: Sequence[Targets],
 ) -> xr.Dataset:  # fmt: skip
-    """The chosen experts and the controls, steered softly with `STRENGTHS`: `hits` and `margin` `(setting, lang, item)`
-    and the routing weight `moved`; settings as in `steer`, those of a random set under its number."""
+    """The chosen experts and the controls, steered softly with `STRENGTHS`: `hits` `(setting, lang, item)`, `margin`
+    `(setting, item)`, mean over the languages but the pivot, and the routing weight `moved`; settings as in `steer`,
+    those of a random set under its number."""
     chosen = replace(chosen, kind=DOSED, strength=1.0)
     ways = {"chosen": chosen, **plan.controls(chosen)}
     ways |= {f"{RANDOM} {draw}": replace(chosen, targets=own) for draw, own in enumerate(random)}
@@ -55,7 +56,8 @@ def by_weight(
         for name, way in ways.items()
         for strength in STRENGTHS
     ]
-    return _answers(model, tokenizer, task.test, task, [UNEDITED, *settings])
+    found = _answers(model, tokenizer, task.test, task, [UNEDITED, *settings])
+    return found.assign(margin=found["margin"].drop_sel(lang=task.pivot).mean("lang"))
 
 
 def repaired(

@@ -27,10 +27,10 @@ from ..clones.routing import held_segments
 from ..grid.english import english_tokens
 from ..grid.run import Planned, RecordedRun, RunGrid, Workshop
 from ..grids import load_grid as load_other
-from .steering import expert_frequencies, steer
-from .steering_checks import by_routes, by_weight, cost, generated, repaired
-from .steering_plan import UNEDITED, SteeringConfig, SteeringPlan
-from .steering_tasks import Items, SteeringTask
+from ..r_multilingual.steering import expert_frequencies, steer
+from ..r_multilingual.steering_checks import by_routes, by_weight, cost, generated, repaired
+from ..r_multilingual.steering_plan import UNEDITED, SteeringConfig, SteeringPlan
+from ..r_multilingual.steering_tasks import Items, SteeringTask
 
 FILES = ("steering", "skill", "generated", "weight", "repair", "cost", "routes")
 """Tables in the record of a run; see `SkillWorkshop.measure`."""
@@ -76,7 +76,8 @@ class SkillRun(RecordedRun):
 @dataclass(frozen=True)
 class SkillGrid(RunGrid[SkillRun]):
     """The experiment; fields as in its file. `base` names the grid and the cell that runs begin with; `cells` say where
-    the skill is taught (`everywhere`) and how many `seeds` they have; `rules`, fixed before the first run, as text."""
+    the skill is taught (`everywhere`), how many `seeds` they have, and what of `train` and which share of `problems` is
+    their own; `rules`, fixed before the first run, as text."""
 
     name: str
     base: Mapping[str, str]
@@ -95,9 +96,10 @@ class SkillGrid(RunGrid[SkillRun]):
     def run(self, cell: str, seed: int) -> SkillRun:
         """One run of a cell."""
         about, base = self.cells[cell], self.bases[seed]
-        train = TrainConfig(model=base.train.model, seed=seed, **{**self.train, "probes": ()})
-        everywhere = bool(about.get("everywhere", False))
-        return SkillRun(self.name, train, cell, base.hash, self.problems, everywhere, self.sizes, base.data)
+        given = {**self.train, **about.get("train", {}), "probes": ()}
+        train = TrainConfig(model=base.train.model, seed=seed, **given)
+        problems, everywhere = about.get("problems", self.problems), bool(about.get("everywhere", False))
+        return SkillRun(self.name, train, cell, base.hash, problems, everywhere, self.sizes, base.data)
 
     def runs(self, cell: str) -> list[SkillRun]:
         """A cell's runs, one for each seed."""
@@ -243,11 +245,9 @@ class SkillWorkshop(Workshop[SkillRun]):
         hits = [[score_choices(one, reader, own, False) for own in task.dev.values()] for one in rows.values()]
         axes = ("model", "lang", "item")
         data: dict[str, Any] = {"exact": (axes, np.stack(exact)), "hits": (axes, np.array(hits))}
-        solved = word_problems.solved("train", run.sizes.segments, "en", 0)
         rates = []
         for k in self.languages(run):
-            texts = [as_clone(question + answer, k) for question, answer in solved]
-            ids = encode(reader, texts, room(model))
+            ids = encode(reader, [as_clone(text, k) for text in task.texts], room(model))
             rates.append(routed_tokens(model, ids, padding_token(reader)).rates().mean(0))
         data["rate"] = (("lang", "layer", "expert"), np.stack(rates))
         return xr.Dataset(data, {"model": list(rows), "lang": list(task.dev)})

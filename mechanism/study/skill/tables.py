@@ -10,13 +10,13 @@ import pandas as pd
 import xarray as xr
 
 from ...measure.evidence import Evidence
-from . import steering_results
-from .skill import SkillGrid, SkillRun
-from .steering_checks import DAMAGE
-from .steering_plan import CONTROLS, RANDOM
-from .steering_results import SteeringResults
+from ..r_multilingual import steering_results
+from ..r_multilingual.steering_checks import DAMAGE
+from ..r_multilingual.steering_plan import CONTROLS, RANDOM
+from ..r_multilingual.steering_results import SteeringResults
+from .grid import SkillGrid, SkillRun
 
-ALONE, EVERYWHERE = "English alone", "everywhere"
+ALONE = "English alone"
 LAG = 15.0
 """Points by which clones must lag English for there to be something to gain."""
 PIVOT = "en"
@@ -45,9 +45,10 @@ class Skill:
         return [xr.load_dataset(path) for path in paths if path.exists()]
 
     @cached_property
-    def steered(self) -> list[SteeringResults]:
-        """What steering did in each run."""
-        return [SteeringResults(own) for own in self.tables("steering")]
+    def steered(self) -> dict[int, SteeringResults]:
+        """What steering did, by seed; without the runs in which no expert passes any threshold."""
+        paths = {run.train.seed: run.record / "steering.nc" for run in self.runs}
+        return {seed: SteeringResults(xr.load_dataset(path)) for seed, path in paths.items() if path.exists()}
 
     def claims(self) -> dict[str, Evidence | str]:
         """Evidence on R6, R7 and R8 over the models of all seeds, or why there is none."""
@@ -58,7 +59,7 @@ class Skill:
             why = "in some models no expert passes any threshold"
         elif failed := self.unmet():
             why = f"the situation of the source is not there: {failed}"
-        return dict.fromkeys(names, why) if why else steering_results.claims(self.steered)
+        return dict.fromkeys(names, why) if why else steering_results.claims(list(self.steered.values()))
 
     def unmet(self) -> str:
         """The prerequisite that fails; empty where both hold."""
@@ -70,11 +71,14 @@ class Skill:
         return ""
 
     def prerequisites(self) -> pd.DataFrame:
-        """A row per seed, in percent: share of exact answers on dev items in `English` and, mean over clones, `clones`;
-        `lag`, their difference in points; how often a token of a solved problem selects a steered expert, `selected,
-        English` and `selected, clones`."""
+        """A row per seed that was steered, in percent: share of exact answers on dev items in `English` and, mean over
+        clones, `clones`; `lag`, their difference in points; how often a token of a solved problem selects a steered
+        expert, `selected, English` and `selected, clones`."""
         rows = {}
-        for run, found, own in zip(self.runs, self.tables("skill"), self.steered, strict=False):
+        for run, found in zip(self.runs, self.tables("skill"), strict=True):
+            own = self.steered.get(run.train.seed)
+            if own is None:
+                continue
             exact = 100 * found["exact"].sel(model="branch").mean("item").to_series()
             rate = 100 * self._rates(found, own)
             others = [name for name in exact.index if name != PIVOT]

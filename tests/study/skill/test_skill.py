@@ -13,12 +13,12 @@ from mechanism.nn.checkpoint import TrainingError
 from mechanism.study.base import runs as training_runs
 from mechanism.study.clones import grid as clones
 from mechanism.study.grids import load_grid
-from mechanism.study.r_multilingual import skill
-from mechanism.study.r_multilingual.skill import FILES
-from mechanism.study.r_multilingual.skill_tables import Skill
 from mechanism.study.r_multilingual.steering_checks import ROUTES
 from mechanism.study.r_multilingual.steering_plan import CONTROLS
 from mechanism.study.r_multilingual.steering_results import SteeringResults
+from mechanism.study.skill import grid as skill
+from mechanism.study.skill.grid import FILES
+from mechanism.study.skill.tables import Skill
 
 BASE: dict[str, Any] = {
     "made_by": "clones.grid",
@@ -30,7 +30,7 @@ BASE: dict[str, Any] = {
     "seeds": 1, "cells": {"base": {"weights": True}}, "rules": {},
 }  # fmt: skip
 SKILL: dict[str, Any] = {
-    "made_by": "r_multilingual.skill",
+    "made_by": "skill.grid",
     "train": {"tokens": 512, "batch": 4, "length": 32, "lr": 0.01, "warmup": 1, "compile": False},
     "problems": 0.5, "seeds": 1, "sizes": {"dev": 10, "test": 12, "few": 6, "segments": 50, "draws": 5},
     "cells": {"English alone": {"everywhere": False}}, "rules": {},
@@ -133,7 +133,9 @@ def test_a_branch_begins_with_the_weights_of_its_base(grid):
 
 def test_the_committed_grid_is_what_was_planned():
     grid: Any = load_grid("skill")
-    assert grid.size() == 4
-    assert [run.everywhere for _, _, run in grid.planned()] == [False] * 3 + [True]
+    assert grid.size() == 5
+    assert [run.everywhere for _, _, run in grid.planned()] == [False] * 4 + [True]
+    first = grid.run("first try", 0)
+    assert (first.problems, first.train.tokens, first.hash) == (0.5, 3_000_000, "5014738db06b")
     assert grid.run("English alone", 0).train.model == load_grid("clones").run("base", 0).train.model
-    assert len({run.hash for _, _, run in grid.planned()}) == 4
+    assert len({run.hash for _, _, run in grid.planned()}) == 5
