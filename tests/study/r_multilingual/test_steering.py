@@ -134,7 +134,7 @@ def test_controls_and_doses_of_the_planted_expert(strong: SteeringResults):
     told = point_by_point(strong).set_index("the source")["as the source"]
     assert told.iloc[0] == "yes"
     assert told["all layers: accuracy falls"] == "no"
-    table = beside_source([strong], "planted", 4)
+    table = beside_source([("planted", 4, strong)])
     assert (table.index == ["source"] * 6 + ["here"]).all()
     assert table.iloc[-1]["steered"] > table.iloc[-1]["base"] + 20
 
