@@ -15,7 +15,7 @@ from tests.notebooks.cells import execute, save_model
 
 NOTEBOOK = NOTEBOOKS / "10_routing_by_language.ipynb"
 pytestmark = pytest.mark.usefixtures("apart")
-FAMILIES = ("mixtral", "olmoe", "gpt_oss", "deepseek_v3", "ernie4_5_moe")
+FAMILIES = ("olmoe", "deepseek_v3")  # all experts alike; shared ones, and a first layer without. Others: test_rerun
 CODES = ("en", "de", "ru", "zh")
 VOCABULARY, SEGMENTS = 600, 12
 
