@@ -69,8 +69,10 @@ class Skill:
         table = self.prerequisites()
         if len(table) and table["lag"].mean() < LAG:
             return f"clones lag English by {table['lag'].mean():.1f} points, and {LAG:g} are needed"
-        if len(table) and (table["selected, clones"] >= table["selected, English"]).any():
-            return "clones select the task experts of English as often as English does"
+        if len(table) and len(often := table[table["selected, clones"] >= table["selected, English"]]):
+            told = "{}: {selected, clones:.0f} % against {selected, English:.0f} %"
+            each = ", ".join(told.format(seed, **row) for seed, row in often.iterrows())
+            return f"tokens of clones select the task experts as often as those of English (seed {each})"
         return ""
 
     def prerequisites(self) -> pd.DataFrame:
@@ -252,16 +254,20 @@ def _beside(columns: Mapping[str, Sequence[np.ndarray | tuple[np.ndarray, np.nda
     items, the same for all; NaN where one of the models has no value, and no interval where it is exact.
 
     Args:
-        columns: by name, a value for each item of each model, or a numerator and a denominator.
+        columns: by name, a value for each item of each model; or a numerator and a denominator, whose means over models
+            make the ratio: what a model has is linear in both, so that a small denominator of one makes no large ratio.
     """
     draw, row = ClusterBootstrap(), {}
     for name, models in columns.items():
         row |= dict.fromkeys((name, f"{name}, low", f"{name}, high"), np.nan)
         pairs = [own if isinstance(own, tuple) else (own, np.ones(len(own))) for own in models if own is not None]
-        if len(pairs) == len(models):
-            sampled = [Sampled(draw(*own).estimate, draw.draws(*own), len(own[0])) for own in pairs]
-            found = over_seeds(sampled)
-            row[name] = found.estimate
-            if found.low < found.high:
-                row |= {f"{name}, low": found.low, f"{name}, high": found.high}
+        if len(pairs) < len(models):
+            continue
+        over, under = (np.mean([own[side].mean() for own in pairs]) for side in (0, 1))
+        ratio = over / under
+        parts = [ratio + (top - ratio * bottom) / under for top, bottom in pairs]
+        found = over_seeds([Sampled(float(own.mean()), draw.draws(own), len(own)) for own in parts])
+        row[name] = found.estimate
+        if found.high - found.low > 1e-12:
+            row |= {f"{name}, low": found.low, f"{name}, high": found.high}
     return row
