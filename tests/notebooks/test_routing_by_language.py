@@ -84,4 +84,4 @@ def test_the_full_profile_is_computed_once(models, own_text, tmp_path, monkeypat
 )
 def test_bad_parameters_are_one_sentence(parameters, match, models, own_text):
     with pytest.raises((ValueError, CorpusError), match=match):
-        execute(NOTEBOOK, **{"model": str(models["mixtral"]), "data": [str(own_text)], **parameters})
+        execute(NOTEBOOK, **{"model": str(models["olmoe"]), "data": [str(own_text)], **parameters})
