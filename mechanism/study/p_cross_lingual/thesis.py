@@ -23,7 +23,8 @@ def needed(thesis: Thesis) -> list[str]:
 def table(x: Experiment) -> pd.DataFrame:
     """A row for each kind of model, number of languages and size that was trained: `parameters` of the feed-forward
     layers that are stored, of all models together, and `active`, those that a token passes; `all parameters` stored;
-    bits per byte on the languages in common, `loss` with `low` and `high` over seeds, and `n` seeds."""
+    bits per byte on the languages in common, `loss` with `low` and `high` over the `n` seeds of
+    which all models are there."""
     thesis = _thesis(x)
     common, rows = x.grid.languages[: thesis.languages[0]], []
 
@@ -33,7 +34,8 @@ def table(x: Experiment) -> pd.DataFrame:
         first = x.made[cells[0]][0].result()
         idle = first["parameters"] - first["active_parameters"]
         loss = pd.concat([x.losses(c, langs=x.grid.codes(x.grid.cells[c])[: len(common)]) for c in cells], axis=1)
-        by_seed = loss.dropna().mean(axis=1).to_numpy()
+        if not len(by_seed := loss.dropna().mean(axis=1).to_numpy()):
+            return
         mean = x.seed_mean(by_seed) if len(by_seed) > 1 else Evidence(float(by_seed.mean()), np.nan, np.nan, 1)
         rows.append(
             {

@@ -1,6 +1,7 @@
 """The cross-lingual grid: every kind of run on toy sizes, and planted records that its numbers must recover."""
 
 import json
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -388,6 +389,12 @@ def test_the_table_of_the_thesis_counts_every_model(planted):
     own = table.loc[("experts", 16, 2)]
     assert own["low"] < own["loss"] < own["high"]
     assert own["active"] == own["parameters"] - 200_000
+    for code, seeds in (("en", (0, 1)), ("fr", (2,))):
+        for seed in seeds:
+            shutil.rmtree(made(GRID, f"{code} alone, dense 128", seed).record)
+    again = thesis.table(Experiment(GRID)).set_index(["model", "languages", "size"])
+    assert (thesis.ALONE, 16, 128) not in again.index, "of no seed all four are there"
+    assert again.loc[(thesis.ALONE, 16, 512), "n"] == 3
 
 
 def test_growth_is_taken_where_a_curve_first_reaches_the_loss():
