@@ -47,8 +47,10 @@ GRIDS = sorted({name.split("/")[0] for name in ADDRESSES if "/" in name})
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_grids_find_all_their_runs(grid: str):
-    assert load_grid(grid).summary().startswith("all ")
+def test_grids_find_their_runs(grid: str):
+    """A grid may grow; what was made stays where it is."""
+    planned = {f"{grid}/{run.hash}" for _, _, run in load_grid(grid).planned() if run is not None and run.done}
+    assert {name for name in ADDRESSES if name.startswith(f"{grid}/")} <= planned
 
 
 def test_studies_of_the_embedded_model_find_their_records():

@@ -83,6 +83,11 @@ class Effects:
         return [f"{s} {d}" for s, d in zip(self.stratum, self.document, strict=True)]
 
     @property
+    def n_documents(self) -> int:
+        """How many documents there are."""
+        return len(set(self.names))
+
+    @property
     def share(self) -> Float[np.ndarray, "sequence"]:
         """What a sequence's effect sum counts for in `mean`: `mean = sum over sequences of share * values`."""
         weights = self._weights(np.ones(len(self._cells), dtype=bool))
@@ -226,7 +231,7 @@ class Concentration:
             for times in effects.resamples(self.n_boot, self.seed)
             if all((half * times).any() for half in halves)
         ]
-        return Sampled(self._crossed(effects, halves, out), np.array(draws), names=effects.names)
+        return Sampled(self._crossed(effects, halves, out), np.array(draws), effects.n_documents, names=effects.names)
 
     def _crossed(self, effects: Effects, halves: tuple[np.ndarray, np.ndarray], out: np.ndarray) -> float:
         means = [np.where(out, 0, effects.mean(half)) for half in halves]

@@ -112,7 +112,8 @@ class PositionSlope(PermutationTest):
 
         chance = self.draws(exchanged, len(strata), strata)
         drawn, null = (own[np.isfinite(own)] for own in (np.array(draws), chance))
-        return Sampled(value, drawn, null, EXPERTS)
+        fewest = min(min(len(m.tokens), int(own.sum())) for m, own in parts)
+        return Sampled(value, drawn, fewest, null, EXPERTS)
 
 
 def relative_slopes(

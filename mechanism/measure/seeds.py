@@ -16,13 +16,15 @@ class Sampled(NamedTuple):
     """A quantity of one model.
 
     Attributes:
-        estimate: the number; draws: the same on resamples of what the model was shown.
+        estimate: the number; draws: the same on resamples of what the model was shown; units: how many units these
+            resample, the fewest where there are several kinds.
         chance: the same under a null, empty where there is none.
         names: of the documents that draws resample, with how often each is read; or why no other model has the same.
     """
 
     estimate: float
     draws: Float[np.ndarray, "draw"]
+    units: int
     chance: Float[np.ndarray, "null"] = np.zeros(0)
     names: Sequence[str] | str = ""
 
@@ -49,7 +51,9 @@ def over_seeds(models: Sequence[Sampled], alternative: Alternative = "greater") 
         units = names if isinstance(names, str) else Units.drawn("documents", names, draws, len(set(names)))
         found = own._replace(low=min(value, own.low), high=max(value, own.high), units=units)
     else:
-        found = SeedMean()(np.array([one.estimate for one in models]), (draws, size))._replace(units=OVER_SEEDS)
+        found = SeedMean()(
+            np.array([one.estimate for one in models]), (draws, max(2, min(one.units for one in models)))
+        )._replace(units=OVER_SEEDS)
     if not all(len(one.chance) for one in models):
         return found
     least = min(len(one.chance) for one in models)

@@ -79,7 +79,7 @@ class SpecialistTest:
         held = ((draws >= self.fold) & found["specialist"]).mean((1, 2))
         chance = (self.null.draws(documents, Strongest(lift)) >= self.fold).mean((1, 2))
         names = [f"{name} {i}" for i, name in enumerate(documents.domain)]  # texts of one hash: the same documents
-        sampled = Sampled(float(found["strong"].mean()), held, chance, names)
+        sampled = Sampled(float(found["strong"].mean()), held, len(names), chance, names)
         return Specialists(experts, float(found["specialist"].mean()), sampled, scores, draws)
 
 

@@ -15,11 +15,12 @@ from .explorer import explorer
 from .judge import Judge, planted_found
 from .provenance import Provenance, provenance
 from .record import number, record
-from .tables import interval_text, listing, page_table
+from .tables import interval_text, listing, page_table, with_intervals
 
 __all__ = [
     "Judge", "Page", "charts", "explorer", "figures", "interval_text", "lift_map", "lift_panels", "listing", "number",
     "open_page", "page_table", "planted_found", "profile_text", "provenance", "record", "static_maps",
+    "with_intervals",
 ]  # fmt: skip
 
 

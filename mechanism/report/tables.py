@@ -35,6 +35,16 @@ def interval_text(table: pd.DataFrame, digits: int = 2) -> pd.Series:
     return text.where(value.notna(), "")
 
 
+def with_intervals(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
+    """Every number `x` of which there are `x, low` and `x, high` in one column, as `interval_text`."""
+    bounded = [name for name in table if {f"{name}, low", f"{name}, high"} <= set(table)]
+    shown = table.drop(columns=[f"{name}, {end}" for name in bounded for end in ("low", "high")])
+    for name in bounded:
+        own = {"estimate": table[name], "low": table[f"{name}, low"], "high": table[f"{name}, high"]}
+        shown[name] = interval_text(pd.DataFrame(own), digits)
+    return shown
+
+
 def page_table(table: pd.DataFrame, digits: int = 2, index: bool = True) -> HTML:
     """A table for the page: numbers to so many digits, nothing where there is none; and a link to all their digits."""
     from .behind import csv_link, flat

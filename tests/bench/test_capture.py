@@ -1,9 +1,11 @@
 import pytest
 
+from mechanism.bench import capture
 from mechanism.bench.capture import bench_capture, bench_intervene
 
 
-def test_capture_is_timed_against_the_bare_forward():
+def test_capture_is_timed_against_the_bare_forward(monkeypatch):
+    monkeypatch.setattr(capture, "LENGTH", 128)
     found = bench_capture(repeats=1, tokens=(16_384, 32_768))  # after a few passes the allocator has what it needs
     assert [row["case"] for row in found["cases"]] == [
         "bare", "streaming capture", "full capture", "output_router_logits",
@@ -15,7 +17,8 @@ def test_capture_is_timed_against_the_bare_forward():
     assert 0 < large < small + full
 
 
-def test_the_dearest_intervention_is_the_ratio():
+def test_the_dearest_intervention_is_the_ratio(monkeypatch):
+    monkeypatch.setattr(capture, "LENGTH", 32)
     found = bench_intervene(repeats=1)
     assert len(found["cases"]) == 8
     assert found["ratio"] == max(row["ratio"] for row in found["cases"][1:])

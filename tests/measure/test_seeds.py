@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from mechanism.measure.seeds import Sampled, over_seeds
 
 RNG = np.random.default_rng(0)
 
 
-def model(centre: float, spread: float = 1.0, chance: float | None = None) -> Sampled:
+def model(centre: float, spread: float = 1.0, chance: float | None = None, units: int = 50) -> Sampled:
     null = np.zeros(0) if chance is None else RNG.normal(chance, 1, 999)
-    return Sampled(centre, RNG.normal(centre, spread, 2000), null)
+    return Sampled(centre, RNG.normal(centre, spread, 2000), units, null)
 
 
 def test_one_model_has_the_interval_of_its_own_draws():
@@ -35,7 +36,15 @@ def test_the_null_is_of_the_mean_over_models():
     assert np.isnan(over_seeds([model(0.0)]).null)
 
 
-@pytest.mark.parametrize("models", [[], [Sampled(1.0, np.zeros(0))]])
+@pytest.mark.parametrize("models", [[], [Sampled(1.0, np.zeros(0), 50)]])
 def test_nothing_to_resample_is_refused(models):
     with pytest.raises(ValueError, match="needs models, each with draws"):
         over_seeds(models)
+
+
+def test_units_beneath_the_seeds_are_counted_as_such_and_not_as_their_resamples():
+    own = model(1.0, 1.0)
+    wide, narrow = (over_seeds([own._replace(units=units)] * 3) for units in (5, 5000))
+    variance = own.draws.var(ddof=1)
+    assert wide.high - 1 == pytest.approx(student.ppf(0.975, 4) * variance**0.5), "of models alike: that of five units"
+    assert narrow.high - 1 == pytest.approx(1.96 * variance**0.5, rel=1e-3)

@@ -22,7 +22,7 @@ def texts(tmp_path_factory) -> list[Path]:
         column = sorted(filter(None, committed(name).columns["en"]), key=len)
         folders.append(tmp_path_factory.mktemp("data") / name)
         folders[-1].mkdir()
-        lines = [text.replace("\n", " ") for text in column[len(column) // 2 :][:SEGMENTS]]
+        lines = [text.replace("\n", " ") for text in column[len(column) // 4 :][:SEGMENTS]]
         (folders[-1] / "en.txt").write_text("\n".join(lines) + "\n", "utf-8")
     return folders
 

@@ -1,6 +1,7 @@
 """The page on a skill learnt in one language finds what was planted in its records, and says what is missing."""
 
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,34 +42,41 @@ def grid(tmp_path, monkeypatch) -> Any:
     return load_grid(str(tmp_path / "skill.yaml"))
 
 
-def plant(run: SkillRun, lag: float = 1.0) -> None:
-    """The record of a model in which one expert alone leads to the right answer, and whose router keeps a language from
-    it by an offset that steering can repair; `lag`: by how much fewer exact answers other languages have."""
-    model, tokenizer, task = planted(4.0, run.train.seed)
+@cache
+def measured(seed: int) -> dict[str, xr.Dataset]:
+    """Tables on a model in which one expert alone leads to the right answer, and whose router keeps a language from it
+    by an offset that steering can repair; but for answers that are written."""
+    model, tokenizer, task = planted(4.0, seed)
     found = steer(model, tokenizer, task, TRIED)
     plan = SteeringPlan(expert_frequencies(model, tokenizer, task.texts, task.generic), TRIED)
     chosen = plan.grid()[found.attrs["chosen"]]
     random = matched(chosen.targets, plan.layers, plan.found["base_rate"].values, 5)
     settings = [UNEDITED, chosen.as_setting("chosen", "chosen")]
     settings += [UNEDITED.__class__({**UNEDITED.labels, "role": "random"}, settings[1].edit)]
-    languages, (layers, experts) = list(task.test), plan.found["task_difference"].shape
-    exact = np.zeros((2, len(languages), 20), dtype=np.int8)
-    exact[1, 0], exact[1, 1:, : round(20 * (1 - lag))] = 1, 1
-    rate = np.full((len(languages), layers, experts), 0.1)
-    rate[0, LAYER, EXPERT] = 0.9
-    axes = ("model", "lang", "item")
-    data = {"exact": (axes, exact), "hits": (axes, exact), "rate": (("lang", "layer", "expert"), rate)}
-    tables = {
+    return {
         "steering": found,
-        "skill": xr.Dataset(data, {"model": ["base", "branch"], "lang": languages}),
         "generated": generated(model, tokenizer, task.test, settings),
         "weight": by_weight(model, tokenizer, task, plan, chosen, random),
         "repair": repaired(model, tokenizer, task, chosen.targets, random),
         "cost": cost(model, tokenizer, task.generic, settings),
         "routes": by_routes(model, tokenizer, task.test, "en"),
     }
+
+
+def plant(run: SkillRun, lag: float = 1.0) -> None:
+    """The record of the planted model; `lag`: by how much fewer exact answers other languages have."""
+    tables = measured(run.train.seed)
+    languages = tables["steering"]["lang"].values.tolist()
+    layers, experts = tables["steering"]["task_difference"].transpose("layer", "expert").shape
+    exact = np.zeros((2, len(languages), 20), dtype=np.int8)
+    exact[1, 0], exact[1, 1:, : round(20 * (1 - lag))] = 1, 1
+    rate = np.full((len(languages), layers, experts), 0.1)
+    rate[0, LAYER, EXPERT] = 0.9
+    axes = ("model", "lang", "item")
+    data = {"exact": (axes, exact), "hits": (axes, exact), "rate": (("lang", "layer", "expert"), rate)}
+    skill = xr.Dataset(data, {"model": ["base", "branch"], "lang": languages})
     run.record.mkdir(parents=True)
-    for name, table in tables.items():
+    for name, table in {**tables, "skill": skill}.items():
         write_stats(table, run.record / f"{name}.nc")
     (run.record / RESULT).write_text(json.dumps({"exact": {"en": 1.0}, "step_seconds": 1.0}))
 
@@ -81,12 +89,12 @@ def test_the_page_finds_what_was_planted(grid, tmp_path, capsys):
     assert scope["judge"].judged["R6"].verdict == Verdict.REPLICATED
     table = scope["skill"].prerequisites()
     assert table["lag"].tolist() == [100.0] * 3
-    routes = scope["skill"].routes()["margin, clones"]
-    assert routes["pivot"] > routes["own"], "the route of the pivot reaches the expert"
+    route = scope["skill"].routes().loc["clones", "pivot"]
+    assert route["margin"] > route["margin, low"] > 0, "the route of the pivot reaches the expert"
     fixed = scope["skill"].repaired()["recovered"]
     assert fixed["task experts, 2"] > 0.8
     assert fixed["random experts, highest"] < 0.5
-    assert "own:" in capsys.readouterr().out
+    assert "route own:" in capsys.readouterr().out
 
 
 def test_without_a_gap_nothing_is_judged(grid, tmp_path):

@@ -45,7 +45,7 @@ def save(family: str, folder: Path) -> str:
     return str(save_model(family, folder, tokenizer))
 
 
-@pytest.mark.parametrize("family", ["mixtral", "olmoe", "gpt_oss", "deepseek_v3", "llama4_text"])
+@pytest.mark.parametrize("family", ["mixtral", "olmoe", "deepseek_v3", "llama4_text"])
 def test_it_runs_on_a_model_of_another_family_and_own_text(family, own_text, tmp_path, monkeypatch):
     tasks = ("word problems", "domain") if family == "mixtral" else ("word problems",)
     monkeypatch.setattr(steering, "TASKS", tasks)

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_notebook
 
-from mechanism.report.book import build_book, shown_results
+from mechanism.report.book import Site, build_book, shown_results
 from mechanism.report.build import BuildError
 from mechanism.report.files import BOOK
 from mechanism.report.published import read_stamps
@@ -19,10 +20,15 @@ from mechanism.report.published import read_stamps
 
 @pytest.fixture
 def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """See `copied`."""
+    return copied(tmp_path, monkeypatch)
+
+
+def copied(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The report's own configuration with a single page."""
-    folder = tmp_path / "book"
+    folder = place / "book"
     folder.mkdir()
-    monkeypatch.setenv("MECHANISM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MECHANISM_RESULTS", str(place / "results"))
     for name in ("_ext", "_static", "vendor"):
         shutil.copytree(BOOK / name, folder / name)
     for name in ("_config.yml", "references.bib", "claims.md", "bibliography.md"):
@@ -37,57 +43,62 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_site_is_built_with_claims_and_without_source_maps(book: Path):
-    (book / "notebooks" / "data.js").write_text("DATA = 1;\n")
-    site = build_book(book=book)
-    assert (site.folder / "notebooks" / "data.js").read_text() == "DATA = 1;\n"
-    text = (site.folder / "claims.html").read_text()
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Iterator[Site]:
+    """A book with a glossary, whose page `method` speaks of its terms and symbols, and a file of the notebooks'."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = copied(tmp_path_factory.mktemp("built"), patch)
+        entries = "routing entropy\n  How evenly experts are used.\n\nexpert\n  A small network.\n"
+        rows = "* - symbol\n  - page\n  - meaning\n* - $E$\n  - `method`\n  - number of experts\n"
+        rows += "* - $\\tau$\n  - `method`\n  - a threshold\n* - $E$\n  - `other`\n  - something else\n"
+        table = f"```{{list-table}}\n:header-rows: 1\n:class: symbols\n\n{rows}```\n"
+        glossary = f"# Glossary\n\n```{{glossary}}\n{entries}```\n\n## Symbols\n\n{table}"
+        (folder / "glossary.md").write_text(glossary)
+        toc = yaml.safe_load((folder / "_toc.yml").read_text())
+        toc["parts"][0]["chapters"].append({"file": "glossary"})
+        (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+        said = "# Routing entropy\n\n`routing entropy`, Routing entropy and routing entropy of an expert.\n"
+        said += "Of $E$ experts, $E^2$ pairs.\n\n$$\n\\log E > \\tau\n$$\n\n$$\nEx = 1\n$$\n"
+        (folder / "method.md").write_text(f"{said}\nSee {{cite:p}}`lin1991divergence`, and {{term}}`expert`.\n")
+        (folder / "notebooks" / "data.js").write_text("DATA = 1;\n")
+        yield build_book(book=folder)
+
+
+def links(page: str) -> set[tuple[str, str, str]]:
+    """Address, meaning and text of what a page explains where it stands."""
+    found = re.findall(r'<a class="[^"]*\bterm\b[^"]*" href="([^"]*)" title="([^"]*)">(.*?)</a>', page)
+    return {(href, title, re.sub("<.*?>", "", text)) for href, title, text in found}
+
+
+def test_site_is_built_with_claims_and_without_source_maps(built: Site):
+    assert (built.folder / "notebooks" / "data.js").read_text() == "DATA = 1;\n"
+    text = (built.folder / "claims.html").read_text()
     assert text.count("verdict-undecided") == 45
-    assert not list(site.folder.rglob("*.map"))
-    assert not (site.folder / "_static" / "plotly.min.js").exists()
+    assert not list(built.folder.rglob("*.map"))
+    assert not (built.folder / "_static" / "plotly.min.js").exists()
     assert "tex-svg.js" not in text
-    assert str(site).endswith("MB")
-    front = (site.folder / "index.html").read_text()
+    assert str(built).endswith("MB")
+    front = (built.folder / "index.html").read_text()
     assert front.count("verdict-undecided") == 45
     assert 'property="og:image" content="_static/generated/card.png"' in front
     assert "canonical" not in front
     assert "an executable research report" in front
-    assert (site.folder / "_static" / "generated" / "card.png").exists()
-    assert 'href="/"' in (site.folder / "404.html").read_text()
-    assert read_stamps(site.folder)["notebooks"] == {}
+    assert (built.folder / "_static" / "generated" / "card.png").exists()
+    assert 'href="/"' in (built.folder / "404.html").read_text()
+    assert read_stamps(built.folder)["notebooks"] == {}
 
 
-def test_the_first_mention_of_a_term_has_its_definition(book: Path):
-    entries = "routing entropy\n  How evenly experts are used.\n\nexpert\n  A small network.\n"
-    (book / "glossary.md").write_text(f"# Glossary\n\n```{{glossary}}\n{entries}```\n")
-    toc = yaml.safe_load((book / "_toc.yml").read_text())
-    toc["parts"][0]["chapters"].append({"file": "glossary"})
-    (book / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
-    said = "# Routing entropy\n\n`routing entropy`, Routing entropy and routing entropy of an expert.\n"
-    (book / "method.md").write_text(f"{said}\nSee {{cite:p}}`lin1991divergence`, and {{term}}`expert`.\n")
-    page = (build_book(book=book).folder / "method.html").read_text()
-    links = re.findall(r'<a class="([^"]*)" href="([^"]*)" title="([^"]*)">(.*?)</a>', page)
-    found = {(title, re.sub("<.*?>", "", text)) for kind, href, title, text in links if "term" in kind.split()}
+def test_the_first_mention_of_a_term_has_its_definition(built: Site):
+    page = (built.folder / "method.html").read_text()
+    found = {own[1:] for own in links(page) if "#symbols" not in own[0]}
     assert found == {("How evenly experts are used.", "Routing entropy"), ("A small network.", "expert")}
     assert page.count("How evenly experts are used.") == 1
 
 
-def test_symbols_have_the_meaning_that_they_have_on_the_page(book: Path):
-    rows = "* - symbol\n  - page\n  - meaning\n* - $E$\n  - `method`\n  - number of experts\n"
-    rows += "* - $\\tau$\n  - `method`\n  - a threshold\n* - $E$\n  - `other`\n  - something else\n"
-    table = f"```{{list-table}}\n:header-rows: 1\n:class: symbols\n\n{rows}```\n"
-    (book / "glossary.md").write_text(f"# Glossary\n\n## Symbols\n\n{table}")
-    toc = yaml.safe_load((book / "_toc.yml").read_text())
-    toc["parts"][0]["chapters"].append({"file": "glossary"})
-    (book / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
-    (book / "method.md").write_text(
-        "# Method\n\nOf $E$ experts, $E^2$ pairs.\n\n$$\n\\log E > \\tau\n$$\n\n$$\nEx = 1\n$$\n"
-    )
-    page = (build_book(book=book).folder / "method.html").read_text()
-    links = re.findall(r'<a class="[^"]*term[^"]*" href="([^"]*)" title="([^"]*)">(.*?)</a>', page)
-    assert [(href, title, re.sub("<.*?>", "", text)) for href, title, text in links] == [
-        ("glossary.html#symbols", "number of experts", r"\(E\)")
-    ]
+def test_symbols_have_the_meaning_that_they_have_on_the_page(built: Site):
+    page = (built.folder / "method.html").read_text()
+    found = [own for own in links(page) if "#symbols" in own[0]]
+    assert found == [("glossary.html#symbols", "number of experts", r"\(E\)")]
     (legend,) = re.findall(r"<details><summary>symbols</summary>(.*?)</details>", page, re.DOTALL)
     said = " ".join(re.sub("<.*?>", "", legend).split())
     assert said == r"\(E\) number of experts; \(\tau\) a threshold"

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mechanism.report.tables import interval_text, listing, page_table
+from mechanism.report.tables import interval_text, listing, page_table, with_intervals
 
 TABLE = pd.DataFrame({"estimate": [0.523, np.nan], "low": [0.441, np.nan], "high": [0.6, np.nan]}, index=["en", "sw"])
 
@@ -35,3 +35,11 @@ def test_a_cell_without_a_number_is_empty():
     assert page_table(counts, index=False)._repr_html_().count("<td></td>") == 1
     assert "<td>3</td>" in page_table(counts)._repr_html_()
     assert "<th>en</th>" not in page_table(TABLE, index=False)._repr_html_()
+
+
+def test_bounded_numbers_become_one_column_and_others_stay():
+    table = pd.DataFrame({"moved": [1.0], "gain": [0.5], "gain, low": [0.1], "gain, high": [np.nan]})
+    shown = with_intervals(table.assign(**{"gain, high": 0.9}), 1)
+    assert shown.to_dict("records") == [{"moved": 1.0, "gain": "0.5 [0.1, 0.9]"}]
+    assert with_intervals(table.assign(**{"gain, low": np.nan}))["gain"].tolist() == ["0.50"]
+    assert with_intervals(table[["moved", "gain"]]).equals(table[["moved", "gain"]]), "nothing is bounded"

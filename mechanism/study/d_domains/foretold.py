@@ -88,7 +88,7 @@ class Foretold:
             return float(np.mean([_at_largest(first, second), _at_largest(second, first)]))
 
         draws = [crossed(times) for times in effects.resamples(self.swept.n_boot, self.swept.seed)]
-        return Sampled(crossed(np.ones(len(effects.values))), np.array(draws), names=effects.names)
+        return Sampled(crossed(np.ones(len(effects.values))), np.array(draws), effects.n_documents, names=effects.names)
 
 
 def _first_less_last(ranked: np.ndarray, metric: np.ndarray, effects: np.ndarray) -> np.ndarray:

@@ -171,11 +171,12 @@ class Reweighted(Trials):
         for kind in KINDS:
             own = [one.gain_of(one.scores(one.chosen(kind))) for one in models]
             drawn = [
-                Sampled(o.gain.estimate, o.draws, np.array(m.random(kind))) for o, m in zip(own, models, strict=True)
+                Sampled(o.gain.estimate, o.draws, o.clusters, np.array(m.random(kind)))
+                for o, m in zip(own, models, strict=True)
             ]
             mean = over_seeds(drawn)
             draws = np.mean([one.draws for one in own], axis=0)
-            above = SeedMean().above(np.array([one.gain.estimate for one in own]), (draws, len(draws)))
+            above = SeedMean().above(np.array([one.gain.estimate for one in own]), (draws, own[0].clusters))
             found[kind] = mean._replace(p=max(mean.p, above))
         smaller = min(found.values(), key=lambda one: one.estimate)
         note = f"The smaller of the two gains, over {len(models)} training seeds."

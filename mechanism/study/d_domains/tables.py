@@ -79,10 +79,13 @@ def strong_by_fold(models: Sequence[Specialists], folds: Sequence[float] = (1.5,
     models, `low`, `high`, `n` models."""
     rows = {}
     for fold in folds:
-        held = [(one.experts["specialist"].values, one.experts["lift"].values, one.lifts) for one in models]
+        held = [
+            (one.experts["specialist"].values, one.experts["lift"].values, one.lifts, one.sampled.units)
+            for one in models
+        ]
         sampled = [
-            Sampled(float((own & (lift >= fold)).mean()), (own & (draws >= fold)).mean((1, 2)))
-            for own, lift, draws in held
+            Sampled(float((own & (lift >= fold)).mean()), (own & (draws >= fold)).mean((1, 2)), units)
+            for own, lift, draws, units in held
         ]
         rows[fold] = over_seeds(sampled).row()
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold").reset_index()
@@ -120,7 +123,8 @@ def overlapping(swept: Swept, share: float | None = None, everywhere: bool = Fal
     exchanged = PermutationTest(swept.n_perm, swept.seed).draws(
         lambda order: second[order][first].mean(), len(first), strata
     )
-    return Sampled(float(second[first].mean()), np.array(draws), exchanged, EXPERTS)
+    fewest = min(int(first.sum()), effects.n_documents)
+    return Sampled(float(second[first].mean()), np.array(draws), fewest, exchanged, EXPERTS)
 
 
 def driver_overlap(models: Sequence[Swept]) -> pd.DataFrame | None:
@@ -200,4 +204,5 @@ class Space:
         exchanged = PermutationTest(swept.n_perm, swept.seed).draws(
             lambda order: together(near, np.flatnonzero(own[order])), len(own), layer
         )
-        return Sampled(together(near, np.flatnonzero(own)), np.array(draws)[np.isfinite(draws)], exchanged, EXPERTS)
+        fewest, drawn = min(int(own.sum()), effects.n_documents), np.array(draws)[np.isfinite(draws)]
+        return Sampled(together(near, np.flatnonzero(own)), drawn, fewest, exchanged, EXPERTS)

@@ -17,12 +17,15 @@ from ..grid.run import Planned, RunGrid
 from .training import EnglishWorkshop, GridRun
 
 HEADS = {
-    "heads2": (2, True, True), "heads3": (3, True, True),
-    "heads2_none": (2, False, False), "heads2_head": (2, True, False), "heads2_merge": (2, False, True),
+    "heads2": (2, 2, True, True), "heads3": (3, 3, True, True), "heads4": (4, 4, True, True),
+    "heads6": (6, 6, True, True), "heads2_none": (2, 2, False, False), "heads2_head": (2, 2, True, False),
+    "heads2_merge": (2, 2, False, True), "sparse_both": (1, 1, True, True), "fine_grained_both": (1, 2, True, True),
 }  # fmt: skip
-"""Heads of a variant, and whether it has a head and a merge layer."""
+"""Heads of a variant, its slots for each of the baseline's, and whether it has a head and a merge layer."""
 LABELS = {
     "dense": "dense", "sparse": "sparse", "fine_grained": "fine-grained", "heads2": "2 heads", "heads3": "3 heads",
+    "heads4": "4 heads", "heads6": "6 heads", "sparse_both": "sparse, both layers",
+    "fine_grained_both": "fine-grained, both layers",
     "heads2_none": "neither layer", "heads2_head": "head layer only", "heads2_merge": "merge layer only",
 }  # fmt: skip
 VARIANTS = tuple(LABELS)
@@ -34,7 +37,9 @@ class Block:
 
     Attributes:
         shared: every sparse layer gets a shared expert as wide as the baseline's experts; precision: `full` or `b1.58`.
-        rate_of: block and variant whose learning rate is taken; None to choose one for each variant.
+        rate_of: block and variant whose learning rate is taken, of its own variant where none is named; None to choose
+            one for each variant.
+        experts: number of experts of the baseline, 0 for the grid's.
     """
 
     variants: tuple[str, ...]
@@ -42,6 +47,7 @@ class Block:
     shared: bool = False
     precision: str = "full"
     rate_of: Mapping[str, str] | None = None
+    experts: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,10 @@ class Grid(RunGrid[GridRun]):
         """The feed-forward layer of a variant."""
         own = self.blocks[block]
         shared = self.baseline.width if own.shared else 0
-        return variant_layer(replace(self.baseline, precision=own.precision, shared_width=shared), variant)
+        experts = own.experts or self.baseline.experts
+        return variant_layer(
+            replace(self.baseline, precision=own.precision, shared_width=shared, experts=experts), variant
+        )
 
     def model(self, block: str, variant: str) -> VariantConfig:
         """The language model of a variant; its dense layers are as wide as an expert of the baseline."""
@@ -96,7 +105,7 @@ class Grid(RunGrid[GridRun]):
             ValueError: all of them diverged.
         """
         if source := self.blocks[block].rate_of:
-            return self.rate(**source)
+            return self.rate(**{"variant": variant, **source})
         runs = self.tuning_runs(block, variant)
         if not all(run.done for run in runs):
             return None
@@ -150,7 +159,7 @@ class Grid(RunGrid[GridRun]):
 
 def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:
     """A layer at parity with the baseline, by one of `VARIANTS`: `fine_grained` has twice the slots, `headsN` N heads
-    and N slots, and two heads without head or merge layer keep their experts.
+    and N slots, `_both` one head with head and merge layer; two heads without one of these layers keep their experts.
 
     Weights are normalised over several slots; with one they cannot be.
 
@@ -164,8 +173,8 @@ def variant_layer(baseline: SparseMoEConfig, variant: str) -> LayerConfig:
     if variant == "fine_grained":
         layer = parity.fine_grained(baseline, 2 * baseline.top_k)
     else:
-        heads, head, merge = HEADS[variant]
-        layer = replace(parity.multi_head(baseline, heads, heads), head=head, merge=merge)
+        heads, slots, head, merge = HEADS[variant]
+        layer = replace(parity.multi_head(baseline, heads, slots * baseline.top_k), head=head, merge=merge)
     return replace(layer, normalise=layer.top_k > 1)
 
 

@@ -1,9 +1,10 @@
 """What the runs of the multi-head grid say: perplexity in pairs, experts in use, time and memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,18 @@ from .training import GridRun
 
 ORDER = (("heads2", "sparse"), ("heads2", "fine_grained"), ("heads3", "heads2"))
 """Comparisons of the source's order, better first."""
+ADDED = {
+    "sparse": (("plain", "sparse"), ("layers", "sparse_both")),
+    "fine_grained": (("plain", "fine_grained"), ("layers", "fine_grained_both")),
+    "heads2": (("ablation", "heads2_none"), ("plain", "heads2")),
+}
+"""Without and with head and merge layers, as in the source's table 4."""
+BY_HEADS = {
+    1: ("layers", "sparse_both"), 2: ("plain", "heads2"), 3: ("plain", "heads3"), 4: ("heads", "heads4"),
+    6: ("heads", "heads6"),
+}  # fmt: skip
+BY_EXPERTS = {7: "plain", 13: "experts13", 25: "experts25"}
+"""Blocks by the experts of their baseline."""
 ACTIVE = 0.5
 UNTIMED = "are not measured: `mechanism bench steps --write` does it"
 Cell = tuple[str, str]
@@ -104,6 +117,36 @@ class Experiment:
         """
         found = {f"{a} - {b}": self.difference((block, a), (block, b)).row() for a, b in pairs}
         return pd.DataFrame(found).T.sort_values("high", ascending=False)
+
+    def added(self) -> pd.DataFrame:
+        """What head and merge layers change, a row per variant of `ADDED` that is made with and without: `without` and
+        `with`, perplexity, and their difference in log perplexity, `estimate`, `low`, `high`, `n` seeds."""
+        return self._pairs(ADDED, ("without", "with"))
+
+    def by_heads(self) -> pd.DataFrame:
+        """By number of heads, each with head and merge layer and as many slots: `sparse` and `ppl`, perplexity, and its
+        difference from the sparse layer at parity, as in `added`."""
+        return self._pairs({n: (("plain", "sparse"), cell) for n, cell in BY_HEADS.items()}, ("sparse", "ppl"))
+
+    def by_experts(self) -> pd.DataFrame:
+        """By number of experts of the sparse layer: `sparse` and `ppl` of two heads at parity with it, and their
+        difference, as in `added`."""
+        pairs = {n: ((block, "sparse"), (block, "heads2")) for n, block in BY_EXPERTS.items()}
+        return self._pairs(pairs, ("sparse", "ppl"))
+
+    def _pairs(self, pairs: Mapping[Any, tuple[Cell, Cell]], names: tuple[str, str]) -> pd.DataFrame:
+        """A row for each pair of which both have runs: their perplexities, and the second's difference from the first
+        in log perplexity, over the seeds that both have."""
+        rows = {}
+        for key, (first, second) in pairs.items():
+            seeds = [{run.train.seed for run in self.made.get(cell, [])} for cell in (first, second)]
+            if all(seeds):
+                rows[key] = {name: self.perplexity(c)["all"] for name, c in zip(names, (first, second), strict=True)}
+                if len(set.intersection(*seeds)) > 1:
+                    rows[key] |= self.difference(second, first).row()
+        return pd.DataFrame.from_dict(
+            rows, orient="index", columns=[*names, "estimate", "low", "high", "n"] if rows else None
+        )
 
     def curves(self, cell: Cell) -> pd.DataFrame:
         """Training loss over `tokens`, an exponential moving average over recorded steps, a column a seed."""

@@ -7,7 +7,8 @@ from ...measure.statistics import median_interval
 from ..grid.records import Judges, judged
 from .adaptation import embedding_share, reached, retained
 from .grid import BASE
-from .tables import BUDGETS, GOAL, Experiment
+from .tables import Experiment
+from .thesis import needed, spared
 
 LOADED, COSTS = 2.0, 1.025
 """Thresholds of P10's rule: load, and time of a step with the balance loss over that of one without."""
@@ -17,15 +18,6 @@ FEW, MORE = 0.02, 0.1
 
 def _read(x: Experiment) -> str:
     return f"runs of at most {x.grid.train['tokens'] / 1e6:g} million tokens"
-
-
-def _p4(x: Experiment) -> Evidence:
-    found = x.growths()
-    if outside := [f"with {budget}, {told}" for budget, told in found.items() if isinstance(told, str)]:
-        raise ValueError("; ".join([*outside, _read(x)]))
-    inside = {budget: own for budget, own in found.items() if isinstance(own, Evidence)}
-    largest = max(inside, key=lambda budget: inside[budget].high)
-    return inside[largest].against(note=f"the larger of two: with {largest}")
 
 
 def _p5(x: Experiment) -> Evidence:
@@ -101,9 +93,7 @@ def _p15(x: Experiment) -> Evidence:
     return x.seed_mean(speed).against(saved, note=note)
 
 
-_SIZES = GOAL, *(f"16 languages {e} experts{ending}" for ending in BUDGETS.values() for e in (8, 32))
 JUDGES: Judges = {
-    "P4": (_SIZES, _p4),
     "P5": ((BASE,), _p5),
     "P6": ((BASE,), retained),
     "P7": (("none", "added", "concatenated"), _p7),
@@ -117,10 +107,20 @@ JUDGES: Judges = {
 }  # fmt: skip
 
 
+def judges(experiment: Experiment) -> Judges:
+    """`JUDGES`, and that of P4 where the grid has the cells of the thesis."""
+    thesis = experiment.grid.thesis
+    return JUDGES if thesis is None else {"P4": (needed(thesis), spared), **JUDGES}
+
+
 def claims(experiment: Experiment) -> dict[str, Evidence | str]:
     """What each claim is judged on, with the length of the runs, or the reason why not; see `judged`."""
-    read = _read(experiment)
+    read, thesis = dict.fromkeys(JUDGES, _read(experiment)), experiment.grid.thesis
+    if thesis is not None:
+        read["P4"] = f"runs of {thesis.tokens:,} tokens of each language"
     return {
-        claim: found if isinstance(found, str) else found._replace(note="; ".join(filter(None, (found.note, read))))
-        for claim, found in judged(JUDGES, experiment).items()
+        claim: found
+        if isinstance(found, str)
+        else found._replace(note="; ".join(filter(None, (found.note, read[claim]))))
+        for claim, found in judged(judges(experiment), experiment).items()
     }

@@ -156,7 +156,9 @@ def at_devices(models: Sequence[xr.Dataset], devices: int = 8) -> Evidence | str
 
     def over_models(number: int) -> Evidence:
         own = [one.sel(devices=number) for one in models]
-        return over_seeds([Sampled(float(one["fall"]), one["draws"].values, names=names) for one in own])
+        return over_seeds(
+            [Sampled(float(one["fall"]), one["draws"].values, len(set(names)), names=names) for one in own]
+        )
 
     at = {number: over_models(number) for number in numbers}
     least = min((number for number in at if number != devices), key=lambda number: at[number].low)

@@ -22,14 +22,15 @@ from ...nn.variants import VariantConfig
 from ..base import runs as training_runs
 from ..grid.run import Planned, RunGrid, Workshop
 from .held_out import HeldOut
-from .run import USE, Adaptation, Cell, LanguageRun
+from .run import USE, Adaptation, Cell, LanguageRun, Thesis
 
 BASE, PARENT = "none", "dense half"
 
 
 @dataclass(frozen=True)
 class LanguageGrid(RunGrid[LanguageRun]):
-    """The experiment; fields as in its file, and the `shop` that makes its runs."""
+    """The experiment; fields as in its file, where `thesis` stands for cells of its own, and the `shop` that makes its
+    runs."""
 
     name: str
     languages: tuple[str, ...]
@@ -43,12 +44,19 @@ class LanguageGrid(RunGrid[LanguageRun]):
     held: HeldOut
     cells: Mapping[str, Cell]
     figure = ("test", 4)
+    thesis: Thesis | None = None
     shop: "Callable[[LanguageGrid], Workshop[LanguageRun]] | None" = None
     data: str = field(default_factory=training_runs.data_hash)
 
     def codes(self, cell: Cell) -> tuple[str, ...]:
         """Languages of a cell."""
-        return self.languages[: cell.languages or None]
+        return (cell.only,) if cell.only else self.languages[: cell.languages or None]
+
+    def budget(self, cell: Cell) -> dict[str, Any]:
+        """Tokens of a run of a cell, sequences of a step, and what it is trained in if that is not the grid's."""
+        tokens = round(self.train["tokens"] * cell.tokens)
+        own = {"tokens": tokens, "batch": cell.batch or self.train["batch"]}
+        return own | ({"dtype": cell.dtype} if cell.dtype else {})
 
     def groups(self, cell: Cell, seed: int) -> tuple[int, ...] | None:
         """Group of each language; None while the routing they come from is not recorded."""
@@ -70,7 +78,7 @@ class LanguageGrid(RunGrid[LanguageRun]):
         """The feed-forward layer; None where groups are not known yet."""
         sizes = dict(self.layer)
         if cell.dense:
-            return DenseConfig(sizes["hidden"], sizes["top_k"] * sizes["width"])
+            return DenseConfig(sizes["hidden"], cell.width or sizes["top_k"] * sizes["width"])
         sizes["experts"] = cell.experts or sizes["experts"]
         options: dict[str, Any] = {"languages": len(self.codes(cell)), "bias_rate": cell.bias_rate, "alpha": cell.alpha}
         if not cell.groups:
@@ -87,7 +95,7 @@ class LanguageGrid(RunGrid[LanguageRun]):
         layer = self.layer_config(cell, seed)
         if layer is None:
             return None
-        train = {**self.train, "tokens": round(self.train["tokens"] * cell.tokens), "seed": seed}
+        train = {**self.train, **self.budget(cell), "seed": seed}
         if cell.balance is not None:
             train["balance"] = cell.balance
         marks = np.geomspace(train["tokens"] / 100, train["tokens"], self.probes)[:-1]
@@ -112,8 +120,8 @@ class LanguageGrid(RunGrid[LanguageRun]):
     def planned(self) -> Iterator[Planned]:
         """Every run in order."""
         for name, seed in self.order():
-            tokens = round(self.train["tokens"] * self.cells[name].tokens)
-            yield Planned(name, -(-tokens // (self.train["batch"] * self.train["length"])), self.run(name, seed))
+            own = self.budget(self.cells[name])
+            yield Planned(name, -(-own["tokens"] // (own["batch"] * self.train["length"])), self.run(name, seed))
 
     def ready(self, run: LanguageRun) -> bool:
         """Whether the run that it starts from is there."""

@@ -1,5 +1,6 @@
-"""A cell of the grid of chapter P as data, and one run of it."""
+"""The cells of the grid of chapter P as data, and one run of a cell."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ USE = "use.nc"
 GROUPINGS = ("", "each", "family", "routing", "random")
 STARTS = ("", "copied", "distilled")
 EXTRAS = ("wrong", "int8", "adapt", "balance")
+KINDS = ("experts", "dense")
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,11 @@ class Cell:
             the common ones and one for each group.
         groups: `each` language, `family` (Indo-European by branch), clusters of `routing` in the base cell, or
             `random` groups as large as the families; empty for none.
-        dense: the dense twin; told: whether the language is told; languages: how many, from the first, 0 for all; even:
-            all drawn alike.
-        tokens: share of a full run; balance: weight of the balance loss, None for the grid's; bias_rate: see
-            `TopKRouter`.
+        dense: a dense model, the twin or, with `width`, one of that inner width; told: whether the language is told;
+            languages: how many, from the first, 0 for all; only: the one that is read, empty for those; even: all drawn
+            alike.
+        tokens: share of a full run; batch: sequences a step, 0 for the grid's; dtype: empty for the grid's.
+        balance: weight of the balance loss, None for the grid's; bias_rate: see `TopKRouter`.
         start: `copied`: what is not feed-forward comes from the dense twin of the same seed; `distilled`: experts are
             fitted to its layers besides; empty for a random start.
         then: what is measured at the end besides: `wrong` languages told, `int8` experts, `adapt` to the new language,
@@ -47,10 +50,14 @@ class Cell:
     alpha: float | None = None
     experts: int = 0
     dense: bool = False
+    width: int = 0
     told: bool = True
     languages: int = 0
+    only: str = ""
     even: bool = False
     tokens: float = 1.0
+    batch: int = 0
+    dtype: str = ""
     balance: float | None = None
     bias_rate: float = 0.0
     start: str = ""
@@ -61,6 +68,60 @@ class Cell:
         for name, known in ((self.groups, GROUPINGS), (self.start, STARTS), *((e, EXTRAS) for e in self.then)):
             if name not in known:
                 raise ValueError(f"{name!r} is not one of {', '.join(filter(None, known))}")
+
+
+@dataclass(frozen=True)
+class Thesis:
+    """The cells that compare one model of many languages with many models of one; as in the grid's file. Every model
+    takes as many steps, each with as many sequences a language.
+
+    Attributes:
+        languages: how many are learnt together, the first of the grid's; the first number is how many are in common.
+        experts: numbers of experts; widths: of one dense model; alone: widths of a dense model of one language, of each
+            of those in common.
+        tokens: of a language; sequences: of a language in a step; dtype: of training.
+    """
+
+    languages: tuple[int, ...]
+    experts: tuple[int, ...]
+    widths: tuple[int, ...]
+    alone: tuple[int, ...]
+    tokens: int
+    sequences: int
+    dtype: str
+
+    def cells(self, codes: tuple[str, ...], full: int) -> Iterator[tuple[str, Cell]]:
+        """By name; `full`: tokens of a full run of the grid."""
+        for count in self.languages:
+            given: dict[str, Any] = {"languages": count, "even": True, "told": False, "dtype": self.dtype}
+            given |= {"batch": count * self.sequences, "tokens": count * self.tokens / full}
+            for size in self.experts:
+                yield together(count, "experts", size), Cell(signal="added", experts=size, **given)
+            for size in self.widths:
+                yield together(count, "dense", size), Cell(dense=True, width=size, **given)
+        for code in codes[: self.languages[0]]:
+            for size in self.alone:
+                one: dict[str, Any] = {"only": code, "batch": self.sequences, "dtype": self.dtype}
+                yield alone(code, size), Cell(dense=True, width=size, tokens=self.tokens / full, **one)
+
+    def goal(self, kind: str) -> int:
+        """The size whose loss with few languages has to be reached with many: the middle one."""
+        sizes = self.sizes(kind)
+        return sizes[len(sizes) // 2]
+
+    def sizes(self, kind: str) -> tuple[int, ...]:
+        """Numbers of experts, or widths."""
+        return self.experts if kind == "experts" else self.widths
+
+
+def together(languages: int, kind: str, size: int) -> str:
+    """The cell of a model of several languages."""
+    return f"{languages} together, {f'{size} experts' if kind == 'experts' else f'dense {size}'}"
+
+
+def alone(code: str, width: int) -> str:
+    """The cell of a model of one language."""
+    return f"{code} alone, dense {width}"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""What the records of the cross-lingual grid say: numbers for claims P4, P7 to P13 and P15; those for P5 and P6 are in
-`adaptation`."""
+"""What the records of the cross-lingual grid say: numbers for claims P7 to P13 and P15; those for P4 are in `thesis`,
+for P5 and P6 in `adaptation`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,6 @@ from .grid import BASE, LanguageGrid
 from .run import LanguageRun
 
 NOISE = 0.08
-TENFOLD = 1 / np.log10(4)
-"""Exponent that makes growth from 4 to 16 languages one for ten times the languages."""
-BUDGETS = {"equal tokens of a language": "", "equal steps": " short"}
-"""How the tokens of 4 and 16 languages compare (P4), and the ending of the names of the cells of 16."""
-GOAL = "4 languages 8 experts"
-"""The cell whose loss 16 languages have to reach (P4)."""
 
 
 @dataclass(frozen=True)
@@ -87,36 +81,6 @@ class Experiment:
         return SeedMean()(np.asarray(values, np.float64))
 
     # What each claim is judged on.
-
-    def growth(self, ending: str = "") -> Evidence:
-        """P4: factor of feed-forward parameters for ten times the languages at equal loss on those in common,
-        log-linear between the two sizes of 16 languages.
-
-        Args:
-            ending: of the names of the cells of 16 languages, see `BUDGETS`.
-
-        Raises:
-            ValueError: in some seed the loss to reach lies outside of what the two sizes of 16 languages reach.
-        """
-        cells = GOAL, *(f"16 languages {e} experts{ending}" for e in (8, 32))
-        common = self.grid.languages[: self.grid.cells[GOAL].languages]
-        shared = pd.DataFrame({cell: self.losses(cell, langs=common) for cell in cells}).dropna()  # seeds of all three
-        goal, small, large = shared.to_numpy().T
-        sizes = [self.made[cell][0].result()["feed_forward"] for cell in cells[1:]]
-        span = np.log(sizes[1] / sizes[0])
-        _inside(goal, small, large, float(np.exp(span * TENFOLD)))
-        return self.seed_mean(span * TENFOLD * (goal - small) / (large - small)).mapped(np.exp)
-
-    def growths(self) -> dict[str, Evidence | str]:
-        """`growth` by budget, of those whose runs are all there; a sentence where the loss to reach lies outside."""
-        found: dict[str, Evidence | str] = {}
-        for budget, ending in BUDGETS.items():
-            if self.grid.complete(GOAL, *(f"16 languages {e} experts{ending}" for e in (8, 32))):
-                try:
-                    found[budget] = self.growth(ending)
-                except ValueError as outside:
-                    found[budget] = str(outside)
-        return found
 
     def information(self, cell: str) -> np.ndarray:
         """Mutual information of expert and language in nats, languages weighted equally, mean over layers, by seed."""
@@ -204,20 +168,6 @@ def _weights(table: pd.DataFrame) -> np.ndarray:
     index = table.index.to_frame(index=False)
     totals = index.groupby("lang")["bytes"].transform("sum")
     return (1 / (totals * index["lang"].nunique())).to_numpy(np.float64)
-
-
-def _inside(goal: np.ndarray, small: np.ndarray, large: np.ndarray, most: float) -> None:
-    """See `Experiment.growth`: losses by seed of 4 languages, and of 16 in two sizes; growth from one size to the
-    other for ten times the languages."""
-    above, below = goal >= small, (goal < small) & (goal < large)
-    if not (above | below).any():
-        return
-    bound = "at most 1" if above.all() else f"at least {most:.3g}" if below.all() else "not bounded"
-    raise ValueError(
-        f"the loss to reach, {goal.mean():.3f}, lies outside of what the two sizes of 16 languages do, "
-        f"{small.mean():.3f} and {large.mean():.3f}, in {(above | below).sum()} of {len(goal)} seeds: "
-        f"the factor is {bound}"
-    )
 
 
 def settled_tokens(use: np.ndarray, tokens: np.ndarray) -> np.ndarray:

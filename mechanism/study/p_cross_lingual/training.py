@@ -21,7 +21,7 @@ from ..grid.run import Workshop
 from .grid import LanguageGrid
 from .held_out import HeldOut, bits_table, macro_loss, use_of_experts
 from .measures import MEASURES
-from .run import USE, Adaptation, Cell, LanguageRun
+from .run import USE, Adaptation, Cell, LanguageRun, Thesis
 
 DISTIL_STEP = 10**9  # a step of the stream that no run reaches: its batches are what experts are fitted on
 
@@ -101,9 +101,14 @@ def load_grid(name: str, fields: dict[str, Any]) -> LanguageGrid:
         ValueError: see `Cell`.
     """
     cells = {key: Cell(**{**cell, "then": tuple(cell.get("then", ()))}) for key, cell in fields.pop("cells").items()}
+    languages, compared = tuple(fields.pop("languages")), None
+    if given := fields.pop("thesis", None):
+        told: dict[str, Any] = {name: tuple(own) if isinstance(own, list) else own for name, own in given.items()}
+        compared = Thesis(**told)
+        cells |= dict(compared.cells(languages, fields["train"]["tokens"]))
     plan = fields.pop("adaptation")
     plan |= {"methods": tuple(map(tuple, plan["methods"])), "marks": tuple(plan["marks"])}
     return LanguageGrid(
-        name, tuple(fields.pop("languages")), adaptation=Adaptation(**plan), held=HeldOut(**fields.pop("held")),
-        cells=cells, shop=LanguageWorkshop, **fields,
+        name, languages, adaptation=Adaptation(**plan), held=HeldOut(**fields.pop("held")),
+        cells=cells, thesis=compared, shop=LanguageWorkshop, **fields,
     )  # fmt: skip

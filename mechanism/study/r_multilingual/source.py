@@ -1,5 +1,6 @@
 """What arXiv 2510.04694 reports of steering, beside what was found here."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,16 @@ SOURCE = pd.DataFrame(
 )
 
 
-def beside_source(results: list[SteeringResults], model: str, depth: int) -> pd.DataFrame:
+def beside_source(results: Iterable[tuple[str, int | str, SteeringResults]]) -> pd.DataFrame:
     """The source's table of main results, and a row for each result here; in percent and points, gains here with their
-    95 % interval and the 95th percentile of matched random experts."""
+    95 % interval and the 95th percentile of matched random experts.
+
+    Args:
+        results: model, number of its layers, and what steering did.
+    """
     rows = []
-    for row in (one.summary() for one in results):
+    for model, depth, one in results:
+        row = one.summary()
         shown = {"model": model, "task": row["task"], "layers": f"{row['layers']} of {depth} (from 0)"}
         shown |= {name: row[name] for name in ("tau", "steering", "experts")}
         shown |= {name: 100 * row[name] for name in ("base", "steered")}

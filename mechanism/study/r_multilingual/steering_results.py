@@ -274,7 +274,7 @@ def gain_over(models: Sequence[SteeringResults], hits: Sequence[np.ndarray]) -> 
     if len(found) == 1:
         return found[0].gain.mapped(_points)
     check_same_items(models)
-    return over_seeds([Sampled(_points(own.gain.estimate), 100 * own.draws) for own in found])
+    return over_seeds([Sampled(_points(own.gain.estimate), 100 * own.draws, own.clusters) for own in found])
 
 
 def hurt(models: Sequence[SteeringResults]) -> Evidence:
@@ -309,7 +309,7 @@ def _slope(models: Sequence[SteeringResults]) -> Evidence | None:
         return found[0] if len(found) == 1 else None
     drawn = [(own.estimate, own.units.draws) for own in found if own is not None and isinstance(own.units, Units)]
     known = ~np.isnan([draws for _, draws in drawn]).any(0)
-    return over_seeds([Sampled(slope, draws[known]) for slope, draws in drawn])
+    return over_seeds([Sampled(slope, draws[known], len(models[0].compared)) for slope, draws in drawn])
 
 
 def _points(share: float) -> float:

@@ -1,15 +1,18 @@
 """What the records of the grid `skill` say: whether there is something to gain, what steering gains, and what it is
-held against. A row of a table is a mean over the clones of one model, then over models of all seeds."""
+held against. Numbers are means over the clones of one model, then over the models of all seeds, with 95 % intervals."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from ...measure.evidence import Evidence
+from ...measure.seeds import Sampled, over_seeds
+from ...measure.statistics import ClusterBootstrap
 from ..r_multilingual import steering_results
 from ..r_multilingual.steering_checks import DAMAGE
 from ..r_multilingual.steering_plan import CONTROLS, RANDOM
@@ -66,8 +69,10 @@ class Skill:
         table = self.prerequisites()
         if len(table) and table["lag"].mean() < LAG:
             return f"clones lag English by {table['lag'].mean():.1f} points, and {LAG:g} are needed"
-        if len(table) and (table["selected, clones"] >= table["selected, English"]).any():
-            return "clones select the task experts of English as often as English does"
+        if len(table) and len(often := table[table["selected, clones"] >= table["selected, English"]]):
+            told = "{}: {selected, clones:.0f} % against {selected, English:.0f} %"
+            each = ", ".join(told.format(seed, **row) for seed, row in often.iterrows())
+            return f"tokens of clones select the task experts as often as those of English (seed {each})"
         return ""
 
     def prerequisites(self) -> pd.DataFrame:
@@ -112,89 +117,157 @@ class Skill:
         return pd.DataFrame(columns)
 
     def routes(self) -> pd.DataFrame:
-        """By route: accuracy in percent and margin in nats, mean over clones, and of English."""
-        return self._mean(self._routes(own) for own in self.tables("routes"))
-
-    @staticmethod
-    def _routes(own: xr.Dataset) -> pd.DataFrame:
-        others = [name for name in own["lang"].values if name != PIVOT]
-        mean = own.mean("item")
-        columns = {
-            "accuracy, clones": 100 * mean["hits"].sel(lang=others).mean("lang"),
-            "margin, clones": mean["margin"].sel(lang=others).mean("lang"),
-            "accuracy, English": 100 * mean["hits"].sel(lang=PIVOT),
-            "margin, English": mean["margin"].sel(lang=PIVOT),
-        }
-        return pd.DataFrame({name: values.to_series() for name, values in columns.items()})
+        """By language (`clones`, their mean, or `English`) and route: `accuracy` in percent, and what the route brings
+        beside a model's own: `gain` in points and `margin` in nats, each with `low` and `high` behind its name."""
+        tables, rows = self.tables("routes"), {}
+        for told, pivot in (("clones", False), ("English", True)) if tables else ():
+            hits, margins = ([_of(own[name], pivot).values for own in tables] for name in ("hits", "margin"))
+            for at, route in enumerate(tables[0]["route"].values):
+                rows[told, route] = {"accuracy": 100 * np.mean([own[at].mean() for own in hits])} | _beside(
+                    {
+                        "gain": [100 * (own[at] - own[0]) for own in hits],
+                        "margin": [own[at] - own[0] for own in margins],
+                    }
+                )
+        return pd.DataFrame(
+            rows.values(), pd.MultiIndex.from_tuples(rows, names=["language", "route"]) if rows else None
+        )
 
     def repaired(self) -> pd.DataFrame:
-        """By push on the damaged router: accuracy in percent, margin in nats, and `recovered`, the share of the lost
-        margin that is given back. Random sets, pushed as strongly as the damage, are their mean and the highest."""
-        return self._mean(self._repaired(own) for own in self.tables("repair"))
+        """By push on the damaged router: `accuracy` in percent, `margin` in nats, and `recovered`, the share of the
+        margin lost that is given back, with `low` and `high` behind its name. Random sets, pushed as strongly as the
+        damage, are their mean, and the highest of each model."""
+        tables, rows = self.tables("repair"), {}
+        if not tables:
+            return pd.DataFrame()
+        role, strength = tables[0]["role"].values, tables[0]["strength"].values
+        names = [
+            "undamaged",
+            f"damaged by {DAMAGE:g}",
+            *(f"task experts, {s:g}" for s in strength[role == "task experts"]),
+        ]
+        places = dict(zip(names, ([int(at)] for at in np.flatnonzero(role != "random")), strict=True))
+        places["random experts, mean"] = np.flatnonzero(role == "random").tolist()
+        margins, hits = ([_of(own[name], True).values for own in tables] for name in ("margin", "hits"))
+        pairs = [(own[role == "none"][0], own[role == "damaged"][0]) for own in margins]
 
-    @staticmethod
-    def _repaired(own: xr.Dataset) -> pd.DataFrame:
-        role = own["role"].values
-        mean = own.sel(lang=PIVOT).mean("item")
-        margin, right = mean["margin"].values, 100 * mean["hits"].values
-        whole, lost = margin[role == "none"][0], margin[role == "damaged"][0]
-        table = pd.DataFrame({"accuracy": right, "margin": margin, "recovered": (margin - lost) / (whole - lost)})
-        pushes = [f"task experts, {strength:g}" for strength in own["strength"].values[role == "task experts"]]
-        fixed = table[role != "random"].set_axis(["undamaged", f"damaged by {DAMAGE:g}", *pushes])
-        drawn = table[role == "random"]
-        for name, row in (("random experts, mean", drawn.mean()), ("random experts, highest", drawn.max())):
-            fixed.loc[name] = row
-        return fixed
+        def row(each: list[list[int]]) -> dict[str, float]:
+            chosen = [(own[at].mean(0), hit[at].mean()) for own, hit, at in zip(margins, hits, each, strict=True)]
+            given = [(own - lost, whole - lost) for (own, _), (whole, lost) in zip(chosen, pairs, strict=True)]
+            shown = {"accuracy": 100 * np.mean([hit for _, hit in chosen]), "margin": np.mean([m for m, _ in chosen])}
+            return shown | _beside({"recovered": given})
+
+        rows = {name: row([at] * len(tables)) for name, at in places.items()}
+        drawn = places["random experts, mean"]
+        rows["random experts, highest"] = row([[drawn[int(own[drawn].mean(1).argmax())]] for own in margins])
+        return pd.DataFrame.from_dict(rows, orient="index")
 
     def by_weight(self) -> pd.DataFrame:
         """By control: gain in points over no edit, mean over clones, `as strong` (one standard deviation) and `as
         heavy`: with the strength at which it moves as much routing weight as the chosen experts do at one, NaN where no
-        strength does; `moved`, that weight in percent, at one."""
-        return self._mean(self._by_weight(own) for own in self.tables("weight"))
-
-    @staticmethod
-    def _by_weight(own: xr.Dataset) -> pd.DataFrame:
-        others = [name for name in own["lang"].values if name != PIVOT]
-        right = 100 * own["hits"].sel(lang=others).mean(("lang", "item")).values
-        table = pd.DataFrame(
-            {
-                "name": [RANDOM if name.startswith(RANDOM) else name for name in own["name"].values.astype(str)],
-                "strength": np.abs(own["strength"].values), "moved": own["moved"].values, "gain": right - right[0],
-            }
-        )[1:]  # fmt: skip
-        each = table.groupby(["name", "strength"], sort=False)[["moved", "gain"]].mean()
-        weight, rows = each.loc[("chosen", 1.0), "moved"], {}
-        for name in ("chosen", *CONTROLS):
-            curve = each.loc[name]
-            heavy = np.interp(weight, [0, *curve["moved"]], [0, *curve["gain"]], right=np.nan)
-            rows[name] = {"moved": 100 * curve.loc[1.0, "moved"], "as strong": curve.loc[1.0, "gain"]}
-            rows[name]["as heavy"] = float(heavy)
+        strength does in one of the models; `moved`, that weight in percent, at one. Gains have `low` and `high` behind
+        their names."""
+        curves = [self._curves(own) for own in self.tables("weight")]
+        rows = {}
+        for name in ("chosen", *CONTROLS) if curves else ():
+            each = [(one[name], one["chosen"].moved_at(1.0)) for one in curves]
+            rows[name] = {"moved": 100 * np.mean([own.moved_at(1.0) for own, _ in each])} | _beside(
+                {
+                    "as strong": [own.at_strength(1.0) for own, _ in each],
+                    "as heavy": [own.at_moved(w) for own, w in each],
+                }
+            )
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    def cost(self) -> pd.DataFrame:
-        """What the chosen setting and random sets (mean) change: nats per token of running text, in clones and in
-        English, and points of exact answers, mean over clones."""
-        return self._mean(
-            self._cost(text, answers)
-            for text, answers in zip(self.tables("cost"), self.tables("generated"), strict=True)
-        )
-
     @staticmethod
-    def _cost(text: xr.Dataset, answers: xr.Dataset) -> pd.DataFrame:
-        others = [name for name in text["lang"].values if name != PIVOT]
+    def _curves(own: xr.Dataset) -> dict[str, "_Curve"]:
+        gain = 100 * _of(own["hits"] - own["hits"].isel(setting=0), False)
+        names = [RANDOM if name.startswith(RANDOM) else name for name in own["name"].values.astype(str)]
+        strength, moved = np.abs(own["strength"].values), own["moved"].values
+        curves = {}
+        for name in dict.fromkeys(names[1:]):
+            at = [np.flatnonzero((np.array(names) == name) & (strength == one)) for one in np.unique(strength[1:])]
+            curves[name] = _Curve(
+                np.unique(strength[1:]),
+                np.array([0.0, *(moved[own].mean() for own in at)]),
+                np.stack([np.zeros(gain.sizes["item"]), *(gain.values[own].mean(0) for own in at)]),
+            )
+        return curves
 
-        def changed(values: xr.DataArray) -> pd.Series:
-            return pd.Series((values - values[0]).values, text["role"].values.astype(str)).groupby(level=0).mean()
-
-        nll = text["nll"].mean("text")
-        exact = 100 * answers["exact"].mean("item")
-        columns = {}
-        for name, values in (("loss", nll), ("exact", exact)):
-            columns[f"{name}, clones"] = changed(values.sel(lang=others).mean("lang"))
-            columns[f"{name}, English"] = changed(values.sel(lang=PIVOT))
-        return pd.DataFrame(columns).loc[["chosen", "random"]]
+    def cost(self) -> pd.DataFrame:
+        """What the chosen setting and random sets (mean) change: `loss`, nats per token of running text, and `exact`,
+        points of exact answers, in `clones` (mean over them) and in `English`; each with `low` and `high`."""
+        texts, answers, rows = self.tables("cost"), self.tables("generated"), {}
+        for role in ("chosen", "random") if texts else ():
+            told = {}
+            for language, pivot in (("clones", False), ("English", True)):
+                for name, tables, of, scale in (("loss", texts, "nll", 1), ("exact", answers, "exact", 100)):
+                    each = [(own["role"].values == role, scale * _of(own[of], pivot).values) for own in tables]
+                    told[f"{name}, {language}"] = [values[at].mean(0) - values[0] for at, values in each]
+            rows[role] = _beside(told)
+        return pd.DataFrame.from_dict(rows, orient="index")
 
     @staticmethod
     def _mean(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         each = list(tables)
         return sum(each[1:], each[0]) / len(each) if each else pd.DataFrame()
+
+
+class _Curve(NamedTuple):
+    """What a control gains, item by item, by strength.
+
+    Attributes:
+        strength: those tried; moved: routing weight by strength, gain: `(strength, item)`; both begin with no edit.
+    """
+
+    strength: np.ndarray
+    moved: np.ndarray
+    gain: np.ndarray
+
+    def moved_at(self, strength: float) -> float:
+        """Weight that a strength moves."""
+        return float(self.moved[1:][self.strength == strength][0])
+
+    def at_strength(self, strength: float) -> np.ndarray:
+        """Gain of each item."""
+        return np.asarray(self.gain[1:][self.strength == strength][0])
+
+    def at_moved(self, weight: float) -> np.ndarray | None:
+        """Gain of each item between the two strengths that move less and more; None where none moves so much."""
+        if weight > self.moved.max():
+            return None
+        above = int(np.argmax(self.moved >= weight))
+        if above == 0:
+            return np.asarray(self.gain[0])
+        part = (weight - self.moved[above - 1]) / (self.moved[above] - self.moved[above - 1])
+        return np.asarray((1 - part) * self.gain[above - 1] + part * self.gain[above])
+
+
+def _of(values: xr.DataArray, pivot: bool) -> xr.DataArray:
+    """Of the pivot, or the mean over the other languages."""
+    values = values.astype(np.float64)
+    return values.sel(lang=PIVOT) if pivot else values.drop_sel(lang=PIVOT).mean("lang")
+
+
+def _beside(columns: Mapping[str, Sequence[np.ndarray | tuple[np.ndarray, np.ndarray] | None]]) -> dict[str, float]:
+    """Each column's mean over models with its interval, `low` and `high` behind its name: seeds are resampled, then
+    items, the same for all; NaN where one of the models has no value, and no interval where it is exact.
+
+    Args:
+        columns: by name, a value for each item of each model; or a numerator and a denominator, whose means over models
+            make the ratio: what a model has is linear in both, so that a small denominator of one makes no large ratio.
+    """
+    draw, row = ClusterBootstrap(), {}
+    for name, models in columns.items():
+        row |= dict.fromkeys((name, f"{name}, low", f"{name}, high"), np.nan)
+        pairs = [own if isinstance(own, tuple) else (own, np.ones(len(own))) for own in models if own is not None]
+        if len(pairs) < len(models):
+            continue
+        over, under = (np.mean([own[side].mean() for own in pairs]) for side in (0, 1))
+        ratio = over / under
+        parts = [ratio + (top - ratio * bottom) / under for top, bottom in pairs]
+        found = over_seeds([Sampled(float(own.mean()), draw.draws(own), len(own)) for own in parts])
+        row[name] = found.estimate
+        if found.high - found.low > 1e-12:
+            row |= {f"{name}, low": found.low, f"{name}, high": found.high}
+    return row

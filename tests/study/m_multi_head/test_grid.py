@@ -98,7 +98,7 @@ def test_the_committed_grid_is_at_exact_parity():
     assert body(one) == body(two)
     assert (one.head, one.merge, two.head, two.merge) == (True, False, False, True)
     assert [made("plain", v).normalise for v in VARIANTS[1:5]] == [False, True, True, True]
-    assert grid.size() == 61 + 5 * 14
+    assert grid.size() == 61 + 5 * 14 + 34
 
 
 def test_seed_zero_of_every_variant_comes_first_and_rates_before_it(place, monkeypatch):

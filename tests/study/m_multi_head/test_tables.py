@@ -19,6 +19,12 @@ from mechanism.study.m_multi_head.source import printed, printed_differences
 from mechanism.study.m_multi_head.tables import Experiment, steps_record
 
 GAINS = {"sparse": 0.0, "fine_grained": 0.02, "heads2": 0.05, "heads3": 0.09, "heads2_head": 0.04, "heads2_merge": 0.01}
+MORE = {
+    ("layers", "sparse_both"): -0.02,
+    ("heads", "heads4"): 0.12,
+    ("experts13", "sparse"): 0.2,
+    ("experts13", "heads2"): 0.3,
+}
 CORPORA = ("fiction", "tech")
 BLOCKS = ("plain", "shared", "bitnet", "ablation")
 
@@ -185,6 +191,27 @@ def test_perplexity_is_that_of_the_planted_losses(grid):
     assert np.isnan(table["estimate"]["sparse"])
     full = Experiment(grid).against("ablation", "heads2_none", ["heads2_none", "heads2"])
     assert full["n"]["heads2"] == 3  # of five seeds, those that both have
+
+
+def test_layers_heads_and_experts_are_paired_with_the_sparse_model_beside_them(grid):
+    rng, empty = np.random.default_rng(3), Experiment(grid)
+    assert empty.added().index.tolist() == ["heads2"], "the others are not made"
+    assert empty.by_heads().index.tolist() == [2, 3]
+    for (block, variant), gain in MORE.items():
+        for run in [*grid.tuning_runs(block, variant), *grid.runs(block, variant)]:
+            if not run.done:
+                plant(run, gain, rng)
+    for run in grid.runs("layers", "sparse_both"):
+        plant(run, -0.02, rng)
+    found = Experiment(grid)
+    assert found.added()["estimate"].to_dict() == pytest.approx({"sparse": 0.02, "heads2": -0.15}, abs=0.01)
+    heads = found.by_heads()
+    assert heads["estimate"].to_dict() == pytest.approx({1: 0.02, 2: -0.05, 3: -0.09, 4: -0.12}, abs=0.01)
+    assert heads["n"].to_dict() == {1: 3, 2: 5, 3: 5, 4: 3}
+    assert (heads["low"] < heads["high"]).all()
+    experts = found.by_experts()
+    assert experts["estimate"].to_dict() == pytest.approx({7: -0.05, 13: -0.1}, abs=0.01)
+    assert experts.loc[13, "sparse"] < experts.loc[7, "sparse"]
 
 
 def test_other_documents_are_refused(grid):

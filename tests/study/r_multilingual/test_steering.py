@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.stats import t as student
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -134,7 +135,7 @@ def test_controls_and_doses_of_the_planted_expert(strong: SteeringResults):
     told = point_by_point(strong).set_index("the source")["as the source"]
     assert told.iloc[0] == "yes"
     assert told["all layers: accuracy falls"] == "no"
-    table = beside_source([strong], "planted", 4)
+    table = beside_source([("planted", 4, strong)])
     assert (table.index == ["source"] * 6 + ["here"]).all()
     assert table.iloc[-1]["steered"] > table.iloc[-1]["base"] + 20
 
@@ -175,7 +176,9 @@ def test_claims_over_training_seeds_rest_on_seeds_and_their_common_items(strong:
         assert three.n == 3
         assert three.estimate == pytest.approx(one.estimate)
         assert three.null == pytest.approx(one.null, rel=0.2, nan_ok=True)
-        assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.2), "items are resampled once for all"
+        units = len(own.compared) if name == "R8" else own.data.sizes["item"]
+        wider = student.ppf(0.975, units - 1) / student.ppf(0.975, 10**6)  # of so few units, by Student's
+        assert three.high - three.low == pytest.approx(wider * (one.high - one.low), rel=0.2), "resampled once for all"
     found, one = mixed["R6"], alone["R6"]
     assert isinstance(found, Evidence)
     assert isinstance(one, Evidence)

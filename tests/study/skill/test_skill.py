@@ -90,7 +90,12 @@ def test_tables_say_what_the_records_hold(grid):
     own = answers["hits"].sel(model="branch", lang="clone 2").mean().item()
     assert before.loc["clone 2", "choice, after"] == pytest.approx(100 * own)
     routes = found.routes()
-    assert routes.index.tolist() == list(ROUTES)
+    assert routes.index.tolist() == [(of, route) for of in ("clones", "English") for route in ROUTES]
+    own = xr.load_dataset(found.runs[0].record / "routes.nc")["hits"].sel(lang=["clone 1", "clone 2"]).mean("lang")
+    change = 100 * (own.sel(route="pivot") - own.sel(route="own")).values
+    row = routes.loc["clones", "pivot"]
+    assert row["gain"] == pytest.approx(change.mean(), abs=1e-4)
+    assert change.min() == change.max() or row["gain, low"] <= row["gain"] <= row["gain, high"]
     repaired = found.repaired()
     assert repaired.loc["undamaged", "recovered"] == pytest.approx(1)
     assert repaired.iloc[1]["recovered"] == pytest.approx(0)
@@ -100,7 +105,8 @@ def test_tables_say_what_the_records_hold(grid):
     assert heavy.loc["chosen", "as heavy"] == pytest.approx(heavy.loc["chosen", "as strong"])
     cost = found.cost()
     assert cost.index.tolist() == ["chosen", "random"]
-    assert np.isfinite(cost.to_numpy()).all()
+    assert np.isfinite(cost[["loss, clones", "loss, English", "exact, clones", "exact, English"]].to_numpy()).all()
+    assert (cost["loss, clones, low"] < cost["loss, clones, high"]).all()
 
 
 def test_without_a_gap_claims_are_not_judged(grid):
