@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import hypothesis
 import matplotlib.pyplot  # noqa: F401
 import pytest
-import scipy.optimize  # noqa: F401
+import scipy.optimize
 import scipy.stats  # noqa: F401
 import transformers.modeling_utils  # noqa: F401
 from jaxtyping import install_import_hook
