@@ -1,5 +1,6 @@
 """What some runs of the cross-lingual grid measure besides: wrong languages, 8-bit experts, a new language, time."""
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ...corpus.language_stream import UNTOLD, LanguageStream, LanguageStreamConfig
 from ...nn.adapt import Tuning
 from ...nn.allocation import allocated_routers
+from ...nn.checkpoint import dump_json
 from ...nn.distil import feed_forward_inputs
 from ...nn.int8 import KERNELS, Int8Experts, saved_share
 from ...nn.language import tell
@@ -123,15 +125,14 @@ def measure_adaptation(run: LanguageRun, trainer: Trainer, tokenizer: PreTrained
 
     Columns `method`, `tuned` (parameters), `rate`, `step`, `lang`, `bits`, `bytes`. The new language has no id.
     """
-    return _adaptations(run, trainer, tokenizer, lambda *_: run.adaptation.lr)
+    return _adaptations(run, trainer, tokenizer, lambda *_: (run.adaptation.lr, {}))
 
 
 def measure_tuned_adaptation(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
     """`adapt.csv` as `measure_adaptation`, each method at the rate with which the new language's dev text has the
     lowest loss at the end; `rates`: that loss by method and rate."""
-    tried: dict[str, dict[float, float]] = {}
 
-    def rate(tuning: Tuning, start: Start) -> float:
+    def rate(start: Start) -> tuple[float, dict[float, float]]:
         def loss(rate: float) -> float:
             model, _ = start()
             for _ in _adapt(run, model, tokenizer, rate, ()):
@@ -141,10 +142,9 @@ def measure_tuned_adaptation(run: LanguageRun, trainer: Trainer, tokenizer: PreT
             )
             return found if math.isfinite(found) else math.inf
 
-        best, tried[tuning.name] = lowest(loss, run.adaptation.lr)
-        return best
+        return lowest(loss, run.adaptation.lr)
 
-    return _adaptations(run, trainer, tokenizer, rate) | {"rates": tried}
+    return _adaptations(run, trainer, tokenizer, rate)
 
 
 def lowest(loss: Callable[[float], float], start: float) -> tuple[float, dict[float, float]]:
@@ -164,28 +164,42 @@ def lowest(loss: Callable[[float], float], start: float) -> tuple[float, dict[fl
 
 
 def _adaptations(
-    run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast, rate_of: Callable[[Tuning, Start], float]
-) -> dict:
-    """Write `adapt.csv`; `rate_of`: a method's rate, given how its model is made."""
+    run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast,
+    rate_of: Callable[[Start], tuple[float, dict[float, float]]],
+) -> dict:  # fmt: skip
+    """Write `adapt.csv`; what a method found is kept beside the checkpoints, and not computed again.
+
+    Args:
+        rate_of: a method's rate, and the dev loss of each that was tried, given how its model is made.
+    """
     config = run.train.model
     assert isinstance(config, VariantConfig)
     state = trainer.model.state_dict()
     use = use_of_experts(trainer.model.eval(), tokenizer, [run.new_language], [UNTOLD], "dev", run.held.routed)
-    rows = []
+    rows, tried = [], {}
     for tuning in run.adaptation.tunings():
+        kept = run.workspace / "adapted" / f"{tuning.name}.json"
         chosen = np.argsort(-use.isel(lang=0).values, -1)[:, : tuning.size].tolist() if tuning.picks else []
 
         def start(tuning: Tuning = tuning, chosen: list = chosen) -> tuple[PreTrainedModel, int]:
             model = tuning.load(config, state)
             return model, tuning.freeze(model, chosen)
 
-        rate = rate_of(tuning, start)
-        model, tuned = start()
-        for step, table in _adapt(run, model, tokenizer, rate, run.adaptation.marks):
-            sums = table.groupby("lang", as_index=False)[["bits", "bytes"]].sum()
-            rows.append(sums.assign(method=tuning.name, tuned=tuned, rate=rate, step=step))
+        if not kept.exists():
+            rate, losses = rate_of(start)
+            model, tuned = start()
+            found = [
+                table.groupby("lang", as_index=False)[["bits", "bytes"]].sum().assign(step=step)
+                for step, table in _adapt(run, model, tokenizer, rate, run.adaptation.marks)
+            ]
+            path = pd.concat(found).assign(method=tuning.name, tuned=tuned, rate=rate)
+            kept.parent.mkdir(exist_ok=True)
+            dump_json(kept, {"path": path.to_dict("list"), "tried": losses})
+        own = json.loads(kept.read_text("utf-8"))
+        rows.append(pd.DataFrame(own["path"]))
+        tried[tuning.name] = own["tried"]
     pd.concat(rows).to_csv(run.record / "adapt.csv", index=False)
-    return {"adapted": [tuning.name for tuning in run.adaptation.tunings()]}
+    return {"adapted": list(tried)} | ({"rates": tried} if any(tried.values()) else {})
 
 
 def _adapt(

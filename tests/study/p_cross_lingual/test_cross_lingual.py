@@ -17,7 +17,7 @@ from mechanism.report.claims import load_claims
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.runs import TOKENIZER
 from mechanism.study.grids import load_grid
-from mechanism.study.p_cross_lingual import thesis
+from mechanism.study.p_cross_lingual import measures, thesis
 from mechanism.study.p_cross_lingual.adaptation import at_equal_fall, rates, retained
 from mechanism.study.p_cross_lingual.claims import COSTS, JUDGES, LOADED, claims, judges
 from mechanism.study.p_cross_lingual.grid import GLIMPSED, LanguageGrid, family, use_distance
@@ -185,6 +185,7 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places):
     glimpsed = made(grid, "glimpsed", 0)
     tuned, tried = pd.read_csv(glimpsed.record / "adapt.csv"), glimpsed.result()["rates"]
     assert set(tried) == {"all", "experts 1"}
+    assert all(len(losses) >= 3 for losses in tried.values())
     for method, losses in tried.items():
         assert set(tuned.loc[tuned["method"] == method, "rate"]) == {float(min(losses, key=losses.get))}
     assert glimpsed.result()["shares"]["zh"] == 0.2
@@ -196,6 +197,37 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places):
     np.testing.assert_allclose(use["dev"].sum("expert"), 2 * use["tokens"].broadcast_like(use["dev"].sum("expert")))
     status = grid.status().set_index("cell")
     assert (status["runs"] == "1 of 1").all()
+
+
+def test_an_adaptation_goes_on_behind_the_methods_that_are_done(places, monkeypatch):
+    grid = toy(glimpsed={"signal": "added", "told": False, "glimpse": 0.2, "then": ("adapt tuned",)})
+    run, shop = made(grid, "glimpsed", 0), grid.workshop()
+    trainer = shop.trainer(run)
+    trainer.run()
+    run.record.mkdir(parents=True)
+    plain, done = measures.lowest, []
+
+    def stops(loss, start):
+        if done:
+            raise KeyboardInterrupt
+        done.append(start)
+        return plain(loss, start)
+
+    monkeypatch.setattr(measures, "lowest", stops)
+    with pytest.raises(KeyboardInterrupt):
+        shop.measure(run, trainer)
+
+    def counts(loss, start):
+        done.append(start)
+        return plain(loss, start)
+
+    monkeypatch.setattr(measures, "lowest", counts)
+    found = shop.measure(run, trainer)
+    assert len(done) == 2, "of two methods, the first was not tuned again"
+    parts = pd.read_csv(run.record / "adapt.csv")
+    shutil.rmtree(run.workspace / "adapted")
+    assert shop.measure(run, trainer)["rates"] == found["rates"]
+    pd.testing.assert_frame_equal(parts, pd.read_csv(run.record / "adapt.csv"))
 
 
 def test_a_run_reads_on_where_its_parent_stopped_and_only_then_is_that_part_of_its_hash(places):
