@@ -13,6 +13,8 @@ ALWAYS := 00_overview
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TOKENIZERS_PARALLELISM = false
+# The package is compiled once, and not in each of the processes of a command.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup notebooks book pdf check test nbval lint clean

@@ -10,9 +10,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
+import matplotlib.pyplot  # noqa: F401
 import pytest
+import scipy.optimize
+import scipy.stats  # noqa: F401
+import transformers.modeling_utils  # noqa: F401
 from jaxtyping import install_import_hook
 
+# Libraries are imported above, since the hook compiles anew what a module of the package is first to import.
 if any(name.startswith("mechanism.") for name in sys.modules):
     raise RuntimeError("mechanism was imported before the type-checking hook could be installed")
 install_import_hook("mechanism", "beartype.beartype")

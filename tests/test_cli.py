@@ -17,6 +17,21 @@ def mechanism(*arguments, **more):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **more)
 
 
+@pytest.fixture
+def ask(monkeypatch, capsys):
+    """Runs a command in this process; what it prints on standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["mechanism", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        assert ended.value.code in (None, 0), told.err
+        return told.out, told.err
+
+    return run
+
+
 def test_help_names_every_command():
     shown = mechanism("--help").stdout
     commands = "train evaluate claims notebooks book pdf corpus bench contracts sweep run compare lm-eval lm-eval-tasks"
@@ -53,44 +68,42 @@ def test_a_failure_that_nobody_foresaw_is_a_sentence_too(error, monkeypatch, cap
     report.unlink()
 
 
-def test_claims_as_json():
-    claims = json.loads(mechanism("claims", "--json").stdout)
+def test_claims_as_json(ask):
+    claims = json.loads(ask("claims", "--json")[0])
     assert len(claims) == 45
     keys = {"id", "source", "criterion", "verdict", "estimate", "interval", "n", "null", "notebook"}
     assert all(keys <= set(claim) for claim in claims)
 
 
-def test_calculate_as_json():
+def test_calculate_as_json(ask):
     options = ("--languages", "3", "--layers", "2", "--hidden", "64", "--experts", "4", "--json")
-    rows = {row["model"]: row for row in json.loads(mechanism("calculate", *options).stdout)}
+    rows = {row["model"]: row for row in json.loads(ask("calculate", *options)[0])}
     assert rows["per language"]["total"] == 3 * rows["dense"]["total"]
 
 
-def test_corpus_verify():
-    assert "files match the manifest" in mechanism("corpus", "verify").stdout
+def test_corpus_verify(ask):
+    assert "files match the manifest" in ask("corpus", "verify")[0]
 
 
-def test_evaluate_as_json():
-    done = mechanism("evaluate", "tiny", "--languages", "en", "--data", "udhr", "--max-segments", "4", "--json")
-    assert {row["task"] for row in json.loads(done.stdout)} >= {"bits_per_byte", "word_problem"}
+def test_evaluate_as_json(ask):
+    done, _ = ask("evaluate", "tiny", "--languages", "en", "--data", "udhr", "--max-segments", "4", "--json")
+    assert {row["task"] for row in json.loads(done)} >= {"bits_per_byte", "word_problem"}
 
 
-def test_contracts_as_json():
-    done = mechanism("contracts", "tiny", "--json")
-    results = json.loads(done.stdout)
-    assert done.returncode == 0
+def test_contracts_as_json(ask):
+    results = json.loads(ask("contracts", "tiny", "--json")[0])
     assert len(results) > 15
     assert {r["status"] for r in results} == {"passed"}
 
 
-def test_sweep_as_json(tmp_path):
+def test_sweep_as_json(ask, tmp_path):
     asked = ("--data", "tech", "--languages", "en", "--max-segments", "2", "--max-tokens", "20", "--modes", "zero")
-    done = mechanism("sweep", "tiny", *asked, "--to", str(tmp_path / "sweep.nc"), "--json")
-    (first, *_) = json.loads(done.stdout)
+    done, told = ask("sweep", "tiny", *asked, "--to", str(tmp_path / "sweep.nc"), "--json")
+    (first, *_) = json.loads(done)
     assert {"layer", "expert", "rate", "zero", "own", "loss", "share", "included"} == set(first)
     assert first["zero"] > 0
     assert (tmp_path / "sweep.nc").exists()
-    assert "restarted after the ablated layer: zero" in done.stderr
+    assert "restarted after the ablated layer: zero" in told
 
 
 @pytest.mark.parametrize(

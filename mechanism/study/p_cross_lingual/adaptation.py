@@ -4,19 +4,34 @@ import numpy as np
 import pandas as pd
 
 from ...measure.evidence import Evidence
-from .grid import BASE
+from .grid import BASE, GLIMPSED
 from .tables import Experiment
+
+
+def learner(x: Experiment) -> str:
+    """The cell whose models learn the new language: those that have read a little of it where all are made, else those
+    that have read none."""
+    return GLIMPSED if GLIMPSED in x.grid.cells and x.grid.complete(GLIMPSED) else BASE
 
 
 def adaptation(x: Experiment) -> pd.DataFrame:
     """Losses along adaptation: `seed`, `method`, `tuned`, `share` of all parameters, `step`, `new` (loss on the new
     language) and `old` (mean loss on the others)."""
-    table = x.csv(BASE, "adapt.csv")
+    cell = learner(x)
+    table = x.csv(cell, "adapt.csv")
     table["loss"] = table["bits"] / table["bytes"]
     table["side"] = np.where(table["lang"] == x.grid.new_language, "new", "old")
     keys = ["seed", "method", "tuned", "step"]
     found = table.pivot_table(index=keys, columns="side", values="loss", aggfunc="mean").reset_index()
-    return found.assign(share=found["tuned"] / x.made[BASE][0].result()["parameters"])
+    return found.assign(share=found["tuned"] / x.made[cell][0].result()["parameters"])
+
+
+def rates(x: Experiment) -> pd.DataFrame:
+    """Rows are methods of adaptation, columns their peak rates by seed."""
+    table = x.csv(learner(x), "adapt.csv")
+    if "rate" not in table:
+        table["rate"] = x.grid.adaptation.lr
+    return table.groupby(["method", "seed"], sort=False)["rate"].first().unstack()
 
 
 def reached(x: Experiment, most: float) -> Evidence:

@@ -5,7 +5,7 @@ import numpy as np
 from ...measure.evidence import Evidence
 from ...measure.statistics import median_interval
 from ..grid.records import Judges, judged
-from .adaptation import embedding_share, reached, retained
+from .adaptation import embedding_share, learner, reached, retained
 from .grid import BASE
 from .tables import Experiment
 from .thesis import needed, spared
@@ -22,11 +22,13 @@ def _read(x: Experiment) -> str:
 
 def _p5(x: Experiment) -> Evidence:
     few, more = reached(x, FEW), reached(x, MORE)
+    glimpse = x.grid.cells[learner(x)].glimpse
+    stream = f"was {glimpse:.0%} of the stream" if glimpse else "was never in the stream"
+    rate = "each method has its own rate" if glimpse else "one rate, not tuned, serves all methods"
     note = (
         f"up to {MORE:.0%} of the parameters reach {more.estimate:.0%} [{more.low:.0%}, {more.high:.0%}]; the new "
-        f"language was never in the stream, only `all` and `experts 2 + embedding` may change the word embedding "
-        f"({embedding_share(x):.0%} of the parameters), and one rate and {x.grid.adaptation.steps} steps, not tuned, "
-        f"serve all methods"
+        f"language {stream}, only `all` and `experts 2 + embedding` may change the word embedding "
+        f"({embedding_share(x):.0%} of the parameters), {rate}, in {x.grid.adaptation.steps} steps"
     )
     return few.against(more.low, note=note)
 
@@ -108,9 +110,10 @@ JUDGES: Judges = {
 
 
 def judges(experiment: Experiment) -> Judges:
-    """`JUDGES`, and that of P4 where the grid has the cells of the thesis."""
-    thesis = experiment.grid.thesis
-    return JUDGES if thesis is None else {"P4": (needed(thesis), spared), **JUDGES}
+    """`JUDGES`, P5 and P6 on the cell that learns, and P4 where the grid has the cells of the thesis."""
+    thesis, learns = experiment.grid.thesis, (learner(experiment),)
+    found: Judges = {**JUDGES, "P5": (learns, _p5), "P6": (learns, retained)}
+    return found if thesis is None else {"P4": (needed(thesis), spared), **found}
 
 
 def claims(experiment: Experiment) -> dict[str, Evidence | str]:

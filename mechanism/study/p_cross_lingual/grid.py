@@ -24,7 +24,7 @@ from ..grid.run import Planned, RunGrid, Workshop
 from .held_out import HeldOut
 from .run import USE, Adaptation, Cell, LanguageRun, Thesis
 
-BASE, PARENT = "none", "dense half"
+BASE, PARENT, GLIMPSED = "none", "dense half", "glimpsed"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class LanguageGrid(RunGrid[LanguageRun]):
             train["balance"] = cell.balance
         marks = np.geomspace(train["tokens"] / 100, train["tokens"], self.probes)[:-1]
         config = TrainConfig(model=VariantConfig(layer, **self.frame), probes=tuple(int(m) for m in marks), **train)
-        stream = LanguageStreamConfig(self.codes(cell), alpha=0.0 if cell.even else 0.7, told=cell.told)
+        also: dict[str, Any] = {"glimpsed": self.new_language, "glimpse": cell.glimpse} if cell.glimpse else {}
+        stream = LanguageStreamConfig(self.codes(cell), 0.0 if cell.even else 0.7, cell.told, **also)
         parent = self.run(PARENT, seed) if cell.start else None
         return LanguageRun(
             self.name, config, name, stream, self.held, cell.start, parent.hash if parent else "", cell.then,

@@ -1,6 +1,8 @@
 """What some runs of the cross-lingual grid measure besides: wrong languages, 8-bit experts, a new language, time."""
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ...corpus.language_stream import UNTOLD, LanguageStream, LanguageStreamConfig
+from ...nn.adapt import Tuning
 from ...nn.allocation import allocated_routers
+from ...nn.checkpoint import dump_json
 from ...nn.distil import feed_forward_inputs
 from ...nn.int8 import KERNELS, Int8Experts, saved_share
 from ...nn.language import tell
@@ -22,6 +26,10 @@ from .run import LanguageRun
 
 TURNS = 15
 BALANCE_TURNS = 60
+FACTOR, RATES = 3.0, 6
+"""Between neighbouring rates that are tried for a method of adaptation, and how many at most."""
+Start = Callable[[], tuple[PreTrainedModel, int]]
+"""Makes the model that a method of adaptation begins with, and counts what it tunes."""
 
 
 def measure_wrong(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
@@ -113,41 +121,106 @@ def measure_balance(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTok
 
 
 def measure_adaptation(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
-    """`adapt.csv`: losses along the learning of the new language by each method.
+    """`adapt.csv`: losses along the learning of the new language by each method at the grid's rate.
 
-    Columns `method`, `tuned` (parameters), `step`, `lang`, `bits`, `bytes`. The new language is told as unknown.
+    Columns `method`, `tuned` (parameters), `rate`, `step`, `lang`, `bits`, `bytes`. The new language has no id.
+    """
+    return _adaptations(run, trainer, tokenizer, lambda *_: (run.adaptation.lr, {}))
+
+
+def measure_tuned_adaptation(run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast) -> dict:
+    """`adapt.csv` as `measure_adaptation`, each method at the rate with which the new language's dev text has the
+    lowest loss at the end; `rates`: that loss by method and rate."""
+
+    def rate(start: Start) -> tuple[float, dict[float, float]]:
+        def loss(rate: float) -> float:
+            model, _ = start()
+            for _ in _adapt(run, model, tokenizer, rate, ()):
+                pass
+            found = macro_loss(
+                bits_table(model.eval(), tokenizer, [run.new_language], [UNTOLD], "dev", run.held.segments)
+            )
+            return found if math.isfinite(found) else math.inf
+
+        return lowest(loss, run.adaptation.lr)
+
+    return _adaptations(run, trainer, tokenizer, rate)
+
+
+def lowest(loss: Callable[[float], float], start: float) -> tuple[float, dict[float, float]]:
+    """The rate with the lowest loss, and the loss of each that was tried: `start` and its neighbours, then on in steps
+    of `FACTOR` while the lowest stands at an end, `RATES` at most. A loss that is not finite is none."""
+    tried = {}
+    for power in (0, -1, 1):
+        tried[power] = loss(start * FACTOR**power)
+    while len(tried) < RATES:
+        best = min(tried, key=tried.__getitem__)
+        if min(tried) < best < max(tried):
+            break
+        further = best - 1 if best == min(tried) else best + 1
+        tried[further] = loss(start * FACTOR**further)
+    rates = {start * FACTOR**power: tried[power] for power in sorted(tried)}
+    return min(rates, key=rates.__getitem__), rates
+
+
+def _adaptations(
+    run: LanguageRun, trainer: Trainer, tokenizer: PreTrainedTokenizerFast,
+    rate_of: Callable[[Start], tuple[float, dict[float, float]]],
+) -> dict:  # fmt: skip
+    """Write `adapt.csv`; what a method found is kept beside the checkpoints, and not computed again.
+
+    Args:
+        rate_of: a method's rate, and the dev loss of each that was tried, given how its model is made.
     """
     config = run.train.model
     assert isinstance(config, VariantConfig)
     state = trainer.model.state_dict()
     use = use_of_experts(trainer.model.eval(), tokenizer, [run.new_language], [UNTOLD], "dev", run.held.routed)
-    rows = []
+    rows, tried = [], {}
     for tuning in run.adaptation.tunings():
-        model = tuning.load(config, state)
+        kept = run.workspace / "adapted" / f"{tuning.name}.json"
         chosen = np.argsort(-use.isel(lang=0).values, -1)[:, : tuning.size].tolist() if tuning.picks else []
-        tuned = tuning.freeze(model, chosen)
-        for step, table in _adapt(run, model, tokenizer):
-            sums = table.groupby("lang", as_index=False)[["bits", "bytes"]].sum()
-            rows.append(sums.assign(method=tuning.name, tuned=tuned, step=step))
+
+        def start(tuning: Tuning = tuning, chosen: list = chosen) -> tuple[PreTrainedModel, int]:
+            model = tuning.load(config, state)
+            return model, tuning.freeze(model, chosen)
+
+        if not kept.exists():
+            rate, losses = rate_of(start)
+            model, tuned = start()
+            found = [
+                table.groupby("lang", as_index=False)[["bits", "bytes"]].sum().assign(step=step)
+                for step, table in _adapt(run, model, tokenizer, rate, run.adaptation.marks)
+            ]
+            path = pd.concat(found).assign(method=tuning.name, tuned=tuned, rate=rate)
+            kept.parent.mkdir(exist_ok=True)
+            dump_json(kept, {"path": path.to_dict("list"), "tried": losses})
+        own = json.loads(kept.read_text("utf-8"))
+        rows.append(pd.DataFrame(own["path"]))
+        tried[tuning.name] = own["tried"]
     pd.concat(rows).to_csv(run.record / "adapt.csv", index=False)
-    return {"adapted": [tuning.name for tuning in run.adaptation.tunings()]}
+    return {"adapted": list(tried)} | ({"rates": tried} if any(tried.values()) else {})
 
 
-def _adapt(run: LanguageRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+def _adapt(
+    run: LanguageRun, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rate: float, marks: Sequence[int]
+) -> Iterator[tuple[int, pd.DataFrame]]:
     """Train on the new language; yields step and losses of it and of the others at each mark."""
     plan, codes = run.adaptation, (run.new_language, *run.stream.languages)
     told = [UNTOLD, *run.told_ids]
     segments = max(1, run.held.segments // 3)
     stream = LanguageStream(LanguageStreamConfig((run.new_language,), told=False), tokenizer)
-    optimisers = build_optimisers(model, plan.lr, weight_decay=0.0)
+    optimisers = build_optimisers(model, rate, weight_decay=0.0)
     for step in range(plan.steps + 1):
-        if step in plan.marks:
+        if step in marks:
             yield step, bits_table(model.eval(), tokenizer, codes, told, "test", segments)
         if step < plan.steps:
-            _adapt_step(model.train(), stream, run, step, optimisers)
+            _adapt_step(model.train(), stream, run, step, optimisers, rate)
 
 
-def _adapt_step(model: PreTrainedModel, stream: LanguageStream, run: LanguageRun, step: int, optimisers: list) -> None:
+def _adapt_step(
+    model: PreTrainedModel, stream: LanguageStream, run: LanguageRun, step: int, optimisers: list, rate: float
+) -> None:
     ids, lang = stream.told_batch(run.train.seed, step, run.adaptation.batch, run.train.length)
     tokens = torch.as_tensor(ids, dtype=torch.long)
     with tell(model, torch.as_tensor(lang)):
@@ -155,12 +228,13 @@ def _adapt_step(model: PreTrainedModel, stream: LanguageStream, run: LanguageRun
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
     for optimiser in optimisers:
         for group in optimiser.param_groups:
-            group["lr"] = run.adaptation.lr * (1 - step / run.adaptation.steps)
+            group["lr"] = rate * (1 - step / run.adaptation.steps)
         optimiser.step()
         optimiser.zero_grad()
 
 
 Measure = Callable[[LanguageRun, Trainer, PreTrainedTokenizerFast], dict]
 MEASURES: dict[str, Measure] = {
-    "wrong": measure_wrong, "int8": measure_int8, "adapt": measure_adaptation, "balance": measure_balance,
+    "wrong": measure_wrong, "int8": measure_int8, "adapt": measure_adaptation,
+    "adapt tuned": measure_tuned_adaptation, "balance": measure_balance,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from .held_out import HeldOut
 USE = "use.nc"
 GROUPINGS = ("", "each", "family", "routing", "random")
 STARTS = ("", "copied", "distilled")
-EXTRAS = ("wrong", "int8", "adapt", "balance")
+EXTRAS = ("wrong", "int8", "adapt", "adapt tuned", "balance")
 KINDS = ("experts", "dense")
 
 
@@ -29,13 +29,13 @@ class Cell:
             `random` groups as large as the families; empty for none.
         dense: a dense model, the twin or, with `width`, one of that inner width; told: whether the language is told;
             languages: how many, from the first, 0 for all; only: the one that is read, empty for those; even: all drawn
-            alike.
+            alike; glimpse: share of the sequences that the grid's new language has.
         tokens: share of a full run; batch: sequences a step, 0 for the grid's; dtype: empty for the grid's.
         balance: weight of the balance loss, None for the grid's; bias_rate: see `TopKRouter`.
         start: `copied`: what is not feed-forward comes from the dense twin of the same seed; `distilled`: experts are
             fitted to its layers besides; empty for a random start.
-        then: what is measured at the end besides: `wrong` languages told, `int8` experts, `adapt` to the new language,
-            time of the `balance` loss.
+        then: what is measured at the end besides: `wrong` languages told, `int8` experts, `adapt` to the new language
+            at the grid's rate or, `adapt tuned`, at each method's own, time of the `balance` loss.
         seeds: 0 for the grid's.
 
     Raises:
@@ -55,6 +55,7 @@ class Cell:
     languages: int = 0
     only: str = ""
     even: bool = False
+    glimpse: float = 0.0
     tokens: float = 1.0
     batch: int = 0
     dtype: str = ""
@@ -171,9 +172,12 @@ class LanguageRun(RecordedRun):
     @property
     def identity(self) -> dict[str, Any]:
         """See `RecordedRun`; what says nothing of a run is left out."""
-        silent = () if "adapt" in self.then else ("adaptation", "new_language")
+        silent = () if {"adapt", "adapt tuned"} & set(self.then) else ("adaptation", "new_language")
         silent = silent if self.begins else (*silent, "begins")
-        return {name: value for name, value in super().identity.items() if name not in silent}
+        found = {name: value for name, value in super().identity.items() if name not in silent}
+        if not self.stream.glimpsed:
+            found["stream"] = {k: v for k, v in found["stream"].items() if k not in ("glimpsed", "glimpse")}
+        return found
 
     @property
     def name(self) -> str:

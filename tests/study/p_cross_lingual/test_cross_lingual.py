@@ -17,10 +17,11 @@ from mechanism.report.claims import load_claims
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.runs import TOKENIZER
 from mechanism.study.grids import load_grid
-from mechanism.study.p_cross_lingual import thesis
-from mechanism.study.p_cross_lingual.adaptation import at_equal_fall, retained
+from mechanism.study.p_cross_lingual import measures, thesis
+from mechanism.study.p_cross_lingual.adaptation import at_equal_fall, rates, retained
 from mechanism.study.p_cross_lingual.claims import COSTS, JUDGES, LOADED, claims, judges
-from mechanism.study.p_cross_lingual.grid import LanguageGrid, family, use_distance
+from mechanism.study.p_cross_lingual.grid import GLIMPSED, LanguageGrid, family, use_distance
+from mechanism.study.p_cross_lingual.measures import FACTOR, RATES, lowest
 from mechanism.study.p_cross_lingual.run import Cell
 from mechanism.study.p_cross_lingual.tables import Experiment, settled_tokens
 
@@ -47,8 +48,8 @@ def places(tmp_path, monkeypatch):
 
 
 def test_the_committed_grid_is_what_was_planned():
-    assert GRID.size() == 148
-    assert sum(run is not None and run.done for _, _, run in GRID.planned()) >= 70, "new cells change no older run"
+    assert GRID.size() == 151
+    assert sum(run is not None and run.done for _, _, run in GRID.planned()) >= 73, "new cells change no older run"
     assert len(GRID.languages) == 16
     assert GRID.new_language not in GRID.languages
     families = GRID.groups(GRID.cells["family"], 0)
@@ -85,6 +86,9 @@ def test_bad_cells_and_streams_are_refused():
         LanguageStreamConfig(("om", "km"), told=False, noise=0.1)
     with pytest.raises(ValueError, match="noise is 2"):
         LanguageStreamConfig(("om", "km"), noise=2.0)
+    for glimpsed, share in (("om", 0.1), ("ko", 0.0), ("ko", 1.0), ("", 0.1)):
+        with pytest.raises(ValueError, match="a further language and its share"):
+            LanguageStreamConfig(("om", "km"), glimpsed=glimpsed, glimpse=share)
 
 
 def test_a_sequence_is_in_one_language_and_noise_changes_its_id_only(tokenizer):
@@ -106,6 +110,36 @@ def test_a_sequence_is_in_one_language_and_noise_changes_its_id_only(tokenizer):
     assert (silent.told_batch(0, 3, 8, 10)[1] == UNTOLD).all()
 
 
+def test_a_glimpsed_language_has_its_share_and_no_id(tokenizer):
+    plain = LanguageStream(LanguageStreamConfig(FEW), tokenizer)
+    stream = LanguageStream(LanguageStreamConfig(FEW, glimpsed="zh", glimpse=0.1), tokenizer)
+    assert stream.language_shares["zh"] == pytest.approx(0.1)
+    assert {code: stream.language_shares[code] / 0.9 for code in FEW} == pytest.approx(plain.language_shares)
+    ids, true, told = stream.draw(0, 3, 400, 24)
+    assert 0.06 < (true == 3).mean() < 0.14
+    assert (told == np.where(true == 3, UNTOLD, true)).all()
+    own = "".join(tokenizer.decode(row.tolist()) for row in ids[true == 3])
+    assert np.mean(["\u4e00" <= letter <= "\u9fff" for letter in own]) > 0.5
+    others = "".join(tokenizer.decode(row.tolist()) for row in ids[true != 3])
+    assert np.mean(["\u4e00" <= letter <= "\u9fff" for letter in others]) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("best", "tried", "found"),
+    [(0, 3, 0), (1, 4, 1), (-2, 5, -2), (9, RATES, 4), (-9, RATES, -4)],
+)
+def test_the_lowest_rate_is_looked_for_beyond_the_ends(best, tried, found):
+    rate, losses = lowest(lambda rate: abs(np.log(rate / 0.002) / np.log(FACTOR) - best), 0.002)
+    assert rate == pytest.approx(0.002 * FACTOR**found)
+    assert len(losses) == tried
+    assert list(losses) == sorted(losses)
+
+
+def test_a_rate_that_diverges_is_not_the_lowest():
+    rate, losses = lowest(lambda rate: np.inf if rate > 0.003 else rate, 0.002)
+    assert rate == min(losses)
+
+
 def toy(**cells) -> LanguageGrid:
     layer = {"hidden": 16, "experts": 4, "top_k": 2, "width": 8}
     train: dict[str, Any] = {"tokens": 400, "batch": 4, "length": 24, "warmup": 1, "compile": False}
@@ -125,6 +159,7 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places):
         clusters={"groups": "routing", "common": 4},
         **{"dense half": {"dense": True, "tokens": 0.5},
            "distilled half": {"signal": "added", "told": False, "tokens": 0.5, "start": "distilled"},
+           "glimpsed": {"signal": "added", "told": False, "glimpse": 0.2, "then": ("adapt tuned",)},
            "om alone": {"dense": True, "width": 12, "only": "om", "batch": 2, "tokens": 0.5, "dtype": "float32"}},
     )  # fmt: skip
     assert made(grid, "clusters", 0) is None
@@ -132,7 +167,7 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places):
     assert not made(grid, "none", 0).done
     grid.make(QUIET)
     assert not any(grid.missing_runs())
-    assert grid.summary() == "all 6 runs are there"
+    assert grid.summary() == "all 7 runs are there"
     assert not list((places / "cache" / "runs").glob("*"))
     result = made(grid, "none", 0).result()
     # 384 weights in 16 or in 8 bits, and a float32 scale for each of 32 rows
@@ -147,6 +182,14 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places):
     }  # fmt: skip
     first = adapt[adapt["step"] == 0].pivot(index="lang", columns="method", values="bits")
     np.testing.assert_allclose(first["all"], first["experts 1"])
+    glimpsed = made(grid, "glimpsed", 0)
+    tuned, tried = pd.read_csv(glimpsed.record / "adapt.csv"), glimpsed.result()["rates"]
+    assert set(tried) == {"all", "experts 1"}
+    assert all(len(losses) >= 3 for losses in tried.values())
+    for method, losses in tried.items():
+        assert set(tuned.loc[tuned["method"] == method, "rate"]) == {float(min(losses, key=losses.get))}
+    assert glimpsed.result()["shares"]["zh"] == 0.2
+    assert set(adapt["rate"]) == {GRID.adaptation.lr}
     wrong = pd.read_csv(made(grid, "redundant", 0).record / "wrong.csv")
     assert (wrong.loc[wrong["lang"] == wrong["told"], "misrouted"] == 0).all()
     use = made(grid, "none", 0).use()
@@ -154,6 +197,37 @@ def test_every_kind_of_run_leaves_its_record_and_nothing_is_left_to_do(places):
     np.testing.assert_allclose(use["dev"].sum("expert"), 2 * use["tokens"].broadcast_like(use["dev"].sum("expert")))
     status = grid.status().set_index("cell")
     assert (status["runs"] == "1 of 1").all()
+
+
+def test_an_adaptation_goes_on_behind_the_methods_that_are_done(places, monkeypatch):
+    grid = toy(glimpsed={"signal": "added", "told": False, "glimpse": 0.2, "then": ("adapt tuned",)})
+    run, shop = made(grid, "glimpsed", 0), grid.workshop()
+    trainer = shop.trainer(run)
+    trainer.run()
+    run.record.mkdir(parents=True)
+    plain, done = measures.lowest, []
+
+    def stops(loss, start):
+        if done:
+            raise KeyboardInterrupt
+        done.append(start)
+        return plain(loss, start)
+
+    monkeypatch.setattr(measures, "lowest", stops)
+    with pytest.raises(KeyboardInterrupt):
+        shop.measure(run, trainer)
+
+    def counts(loss, start):
+        done.append(start)
+        return plain(loss, start)
+
+    monkeypatch.setattr(measures, "lowest", counts)
+    found = shop.measure(run, trainer)
+    assert len(done) == 2, "of two methods, the first was not tuned again"
+    parts = pd.read_csv(run.record / "adapt.csv")
+    shutil.rmtree(run.workspace / "adapted")
+    assert shop.measure(run, trainer)["rates"] == found["rates"]
+    pd.testing.assert_frame_equal(parts, pd.read_csv(run.record / "adapt.csv"))
 
 
 def test_a_run_reads_on_where_its_parent_stopped_and_only_then_is_that_part_of_its_hash(places):
@@ -218,7 +292,7 @@ def planted_adaptation(run):
             for code in ("tr", *run.stream.languages):
                 moved = -fall if code == "tr" else rise
                 rows.append({"lang": code, "bits": 1000 * (4 + moved * step / 100), "bytes": 1000, "method": method,
-                             "tuned": tuned, "step": step})  # fmt: skip
+                             "tuned": tuned, "step": step, "rate": 0.01 + run.train.seed})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -237,7 +311,7 @@ def plant(run):
         "int8": {"saved": 0.47, "rare": 30, "experts": 60, "loss": {},
                  "speed": {"dequantise": [0.8, 0.9], "int8": [1.2, 1.3, 1.4]}},
     }  # fmt: skip
-    if "adapt" in run.then:
+    if {"adapt", "adapt tuned"} & set(run.then):
         planted_adaptation(run).to_csv(run.record / "adapt.csv", index=False)
     if "wrong" in run.then:
         missed = {"dedicated": 1.0, "redundant": 0.25 + 0.01 * run.train.seed}[run.cell]
@@ -248,13 +322,23 @@ def plant(run):
     (run.record / "result.json").write_text(json.dumps(result))
 
 
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """Planted records of every run of the grid."""
+    folder = tmp_path_factory.mktemp("planted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_runs, "RUNS", folder)
+        for seed in range(3):
+            plant(made(GRID, "none", seed))
+        for at in GRID.order():
+            if at[0] != "none":
+                plant(GRID.run(*at))
+    return folder
+
+
 @pytest.fixture
-def planted(places):
-    for seed in range(3):
-        plant(made(GRID, "none", seed))
-    for at in GRID.order():
-        if at[0] != "none":
-            plant(GRID.run(*at))
+def planted(places, plan):
+    shutil.copytree(plan, training_runs.RUNS)
     return Experiment(GRID)
 
 
@@ -302,6 +386,22 @@ def test_planted_effects_are_recovered_and_judged(planted):
     assert -0.5 <= planted.agreement() <= 1
 
 
+def test_models_that_have_read_a_little_count_from_when_all_are_made(planted):
+    small = planted_adaptation(made(GRID, "none", 0))
+    plant_adaptation(
+        small.assign(bits=small["bits"] + 100 * (small["method"] == "adapter 32") * (small["step"] == 100))
+    )
+    found: Any = claims(planted)["P5"]
+    assert found.estimate == pytest.approx(0.83)
+    assert "was 1% of the stream" in found.note
+    assert "each method has its own rate" in found.note
+    shutil.rmtree(made(GRID, GLIMPSED, 1).record)
+    found = claims(Experiment(GRID))["P5"]
+    assert found.estimate == pytest.approx(0.93)
+    assert "was never in the stream" in found.note
+    assert rates(Experiment(GRID)).loc["all"].tolist() == pytest.approx([0.01, 1.01, 2.01])
+
+
 def test_claims_without_all_their_runs_are_left_out(places):
     experiment = Experiment(GRID)
     assert set(claims(experiment)) == {"P4", *JUDGES}
@@ -312,7 +412,7 @@ def test_claims_without_all_their_runs_are_left_out(places):
 
 
 def test_nothing_forgotten_cannot_be_judged(planted):
-    run = made(GRID, "none", 0)
+    run = made(GRID, GLIMPSED, 0)
     table = pd.read_csv(run.record / "adapt.csv")
     table.loc[table["lang"] != "tr", "bits"] = 4000.0
     table.to_csv(run.record / "adapt.csv", index=False)
@@ -425,7 +525,7 @@ def convex(marks, freezing=1.0):
 
 def plant_adaptation(table):
     for seed in range(3):
-        table.to_csv(made(GRID, "none", seed).record / "adapt.csv", index=False)
+        table.to_csv(made(GRID, GLIMPSED, seed).record / "adapt.csv", index=False)
 
 
 def test_an_equal_fall_that_was_not_measured_is_no_evidence_of_forgetting_less(planted):
