@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ...measure.evidence import Evidence
+from ...measure.evidence import Evidence, NotTestable
 from ...measure.seeds import Sampled, over_seeds
 from ...measure.statistics import ClusterBootstrap
 from ..r_multilingual import steering_results
@@ -54,14 +54,15 @@ class Skill:
         return {seed: SteeringResults(xr.load_dataset(path)) for seed, path in paths.items() if path.exists()}
 
     def claims(self) -> dict[str, Evidence | str]:
-        """Evidence on R6, R7 and R8 over the models of all seeds, or why there is none."""
+        """Evidence on R6, R7 and R8 over the models of all seeds, or why there is none: as `NotTestable` where the runs
+        are there and the situation of the source is not."""
         names, why = ("R6", "R7", "R8"), ""
         if not self.whole or not self.runs:
             why = f"not all runs of `{self.cell}` are there: `mechanism train --grid {self.grid.name}` makes them"
         elif len(self.steered) < len(self.runs):
-            why = "in some models no expert passes any threshold"
+            why = NotTestable("in some models no expert passes any threshold")
         elif failed := self.unmet():
-            why = f"the situation of the source is not there: {failed}"
+            why = NotTestable(f"the situation of the source is not there: {failed}")
         return dict.fromkeys(names, why) if why else steering_results.claims(list(self.steered.values()))
 
     def unmet(self) -> str:
