@@ -48,6 +48,7 @@ const found = () => [...document.querySelectorAll('.bd-article *')]
   .map((box) => `${box.className}: ${box.textContent.slice(0, 40)}`);
 requestAnimationFrame(() => requestAnimationFrame(() => done(found())));
 """
+DRAWN = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()));"
 # axe looks at every element: of long code, the beginning of each block has all that the rest has.
 SHORTENED = """
 document.querySelectorAll('pre').forEach((code) =>
@@ -160,6 +161,7 @@ def axe_findings(driver: Any) -> dict[str, list[str]]:
 def colour_scheme(browser: Any, scheme: str) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.execute_async_script(DRAWN)
 
 
 def brightness(browser: Any) -> float:

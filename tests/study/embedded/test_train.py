@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+from functools import cache
 
 import pandas as pd
 import pytest
@@ -9,10 +10,12 @@ import xarray as xr
 import yaml
 from rich.console import Console
 
+from mechanism.corpus.mixture import Mixture, MixtureConfig
+from mechanism.corpus.tokenizer import load_tokenizer
 from mechanism.nn.checkpoint import TrainingError, checkpoint_files, read_checkpoint
 from mechanism.study.base import runs as training_runs
 from mechanism.study.base.probe_log import thin
-from mechanism.study.base.runs import find_run, load_run
+from mechanism.study.base.runs import TOKENIZER, find_run, load_run
 from mechanism.study.embedded import history
 from mechanism.study.embedded import train as embedded
 from mechanism.study.embedded.train import STAGE, branch, final_loss, run_training, seconds, stage, trainer
@@ -41,7 +44,14 @@ def place(tmp_path, monkeypatch):
         embedded, "evaluate", lambda model, tokenizer, config: __import__("pandas").DataFrame({"a": [1]})
     )
     monkeypatch.setattr("mechanism.study.embedded.probes.PROBE_SEGMENTS", {"tech": 4})
+    monkeypatch.setattr(embedded, "Mixture", lambda config, tokenizer: mixture(config))
     return tmp_path
+
+
+@cache
+def mixture(config: MixtureConfig) -> Mixture:
+    """A stream, which has no state; its text is cut into tokens once."""
+    return Mixture(config, load_tokenizer(TOKENIZER))
 
 
 def write(folder, name, **train):
