@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from .units import Units
 
@@ -43,6 +44,13 @@ class Evidence(NamedTuple):
     def exact(cls, value: float, n: int, null: float = math.nan, note: str = "") -> "Evidence":
         """A number that is counted or proved: its interval is itself."""
         return cls(value, value, value, n, null, note=note)
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any] | pd.Series, name: str = "estimate") -> "Evidence":
+        """The reverse of `row`: a row of a table with the estimate under a name, `low`, `high` and `n`; `null` and `p`
+        where it has them."""
+        estimate, low, high, null, p = (float(row.get(key, math.nan)) for key in (name, "low", "high", "null", "p"))
+        return cls(estimate, low, high, int(row["n"]), null, p)
 
     @classmethod
     def of_draws(cls, estimate: Any, draws: Any, confidence: float, n: int) -> "Evidence":

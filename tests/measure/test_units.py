@@ -164,8 +164,8 @@ def test_units_are_kept_as_plain_json():
 
 
 def test_evidence_that_is_not_the_mean_of_its_units_is_refused():
-    own = Evidence(1.5, 1, 2, 2, units=of_mean(np.array([1.0, 2.0])))
+    own = Evidence(1.5, 1.0, 2.0, 2, units=of_mean(np.array([1.0, 2.0])))
     assert own.checked().units is own.units
     assert own.mapped(lambda x: 100 * x - 1).checked().estimate == 149
     with pytest.raises(EvidenceError, match=r"the mean of the units is 4\.5"):
-        Evidence(2.25, 1, 4, 2, units=of_mean(np.array([1.0, 8.0]))).checked()
+        Evidence(2.25, 1.0, 4.0, 2, units=of_mean(np.array([1.0, 8.0]))).checked()

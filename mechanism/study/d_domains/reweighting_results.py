@@ -188,7 +188,7 @@ class Reweighted(Trials):
         smaller, units = table.loc[kind], self.gain_of(self.scores(self.chosen(kind))).gain.units
         both = table[["p_random", "p_boot"]].astype(float).max(axis=1)
         note = f"The smaller of the two gains; {int(table['draws'].min())} random sets. p below 0.05 needs 40 of them."
-        found = Evidence(*smaller[["estimate", "low", "high", "n", "null"]])
+        found = Evidence.of_row(smaller)
         return found._replace(units=units, p=float(min(1, 2 * both.min())), note=note)
 
     def cells(self) -> list[Cell]:

@@ -207,8 +207,8 @@ def sweep_work(
     cells = len(ids) * layers * experts * (3 * len(config.modes) + 3)
     slots = sum(lengths) * layers * max(site.top_k * site.heads for site in sites)
     return [
-        Work("sweeps", passed * above * (pairs * len(config.modes) + probed)),
-        Work("routes", clean * layers, 4 * cells + 2 * slots if full else 0),
+        Work("sweeps", float(passed * above * (pairs * len(config.modes) + probed))),
+        Work("routes", float(clean * layers), 4 * cells + 2 * slots if full else 0),
     ]
 
 

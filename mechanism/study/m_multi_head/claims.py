@@ -20,7 +20,7 @@ def _compared(x: Experiment, block: str, pairs: tuple[tuple[str, str], ...] = OR
     table = x.order(block, pairs)
     row = table.iloc[0]
     null = -float(table["high"].iloc[1]) if len(table) > 1 else np.nan
-    own = Evidence(*row[["estimate", "low", "high", "n"]]).mapped(lambda difference: -difference)
+    own = Evidence.of_row(row).mapped(lambda difference: -difference)
     return own.against(null, note=f"{_power(block, str(row.name), own)}; {_trained(x, block)}")
 
 

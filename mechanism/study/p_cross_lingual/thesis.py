@@ -23,8 +23,8 @@ def needed(thesis: Thesis) -> list[str]:
 def table(x: Experiment) -> pd.DataFrame:
     """A row for each kind of model, number of languages and size that was trained: `parameters` of the feed-forward
     layers that are stored, of all models together, and `active`, those that a token passes; `all parameters` stored;
-    bits per byte on the languages in common, `loss` with `low` and `high` over the `n` seeds of
-    which all models are there."""
+    bits per byte on the languages in common, `loss` with `low` and `high` over the `n` seeds of which all models are
+    there."""
     thesis = _thesis(x)
     common, rows = x.grid.languages[: thesis.languages[0]], []
 

@@ -139,7 +139,7 @@ def _explained(models: Sequence[xr.Dataset]) -> Evidence:
 def _row(row: pd.Series) -> Evidence:
     if pd.isna(row["value"]):
         raise ValueError(f"{row['n']:.0f} languages are too few, or what is compared does not vary")
-    return Evidence(row["value"], row["low"], row["high"], int(row["n"]), p=row["p"])
+    return Evidence.of_row(row, "value")
 
 
 def _overlap(models: Sequence[xr.Dataset]) -> Evidence:
@@ -156,8 +156,8 @@ def _overlap(models: Sequence[xr.Dataset]) -> Evidence:
     if len(at) > 1:
         return SeedMean()(ratios["shared"].to_numpy()).against(1.0, p, note)._replace(units=OVER_SEEDS)
     documents = table(models[0], "profile").loc[(models[0].attrs["wide"], "entropy", models[0].attrs["pivot"]), "n"]
-    own = ratios.iloc[0]
-    return Evidence(own["shared"], own["low"], own["high"], int(documents.iloc[0]), 1.0, p, note, EXPERTS)
+    own = Evidence.of_row({**ratios.iloc[0], "n": documents.iloc[0]}, "shared")
+    return own.against(1.0, p, note)._replace(units=EXPERTS)
 
 
 def _told(rows: pd.DataFrame, pivot: str) -> str:

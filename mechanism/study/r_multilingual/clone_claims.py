@@ -119,7 +119,7 @@ def _explained(clones: Clones, seed: int) -> Evidence:
     row = explained(whole, base=("distance", "log_train"), seed=seed)
     if pd.isna(row["value"]):
         raise ValueError(f"{row['n']:.0f} clones are too few, or what is compared does not vary")
-    return Evidence(row["value"], row["low"], row["high"], int(row["n"]), p=row["p"])
+    return Evidence.of_row(row, "value")
 
 
 def _without_bilingual(clones: Clones, seed: int) -> Evidence:

@@ -195,7 +195,7 @@ class OneModel:
         for row in (own, trained):
             if np.isnan(row["value"]):
                 raise ValueError(f"{row['n']:.0f} languages are too few, or what is compared does not vary")
-        found = Evidence(own["value"], own["low"], own["high"], int(own["n"]), float(trained["high"]), own["p"])
+        found = Evidence.of_row({**own, "null": trained["high"]}, "value")
         return found._replace(units=correlation_units(table(self.found, "language").xs(wide, level="corpus")))
 
     def falls(self) -> Evidence:
@@ -216,7 +216,7 @@ class OneModel:
                 "no text in a language that the model surely does not know, beside one of the same script that it does"
             )
         whole = rows.loc[ALL]
-        own = Evidence(whole["value"], whole["low"], whole["high"], int(whole["n"]))
+        own = Evidence.of_row(whole, "value")
         if "apart" in self.found:
             of = f"documents of {self.found.attrs['apart']}"
             more, base = self.found["apart"].dropna("document").transpose("side", "document")
