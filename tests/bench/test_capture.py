@@ -14,10 +14,11 @@ def test_capture_is_timed_against_the_bare_forward(monkeypatch):
     assert found["cases"][0]["ratio"] == 1
     assert found["ratio"] == found["cases"][1]["ratio"] > 0
     small, large, full = (row["megabytes"] for row in found["memory"])
+    more = full / 4  # half of the logits of the tokens that come in addition
     for _ in range(2):  # an allocator may take more once; what is kept is there each time
-        if large >= small + full:
+        if large >= small + more:
             large = min(large, capture._peak(32_768))
-    assert 0 < large < small + full
+    assert 0 < large < small + more
 
 
 def test_the_dearest_intervention_is_the_ratio(monkeypatch):
